@@ -1,0 +1,105 @@
+"""Bayesian priors for PyTorch: what `weight_decay` means, and every prior it cannot say.
+
+Names are loaded on first use, so that `import bayesreg` costs little more than `import torch`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from bayesreg._version import __version__
+
+if TYPE_CHECKING:
+    from bayesreg import likelihoods as likelihoods
+    from bayesreg.conversion import elastic_net_rates_to_sklearn as elastic_net_rates_to_sklearn
+    from bayesreg.conversion import l1_to_laplace_scale as l1_to_laplace_scale
+    from bayesreg.conversion import l2_coefficient_to_variance as l2_coefficient_to_variance
+    from bayesreg.conversion import laplace_scale_to_l1 as laplace_scale_to_l1
+    from bayesreg.conversion import laplace_scale_to_lasso_alpha as laplace_scale_to_lasso_alpha
+    from bayesreg.conversion import laplace_scale_to_logistic_c as laplace_scale_to_logistic_c
+    from bayesreg.conversion import lasso_alpha_to_laplace_scale as lasso_alpha_to_laplace_scale
+    from bayesreg.conversion import logistic_c_to_laplace_scale as logistic_c_to_laplace_scale
+    from bayesreg.conversion import logistic_c_to_variance as logistic_c_to_variance
+    from bayesreg.conversion import precision_to_weight_decay as precision_to_weight_decay
+    from bayesreg.conversion import ridge_alpha_to_variance as ridge_alpha_to_variance
+    from bayesreg.conversion import sklearn_to_elastic_net_rates as sklearn_to_elastic_net_rates
+    from bayesreg.conversion import variance_to_l2_coefficient as variance_to_l2_coefficient
+    from bayesreg.conversion import variance_to_logistic_c as variance_to_logistic_c
+    from bayesreg.conversion import variance_to_ridge_alpha as variance_to_ridge_alpha
+    from bayesreg.conversion import variance_to_weight_decay as variance_to_weight_decay
+    from bayesreg.conversion import weight_decay_to_precision as weight_decay_to_precision
+    from bayesreg.conversion import weight_decay_to_variance as weight_decay_to_variance
+    from bayesreg.errors import BayesRegError as BayesRegError
+    from bayesreg.errors import CoverageError as CoverageError
+    from bayesreg.errors import DataError as DataError
+    from bayesreg.errors import InvalidArgumentError as InvalidArgumentError
+    from bayesreg.errors import NonFiniteObjectiveError as NonFiniteObjectiveError
+    from bayesreg.errors import NotEquivalentError as NotEquivalentError
+    from bayesreg.errors import PatternError as PatternError
+    from bayesreg.errors import PriorFileError as PriorFileError
+    from bayesreg.errors import ReferenceMismatchError as ReferenceMismatchError
+    from bayesreg.errors import UnknownLossError as UnknownLossError
+    from bayesreg.errors import UnsupportedError as UnsupportedError
+    from bayesreg.model_prior import ModelPrior as ModelPrior
+    from bayesreg.objective import MAPObjective as MAPObjective
+    from bayesreg.priors import Flat as Flat
+    from bayesreg.priors import FromDistribution as FromDistribution
+    from bayesreg.priors import Gaussian as Gaussian
+    from bayesreg.priors import Laplace as Laplace
+    from bayesreg.priors import Prior as Prior
+    from bayesreg.priors.parsing import prior_from_words as prior_from_words
+    from bayesreg.routes.attach import Handle as Handle
+    from bayesreg.routes.attach import attach as attach
+    from bayesreg.scale import LossScale as LossScale
+    from bayesreg.selection import ParameterInfo as ParameterInfo
+    from bayesreg.selection import Selector as Selector
+    from bayesreg.selection import biases as biases
+    from bayesreg.selection import embeddings as embeddings
+    from bayesreg.selection import norms as norms
+    from bayesreg.selection import where as where
+    from bayesreg.trainer import FitResult as FitResult
+    from bayesreg.trainer import MAPTrainer as MAPTrainer
+
+_CONVERSIONS = (
+    "elastic_net_rates_to_sklearn l1_to_laplace_scale l2_coefficient_to_variance laplace_scale_to_l1 "
+    "laplace_scale_to_lasso_alpha laplace_scale_to_logistic_c lasso_alpha_to_laplace_scale "
+    "logistic_c_to_laplace_scale logistic_c_to_variance precision_to_weight_decay ridge_alpha_to_variance "
+    "sklearn_to_elastic_net_rates variance_to_l2_coefficient variance_to_logistic_c variance_to_ridge_alpha "
+    "variance_to_weight_decay weight_decay_to_precision weight_decay_to_variance"
+)
+_ERRORS = (
+    "BayesRegError CoverageError DataError InvalidArgumentError NonFiniteObjectiveError NotEquivalentError "
+    "PatternError PriorFileError ReferenceMismatchError UnknownLossError UnsupportedError"
+)
+_HOME = {
+    "conversion": _CONVERSIONS,
+    "errors": _ERRORS,
+    "model_prior": "ModelPrior",
+    "objective": "MAPObjective",
+    "priors": "Flat FromDistribution Gaussian Laplace Prior",
+    "priors.parsing": "prior_from_words",
+    "routes.attach": "Handle attach",
+    "scale": "LossScale",
+    "selection": "ParameterInfo Selector biases embeddings norms where",
+    "trainer": "FitResult MAPTrainer",
+}
+_MODULE_OF = {name: f"bayesreg.{module}" for module, names in _HOME.items() for name in names.split()}
+
+__all__ = ["__version__", "likelihoods", *sorted(_MODULE_OF)]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "likelihoods":
+        return importlib.import_module("bayesreg.likelihoods")
+    if name not in _MODULE_OF:
+        from bayesreg.errors import nearest
+
+        raise AttributeError(f"module 'bayesreg' has no attribute {name!r}{nearest(name, __all__)}")
+    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,82 @@
+"""One check per function; every message says what was expected and what was given."""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from bayesreg.errors import InvalidArgumentError
+
+__all__ = ["finite", "non_negative", "positive", "positive_int"]
+
+FloatOrTensor = TypeVar("FloatOrTensor", float, Tensor)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def finite(name: str, value: object) -> float | Tensor:
+    """Return `value` as a float or a floating-point tensor without NaN or infinity."""
+    if isinstance(value, Tensor):
+        if not value.is_floating_point():
+            raise InvalidArgumentError(f"{name}: expected a floating-point tensor, got dtype {value.dtype}.")
+        bad = ~torch.isfinite(value.detach())
+        if bool(bad.any()):
+            raise InvalidArgumentError(
+                f"{name}: expected finite values, got {int(bad.sum())} NaN or infinite of {value.numel()}."
+            )
+        return value
+    if hasattr(value, "__array__") and not _is_number(value):
+        return finite(name, torch.as_tensor(value))
+    if not _is_number(value):
+        raise InvalidArgumentError(f"{name}: expected a number or a tensor, got {type(value).__name__} {value!r}.")
+    number = float(value)  # type: ignore[arg-type]
+    if not math.isfinite(number):
+        raise InvalidArgumentError(f"{name}: expected a finite number, got {number}.")
+    return number
+
+
+def positive(name: str, value: object) -> float | Tensor:
+    """Return `value`, checked to be finite and > 0 everywhere."""
+    checked = finite(name, value)
+    if isinstance(checked, Tensor):
+        if not bool((checked.detach() > 0).all()):
+            raise InvalidArgumentError(
+                f"{name}: expected values > 0, got a smallest value of {checked.min().item():g}."
+            )
+    elif checked <= 0:
+        raise InvalidArgumentError(f"{name}: expected a value > 0, got {checked:g}.")
+    return checked
+
+
+def positive_float(name: str, value: object) -> float:
+    """Return `value` as a float, checked to be finite and > 0."""
+    checked = positive(name, value)
+    if isinstance(checked, Tensor):
+        if checked.numel() != 1:
+            raise InvalidArgumentError(f"{name}: expected one number, got a tensor of shape {tuple(checked.shape)}.")
+        return float(checked)
+    return checked
+
+
+def non_negative(name: str, value: object) -> float | Tensor:
+    """Return `value`, checked to be finite and >= 0 everywhere."""
+    checked = finite(name, value)
+    smallest = float(checked.detach().min()) if isinstance(checked, Tensor) else checked
+    if smallest < 0:
+        raise InvalidArgumentError(f"{name}: expected a value >= 0, got {smallest:g}.")
+    return checked
+
+
+def positive_int(name: str, value: object) -> int:
+    """Return `value` as an int, checked to be >= 1."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise InvalidArgumentError(f"{name}: expected an integer >= 1, got {type(value).__name__} {value!r}.")
+    if int(value) < 1:
+        raise InvalidArgumentError(f"{name}: expected an integer >= 1, got {int(value)}.")
+    return int(value)

@@ -1,0 +1,104 @@
+"""The table behind `ModelPrior.describe`."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from bayesreg._tables import Table
+from bayesreg.errors import NotEquivalentError
+from bayesreg.optimizers import OptimizerLike
+from bayesreg.priors import Flat, Gaussian, Laplace, Prior
+from bayesreg.scale import LossScale
+from bayesreg.selection import biases, norms
+
+if TYPE_CHECKING:
+    from bayesreg.model_prior import Entry, ModelPrior
+
+__all__ = ["describe_model_prior", "equivalent"]
+
+
+def equivalent(prior: Prior, loss_scale: LossScale, optimizer: OptimizerLike | None = None) -> str:
+    """Return the regularisation constant that a prior stands for, in words; "none" with what to use instead."""
+    if isinstance(prior, Laplace):
+        strength = prior.l1(loss_scale)
+        return "none; L1 per element" if isinstance(strength, Tensor) else f"none; L1 coefficient {strength:.4g}"
+    try:
+        if isinstance(prior, Gaussian):
+            strength = prior.weight_decay(loss_scale, optimizer, about_loc=True)
+            toward = "" if not bool((prior.loc != 0).any()) else " toward loc"
+        else:
+            strength, toward = prior.weight_decay(loss_scale, optimizer), ""
+    except NotEquivalentError:
+        return "none"
+    return f"one per element{toward}" if isinstance(strength, Tensor) else f"{strength:.4g}{toward}"
+
+
+def describe_model_prior(
+    model_prior: ModelPrior, loss_scale: LossScale | None, optimizer: OptimizerLike | None, per_parameter: bool
+) -> Table:
+    """Build the table."""
+    groups: dict[tuple[str, str], list[Entry]] = {}
+    for entry in model_prior:
+        words = "none" if entry.prior is None else entry.prior.describe()
+        state = "" if entry.parameter.requires_grad else "frozen"
+        key = (entry.name, "") if per_parameter else (entry.rule, words + state)
+        groups.setdefault(key, []).append(entry)
+    columns: tuple[str, ...] = ("parameters", "elements", "prior", "std", "rule")
+    if loss_scale is not None:
+        columns = (*columns, "weight_decay")
+    rows = []
+    for entries in groups.values():
+        first, prior = entries[0], entries[0].prior
+        frozen = not first.parameter.requires_grad
+        elements = sum(e.parameter.numel() for e in entries)
+        words = ("frozen, not counted" + (f" ({prior.describe()})" if prior else "")) if frozen else ""
+        row: tuple[object, ...] = (
+            _names([e.name for e in entries]),
+            elements,
+            words or (prior.describe() if prior else "none"),
+            _std(prior),
+            first.rule,
+        )
+        if loss_scale is not None:
+            row = (*row, "" if frozen or prior is None else equivalent(prior, loss_scale, optimizer))
+        rows.append(row)
+    title = f"Prior over {sum(e.parameter.numel() for e in model_prior):,} elements in {len(model_prior)} tensors"
+    return Table(title, columns, rows, tuple(_notes(model_prior, loss_scale)))
+
+
+def _names(names: list[str]) -> str:
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+
+
+def _std(prior: Prior | None) -> float | str | None:
+    variance = prior.variance() if prior is not None else None
+    if isinstance(variance, Tensor):
+        return f"{math.sqrt(float(variance.min())):.3g} to {math.sqrt(float(variance.max())):.3g}"
+    return None if variance is None else math.sqrt(variance)
+
+
+def _notes(model_prior: ModelPrior, loss_scale: LossScale | None) -> list[str]:
+    notes = []
+    if loss_scale is not None:
+        notes.append(
+            f"weight_decay for a training loss = s x NLL with s = {loss_scale.value:.4g} ({loss_scale.origin})."
+        )
+    if model_prior.shorthand:
+        notes.append("One prior was given for the whole model: it is on the weights; biases and norms are flat.")
+    tied = [" = ".join(e.info.names) for e in model_prior if len(e.info.names) > 1]
+    if tied:
+        notes.append(f"Tied, counted once: {_names(tied)}.")
+    penalised = [e for e, prior in model_prior.active() if not isinstance(prior, Flat)]
+    free_norms = [
+        e for e, prior in model_prior.active() if isinstance(prior, Flat) and norms(e.info) and not biases(e.info)
+    ]
+    if free_norms and penalised:
+        notes.append(
+            f"No MAP may exist: the normalisation scale {free_norms[0].name} is flat, so it can grow while a penalised "
+            f"weight beside it shrinks and the objective falls for ever; give it a prior if you need a minimum."
+        )
+    return notes

@@ -1,0 +1,87 @@
+"""Tables that are rich in a terminal, plain in a log, HTML in a notebook and data for machines."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+__all__ = ["Table", "number"]
+
+
+def number(value: object) -> str:
+    """Return a cell's text: floats in four significant digits, nothing for None.
+
+    Example:
+        >>> number(0.000512345), number(3), number(None), number(float("nan"))
+        ('0.0005123', '3', '', 'nan')
+    """
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A titled table with notes.
+
+    Attributes:
+        title: The heading.
+        columns: Column names.
+        rows: One tuple per row, raw values.
+        notes: Sentences printed under the table.
+
+    Example:
+        >>> print(Table("Priors", ("prior", "std"), [("Gaussian", 0.2)], ("flat: biases",)))
+        Priors
+        prior     std
+        --------  ---
+        Gaussian  0.2
+        flat: biases
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[Any, ...]]
+    notes: tuple[str, ...] = ()
+
+    def _cells(self) -> list[list[str]]:
+        return [[number(cell) for cell in row] for row in self.rows]
+
+    def __str__(self) -> str:
+        cells = self._cells()
+        widths = [max(len(row[i]) for row in [list(self.columns), *cells]) for i in range(len(self.columns))]
+
+        def line(row: Sequence[str]) -> str:
+            return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+        rule = ["-" * width for width in widths]
+        return "\n".join([self.title, line(self.columns), line(rule), *map(line, cells), *self.notes])
+
+    def __rich__(self) -> Group:
+        from rich.console import Group
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        table = RichTable(title=self.title, title_justify="left")
+        for index, column in enumerate(self.columns):
+            numeric = all(isinstance(row[index], int | float | None) for row in self.rows)
+            table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        for row in self._cells():
+            table.add_row(*map(Text, row))
+        return Group(table, *(Text(note) for note in self.notes))
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{html.escape(c)}</th>" for c in self.columns)
+        body = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in self._cells())
+        notes = "".join(f"<p>{html.escape(n)}</p>" for n in self.notes)
+        return f"<table><caption>{html.escape(self.title)}</caption><tr>{head}</tr>{body}</table>{notes}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return title, rows (one dict per row) and notes, ready for JSON."""
+        rows = [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+        return {"title": self.title, "rows": rows, "notes": list(self.notes)}

@@ -1,0 +1,469 @@
+"""Conversions between regularisation constants and prior hyper-parameters: pure functions."""
+
+from __future__ import annotations
+
+import math
+from typing import TypeVar, overload
+
+import torch
+from torch import Tensor
+
+from bayesreg import _checks
+from bayesreg.errors import InvalidArgumentError, NotEquivalentError
+from bayesreg.optimizers import OptimizerLike, require_coupled
+from bayesreg.scale import LossScale, as_loss_scale
+
+__all__ = [
+    "elastic_net_rates_to_sklearn",
+    "l1_to_laplace_scale",
+    "l2_coefficient_to_variance",
+    "laplace_scale_to_l1",
+    "laplace_scale_to_lasso_alpha",
+    "laplace_scale_to_logistic_c",
+    "lasso_alpha_to_laplace_scale",
+    "logistic_c_to_laplace_scale",
+    "logistic_c_to_variance",
+    "precision_to_weight_decay",
+    "ridge_alpha_to_variance",
+    "sklearn_to_elastic_net_rates",
+    "variance_to_l2_coefficient",
+    "variance_to_logistic_c",
+    "variance_to_ridge_alpha",
+    "variance_to_weight_decay",
+    "weight_decay_to_precision",
+    "weight_decay_to_variance",
+]
+
+FloatOrTensor = TypeVar("FloatOrTensor", float, Tensor)
+
+
+@overload
+def _ratio(top: float, bottom_name: str, bottom: float) -> float: ...
+@overload
+def _ratio(top: float, bottom_name: str, bottom: Tensor) -> Tensor: ...
+def _ratio(top: float, bottom_name: str, bottom: float | Tensor) -> float | Tensor:
+    """Return top / bottom; a strength of 0 is an infinitely wide prior and the other way round."""
+    if isinstance(bottom, float) and math.isinf(bottom) and bottom > 0:
+        return 0.0
+    checked = _checks.non_negative(bottom_name, bottom)
+    if isinstance(checked, Tensor):
+        return torch.as_tensor(top, dtype=checked.dtype, device=checked.device) / checked
+    return top / checked if checked > 0 else math.inf
+
+
+def _width(top: float, bottom_name: str, bottom: FloatOrTensor) -> FloatOrTensor:
+    """Return top / bottom for a variance or scale, which must be > 0 (or infinite: no prior)."""
+    if not (isinstance(bottom, float) and math.isinf(bottom) and bottom > 0):
+        _checks.positive(bottom_name, bottom)
+    return _ratio(top, bottom_name, bottom)
+
+
+def weight_decay_to_variance(
+    weight_decay: FloatOrTensor, loss_scale: LossScale | int, *, optimizer: OptimizerLike | None = None
+) -> FloatOrTensor:
+    """Return the variance σ² = s / weight_decay of the Gaussian prior that a coupled weight decay stands for.
+
+    Args:
+        weight_decay: λ >= 0, in the ½ convention of `torch.optim`: loss + (λ/2)‖θ‖². 0 gives an infinite variance.
+        loss_scale: s, or the size of the training set n of a mean loss (then σ² = 1/(nλ)).
+        optimizer: The optimizer in use (instance, class or name). With it, hidden extra decay is counted (ASGD's
+            `lambd`) and decoupled optimizers are refused. Without it, coupled decay is assumed.
+
+    Returns:
+        The variance, in squared units of the weights.
+
+    Raises:
+        InvalidArgumentError: If an argument is out of range.
+        NotEquivalentError: If the optimizer's decay is not that of a Gaussian prior (AdamW, Adafactor, Muon, ...).
+
+    Example:
+        >>> weight_decay_to_variance(5e-4, LossScale.mean(num_data=50_000))
+        0.04
+
+    References:
+        Loshchilov and Hutter (2019), Decoupled Weight Decay Regularization, section 3, on why AdamW differs.
+    """
+    extra = require_coupled(optimizer).extra_decay if optimizer is not None else 0.0
+    _checks.non_negative("weight_decay", weight_decay)
+    return _ratio(as_loss_scale(loss_scale).value, "weight_decay", weight_decay + extra)
+
+
+def variance_to_weight_decay(
+    variance: FloatOrTensor, loss_scale: LossScale | int, *, optimizer: OptimizerLike | None = None
+) -> FloatOrTensor:
+    """Return the coupled weight decay λ = s / variance of a zero-centred Gaussian prior.
+
+    Args:
+        variance: σ² > 0, in squared units of the weights; `math.inf` gives 0.
+        loss_scale: s, or the size of the training set of a mean loss.
+        optimizer: As in `weight_decay_to_variance`; ASGD's `lambd` is subtracted.
+
+    Returns:
+        The number to pass as `weight_decay`.
+
+    Raises:
+        InvalidArgumentError: If an argument is out of range.
+        NotEquivalentError: If no weight_decay of this optimizer stands for the prior.
+
+    Example:
+        >>> variance_to_weight_decay(0.04, 50_000)
+        0.0005
+    """
+    decay = _width(as_loss_scale(loss_scale).value, "variance", variance)
+    if optimizer is None:
+        return decay
+    rule = require_coupled(optimizer)
+    if rule.extra_decay == 0.0:
+        return decay
+    rest = decay - rule.extra_decay
+    if float(rest.min() if isinstance(rest, Tensor) else rest) < 0:
+        raise NotEquivalentError(
+            f"{rule.name} already decays by lambd={rule.extra_decay:g}, more than the prior asks for; set lambd=0."
+        )
+    return rest
+
+
+def weight_decay_to_precision(
+    weight_decay: FloatOrTensor, loss_scale: LossScale | int, *, optimizer: OptimizerLike | None = None
+) -> FloatOrTensor:
+    """Return the prior precision 1/σ² = weight_decay / s (what laplace-torch calls `prior_precision`).
+
+    Args:
+        weight_decay: λ >= 0, in the ½ convention.
+        loss_scale: s, or the size of the training set of a mean loss.
+        optimizer: As in `weight_decay_to_variance`.
+
+    Returns:
+        The precision, in inverse squared units of the weights.
+
+    Raises:
+        InvalidArgumentError: If an argument is out of range.
+        NotEquivalentError: If the optimizer's decay is not that of a Gaussian prior.
+
+    Example:
+        >>> weight_decay_to_precision(5e-4, 50_000)
+        25.0
+    """
+    extra = require_coupled(optimizer).extra_decay if optimizer is not None else 0.0
+    _checks.non_negative("weight_decay", weight_decay)
+    return (weight_decay + extra) / as_loss_scale(loss_scale).value
+
+
+def precision_to_weight_decay(
+    precision: FloatOrTensor, loss_scale: LossScale | int, *, optimizer: OptimizerLike | None = None
+) -> FloatOrTensor:
+    """Return the coupled weight decay λ = s · precision of a zero-centred Gaussian prior.
+
+    Args:
+        precision: 1/σ² > 0.
+        loss_scale: s, or the size of the training set of a mean loss.
+        optimizer: As in `weight_decay_to_variance`.
+
+    Returns:
+        The number to pass as `weight_decay`.
+
+    Raises:
+        InvalidArgumentError: If an argument is out of range.
+        NotEquivalentError: If no weight_decay of this optimizer stands for the prior.
+
+    Example:
+        >>> precision_to_weight_decay(25.0, 50_000)
+        0.0005
+    """
+    _checks.positive("precision", precision)
+    return variance_to_weight_decay(1.0 / precision, loss_scale, optimizer=optimizer)
+
+
+def l2_coefficient_to_variance(l2_coefficient: FloatOrTensor, loss_scale: LossScale | int) -> FloatOrTensor:
+    """Return the Gaussian variance σ² = s / (2 · l2_coefficient) of a penalty written without the ½.
+
+    Args:
+        l2_coefficient: The factor >= 0 in loss + l2_coefficient · ‖θ‖² (Keras' `l2`, many lecture notes).
+        loss_scale: s, or the size of the training set of a mean loss.
+
+    Returns:
+        The variance.
+
+    Raises:
+        InvalidArgumentError: If an argument is out of range.
+
+    Example:
+        >>> l2_coefficient_to_variance(2.5e-4, 50_000)
+        0.04
+    """
+    return _ratio(as_loss_scale(loss_scale).value / 2.0, "l2_coefficient", l2_coefficient)
+
+
+def variance_to_l2_coefficient(variance: FloatOrTensor, loss_scale: LossScale | int) -> FloatOrTensor:
+    """Return the factor s / (2σ²) of a penalty ‖θ‖² written without the ½.
+
+    Args:
+        variance: σ² > 0.
+        loss_scale: s, or the size of the training set of a mean loss.
+
+    Returns:
+        The coefficient.
+
+    Raises:
+        InvalidArgumentError: If an argument is out of range.
+
+    Example:
+        >>> variance_to_l2_coefficient(0.04, 50_000)
+        0.00025
+    """
+    return _width(as_loss_scale(loss_scale).value / 2.0, "variance", variance)
+
+
+def l1_to_laplace_scale(l1_coefficient: FloatOrTensor, loss_scale: LossScale | int) -> FloatOrTensor:
+    """Return the scale b = s / l1_coefficient of the Laplace prior that an L1 penalty stands for.
+
+    Args:
+        l1_coefficient: The factor >= 0 in loss + l1_coefficient · ‖θ‖₁.
+        loss_scale: s, or the size of the training set of a mean loss.
+
+    Returns:
+        b, in units of the weights; the prior's standard deviation is √2 · b.
+
+    Raises:
+        InvalidArgumentError: If an argument is out of range.
+
+    Example:
+        >>> l1_to_laplace_scale(1e-4, 50_000)
+        0.2
+    """
+    return _ratio(as_loss_scale(loss_scale).value, "l1_coefficient", l1_coefficient)
+
+
+def laplace_scale_to_l1(laplace_scale: FloatOrTensor, loss_scale: LossScale | int) -> FloatOrTensor:
+    """Return the factor s / b of the penalty ‖θ‖₁ that a Laplace prior stands for.
+
+    Args:
+        laplace_scale: b > 0, in units of the weights.
+        loss_scale: s, or the size of the training set of a mean loss.
+
+    Returns:
+        The L1 coefficient.
+
+    Raises:
+        InvalidArgumentError: If an argument is out of range.
+
+    Example:
+        >>> laplace_scale_to_l1(0.2, 50_000)
+        0.0001
+    """
+    return _width(as_loss_scale(loss_scale).value, "laplace_scale", laplace_scale)
+
+
+def ridge_alpha_to_variance(ridge_alpha: float, noise_std: float) -> float:
+    """Return the Gaussian variance σ² = τ² / ridge_alpha that scikit-learn's Ridge assumes.
+
+    Args:
+        ridge_alpha: `Ridge(alpha=...)`, >= 0: ‖y − Xw‖² + ridge_alpha · ‖w‖².
+        noise_std: τ > 0.
+
+    Returns:
+        The variance.
+
+    Raises:
+        InvalidArgumentError: If an argument is out of range.
+
+    Example:
+        >>> ridge_alpha_to_variance(4.0, noise_std=0.5)
+        0.0625
+    """
+    return _ratio(_checks.positive_float("noise_std", noise_std) ** 2, "ridge_alpha", ridge_alpha)
+
+
+def variance_to_ridge_alpha(variance: float, noise_std: float) -> float:
+    """Return scikit-learn's `Ridge(alpha=...)`, τ² / variance.
+
+    Args:
+        variance: σ² > 0.
+        noise_std: τ > 0.
+
+    Returns:
+        alpha.
+
+    Raises:
+        InvalidArgumentError: If an argument is out of range.
+
+    Example:
+        >>> variance_to_ridge_alpha(0.0625, noise_std=0.5)
+        4.0
+    """
+    return _width(_checks.positive_float("noise_std", noise_std) ** 2, "variance", variance)
+
+
+def lasso_alpha_to_laplace_scale(lasso_alpha: float, num_data: int, noise_std: float) -> float:
+    """Return the Laplace scale b = τ² / (n · lasso_alpha) that scikit-learn's Lasso assumes.
+
+    Args:
+        lasso_alpha: `Lasso(alpha=...)`, >= 0: ‖y − Xw‖²/(2n) + lasso_alpha · ‖w‖₁.
+        num_data: n >= 1.
+        noise_std: τ > 0.
+
+    Returns:
+        b.
+
+    Raises:
+        InvalidArgumentError: If an argument is out of range.
+
+    Example:
+        >>> lasso_alpha_to_laplace_scale(0.0625, num_data=64, noise_std=1.0)
+        0.25
+    """
+    return l1_to_laplace_scale(lasso_alpha, LossScale.half_squared_error(num_data, noise_std))
+
+
+def laplace_scale_to_lasso_alpha(laplace_scale: float, num_data: int, noise_std: float) -> float:
+    """Return scikit-learn's `Lasso(alpha=...)`, τ² / (n · b).
+
+    Args:
+        laplace_scale: b > 0.
+        num_data: n >= 1.
+        noise_std: τ > 0.
+
+    Returns:
+        alpha.
+
+    Raises:
+        InvalidArgumentError: If an argument is out of range.
+
+    Example:
+        >>> laplace_scale_to_lasso_alpha(0.25, num_data=64, noise_std=1.0)
+        0.0625
+    """
+    return laplace_scale_to_l1(laplace_scale, LossScale.half_squared_error(num_data, noise_std))
+
+
+def sklearn_to_elastic_net_rates(
+    elastic_net_alpha: float, l1_ratio: float, num_data: int, noise_std: float
+) -> tuple[float, float]:
+    """Return the rates (l1, l2) of the prior ∝ exp(−l1·|w| − l2·w²/2) that scikit-learn's ElasticNet assumes.
+
+    l1 = n · alpha · l1_ratio / τ² and l2 = n · alpha · (1 − l1_ratio) / τ².
+
+    Args:
+        elastic_net_alpha: `ElasticNet(alpha=...)`, >= 0.
+        l1_ratio: `ElasticNet(l1_ratio=...)`, in [0, 1].
+        num_data: n >= 1.
+        noise_std: τ > 0.
+
+    Returns:
+        (l1, l2).
+
+    Raises:
+        InvalidArgumentError: If an argument is out of range.
+
+    Example:
+        >>> sklearn_to_elastic_net_rates(0.1, 0.25, num_data=100, noise_std=1.0)
+        (2.5, 7.5)
+    """
+    strength = float(_checks.non_negative("elastic_net_alpha", elastic_net_alpha))
+    ratio = float(_checks.non_negative("l1_ratio", l1_ratio))
+    if ratio > 1:
+        raise InvalidArgumentError(f"l1_ratio: expected a value in [0, 1], got {ratio:g}.")
+    total = strength / LossScale.half_squared_error(num_data, noise_std).value
+    return total * ratio, total * (1.0 - ratio)
+
+
+def elastic_net_rates_to_sklearn(l1: float, l2: float, num_data: int, noise_std: float) -> tuple[float, float]:
+    """Return scikit-learn's (alpha, l1_ratio) for the prior ∝ exp(−l1·|w| − l2·w²/2).
+
+    Args:
+        l1: Rate >= 0 of |w|.
+        l2: Rate >= 0 of w²/2 (a precision).
+        num_data: n >= 1.
+        noise_std: τ > 0.
+
+    Returns:
+        (alpha, l1_ratio).
+
+    Raises:
+        InvalidArgumentError: If an argument is out of range, or both rates are 0.
+
+    Example:
+        >>> elastic_net_rates_to_sklearn(2.5, 7.5, num_data=100, noise_std=1.0)
+        (0.1, 0.25)
+    """
+    first, second = float(_checks.non_negative("l1", l1)), float(_checks.non_negative("l2", l2))
+    if first + second == 0:
+        raise InvalidArgumentError("l1, l2: expected at least one rate > 0, got 0 and 0.")
+    total = first + second
+    return total * LossScale.half_squared_error(num_data, noise_std).value, first / total
+
+
+def logistic_c_to_variance(logistic_c: float) -> float:
+    """Return the Gaussian variance σ² = C of scikit-learn's L2 LogisticRegression.
+
+    Args:
+        logistic_c: `LogisticRegression(C=...)`, > 0: C · Σ loss + ½‖w‖².
+
+    Returns:
+        The variance.
+
+    Raises:
+        InvalidArgumentError: If C is not > 0.
+
+    Example:
+        >>> logistic_c_to_variance(0.5)
+        0.5
+    """
+    return _checks.positive_float("logistic_c", logistic_c)
+
+
+def variance_to_logistic_c(variance: float) -> float:
+    """Return scikit-learn's C = σ² for an L2 LogisticRegression.
+
+    Args:
+        variance: σ² > 0.
+
+    Returns:
+        C.
+
+    Raises:
+        InvalidArgumentError: If the variance is not > 0.
+
+    Example:
+        >>> variance_to_logistic_c(0.5)
+        0.5
+    """
+    return _checks.positive_float("variance", variance)
+
+
+def logistic_c_to_laplace_scale(logistic_c: float) -> float:
+    """Return the Laplace scale b = C of scikit-learn's L1 LogisticRegression.
+
+    Args:
+        logistic_c: `LogisticRegression(C=..., l1_ratio=1)`, > 0: C · Σ loss + ‖w‖₁.
+
+    Returns:
+        b.
+
+    Raises:
+        InvalidArgumentError: If C is not > 0.
+
+    Example:
+        >>> logistic_c_to_laplace_scale(0.5)
+        0.5
+    """
+    return _checks.positive_float("logistic_c", logistic_c)
+
+
+def laplace_scale_to_logistic_c(laplace_scale: float) -> float:
+    """Return scikit-learn's C = b for an L1 LogisticRegression.
+
+    Args:
+        laplace_scale: b > 0.
+
+    Returns:
+        C.
+
+    Raises:
+        InvalidArgumentError: If b is not > 0.
+
+    Example:
+        >>> laplace_scale_to_logistic_c(0.5)
+        0.5
+    """
+    return _checks.positive_float("laplace_scale", laplace_scale)

@@ -1,0 +1,82 @@
+"""Every error that bayesreg raises on purpose, so that `except br.BayesRegError` catches them all."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "BayesRegError",
+    "CoverageError",
+    "DataError",
+    "InvalidArgumentError",
+    "NonFiniteObjectiveError",
+    "NotEquivalentError",
+    "PatternError",
+    "PriorFileError",
+    "ReferenceMismatchError",
+    "UnknownLossError",
+    "UnsupportedError",
+]
+
+
+class BayesRegError(Exception):
+    """Base class of every error that bayesreg raises on purpose."""
+
+
+class InvalidArgumentError(BayesRegError, ValueError):
+    """An argument is outside its range, not finite, or of the wrong shape."""
+
+
+class NotEquivalentError(BayesRegError, ValueError):
+    """No weight decay (or no Gaussian prior) says the same thing; the message names what to do instead."""
+
+
+class UnknownLossError(BayesRegError, TypeError):
+    """The loss is not one whose scale bayesreg knows; the message says how to give the scale by hand."""
+
+
+class PatternError(BayesRegError, ValueError):
+    """A rule selects no parameter: its glob matches nothing, or earlier rules took all that it matches."""
+
+
+class CoverageError(BayesRegError, ValueError):
+    """A trainable parameter is covered by no rule, or an optimizer does not hold what the prior covers."""
+
+
+class ReferenceMismatchError(BayesRegError, ValueError):
+    """Reference weights do not fit the model; the message lists every missing, extra or mis-shaped tensor."""
+
+
+class PriorFileError(BayesRegError, ValueError):
+    """A prior or weights file is corrupt, truncated, pickled, from a newer version, or for another model."""
+
+
+class UnsupportedError(BayesRegError, NotImplementedError):
+    """The prior lacks an ability that the chosen route, solver or operation needs."""
+
+
+class DataError(BayesRegError, ValueError):
+    """The training data cannot be used as given."""
+
+
+class NonFiniteObjectiveError(BayesRegError, ArithmeticError):
+    """Training met a NaN or an infinity; the model holds the last good weights again.
+
+    Attributes:
+        epoch: The epoch, counted from 1, in which it happened.
+        batch: The batch within the epoch, counted from 1.
+        parameter: The name of the first parameter whose value or gradient is not finite, or None.
+    """
+
+    def __init__(self, message: str, *, epoch: int, batch: int, parameter: str | None) -> None:
+        super().__init__(message)
+        self.epoch = epoch
+        self.batch = batch
+        self.parameter = parameter
+
+
+def nearest(name: str, candidates: Iterable[str], limit: int = 3) -> str:
+    """Return "; did you mean 'a', 'b'?" for the closest candidates, or an empty string."""
+    close = difflib.get_close_matches(name, list(candidates), n=limit, cutoff=0.5)
+    return f"; did you mean {' or '.join(repr(c) for c in close)}?" if close else ""

@@ -1,0 +1,90 @@
+"""The contract every likelihood keeps."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Literal
+
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from bayesreg.errors import DataError
+
+__all__ = ["Likelihood", "aligned"]
+
+
+class Likelihood(nn.Module, ABC):
+    """From a model's output to a per-example negative log-likelihood and a predictive distribution."""
+
+    #: Whether targets are class indices or real numbers.
+    target_kind: ClassVar[Literal["integer", "real"]] = "real"
+    #: Name of `metric`.
+    metric_name: ClassVar[str] = "mse"
+
+    @abstractmethod
+    def nll(self, output: Tensor, target: Tensor) -> Tensor:
+        """Return −log p(target | output) per example, in nats, with all constants.
+
+        Args:
+            output: The model's output, first dimension the batch.
+            target: The targets.
+
+        Returns:
+            Tensor of shape (batch,); an example's output dimensions are summed.
+
+        Raises:
+            DataError: If the shapes do not fit.
+        """
+
+    @abstractmethod
+    def predictive(self, output: Tensor) -> Distribution:
+        """Return the distribution of the target given the model's output.
+
+        Args:
+            output: The model's output.
+
+        Returns:
+            A torch distribution with the batch as its first batch dimension.
+        """
+
+    def metric(self, output: Tensor, target: Tensor) -> Tensor:
+        """Return the metric `metric_name` per example; here the squared error of the predictive mean.
+
+        Args:
+            output: The model's output.
+            target: The targets.
+
+        Returns:
+            Tensor of shape (batch,).
+        """
+        error = (self.predictive(output).mean - target.reshape(self.predictive(output).mean.shape)) ** 2
+        return error.reshape(len(error), -1).mean(1)
+
+    def describe(self) -> str:
+        """Return how reports call the likelihood."""
+        return type(self).__name__
+
+
+def aligned(output: Tensor, target: Tensor, name: str) -> tuple[Tensor, Tensor]:
+    """Return output and target in one shape (batch, elements), refusing what would broadcast.
+
+    (batch, 1) against (batch,) broadcasts to (batch, batch) in torch: the classic silent error of regression.
+
+    Args:
+        output: The model's output.
+        target: The targets.
+        name: The likelihood, for the message.
+
+    Returns:
+        Both, two-dimensional.
+
+    Raises:
+        DataError: If they do not hold the same number of elements per example.
+    """
+    rows = len(output)
+    if len(target) != rows or output.numel() != target.numel():
+        raise DataError(
+            f"{name}: expected one target per output, got output of shape {tuple(output.shape)} and target of shape "
+            f"{tuple(target.shape)}."
+        )
+    return output.reshape(rows, -1), target.reshape(rows, -1).to(output.dtype)

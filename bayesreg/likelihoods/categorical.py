@@ -1,0 +1,56 @@
+"""Class labels."""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bayesreg.errors import DataError
+from bayesreg.likelihoods.base import Likelihood
+
+__all__ = ["Categorical"]
+
+
+@final
+class Categorical(Likelihood):
+    """Classes from logits: −log softmax(output)[target].
+
+    Outputs are (batch, classes) with targets (batch,), or (batch, classes, ...) with targets (batch, ...), whose
+    terms are summed per example.
+
+    Args:
+        ignore_index: Targets of this value do not count. Default −100.
+
+    Example:
+        >>> Categorical().nll(torch.zeros(1, 4), torch.tensor([2]))
+        tensor([1.3863])
+    """
+
+    target_kind = "integer"
+    metric_name = "accuracy"
+
+    def __init__(self, ignore_index: int = -100) -> None:
+        super().__init__()
+        self.ignore_index = ignore_index
+
+    def nll(self, output: Tensor, target: Tensor) -> Tensor:
+        if output.ndim < 2 or target.shape != output.shape[:1] + output.shape[2:]:
+            raise DataError(
+                f"Categorical: expected output (batch, classes, ...) and target (batch, ...), got "
+                f"{tuple(output.shape)} and {tuple(target.shape)}."
+            )
+        if target.is_floating_point():
+            raise DataError(f"Categorical: expected integer class indices as targets, got dtype {target.dtype}.")
+        terms = F.cross_entropy(output, target, ignore_index=self.ignore_index, reduction="none")
+        return terms.reshape(len(terms), -1).sum(1)
+
+    def predictive(self, output: Tensor) -> torch.distributions.Categorical:
+        return torch.distributions.Categorical(logits=output.movedim(1, -1))
+
+    def metric(self, output: Tensor, target: Tensor) -> Tensor:
+        valid = target != self.ignore_index
+        hits = ((output.argmax(1) == target) & valid).to(output.dtype).reshape(len(target), -1).sum(1)
+        return hits / valid.reshape(len(target), -1).sum(1).clamp_min(1)

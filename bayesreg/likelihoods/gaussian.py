@@ -1,0 +1,64 @@
+"""Real targets with Gaussian noise."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, final
+
+import torch
+from torch import Tensor, nn
+
+from bayesreg import _checks
+from bayesreg.errors import InvalidArgumentError
+from bayesreg.likelihoods.base import Likelihood, aligned
+
+__all__ = ["Gaussian"]
+
+
+@final
+class Gaussian(Likelihood):
+    """Real numbers with Gaussian noise: ½((target − output)/noise_std)² + log noise_std + ½ log 2π, summed.
+
+    Args:
+        noise_std: τ > 0, in the units of the target, or "learned": then log τ is a parameter without prior, which
+            the trainer fits together with the weights (start: τ = 1).
+
+    Raises:
+        InvalidArgumentError: If `noise_std` is neither.
+
+    Example:
+        >>> Gaussian(noise_std=0.5).nll(torch.zeros(1, 1), torch.tensor([1.0]))
+        tensor([2.2258])
+    """
+
+    def __init__(self, noise_std: float | Literal["learned"]) -> None:
+        super().__init__()
+        self.learned = noise_std == "learned"
+        if isinstance(noise_std, str) and not self.learned:
+            raise InvalidArgumentError(f"noise_std: expected a number > 0 or 'learned', got {noise_std!r}.")
+        start = 0.0 if self.learned else math.log(_checks.positive_float("noise_std", noise_std))
+        log_std = torch.tensor(start, dtype=torch.float64)
+        if self.learned:
+            self.log_noise_std = nn.Parameter(log_std)
+        else:
+            self.register_buffer("log_noise_std", log_std)
+
+    log_noise_std: Tensor
+
+    @property
+    def noise_std(self) -> float:
+        """τ, the standard deviation of the noise, as it is now."""
+        return math.exp(float(self.log_noise_std.detach()))
+
+    def nll(self, output: Tensor, target: Tensor) -> Tensor:
+        mean, observed = aligned(output, target, "Gaussian")
+        log_std = self.log_noise_std.to(mean)
+        squared = 0.5 * ((observed - mean) * torch.exp(-log_std)).square()
+        return (squared + log_std + 0.5 * math.log(2.0 * math.pi)).sum(1)
+
+    def predictive(self, output: Tensor) -> torch.distributions.Normal:
+        return torch.distributions.Normal(output, self.log_noise_std.exp().to(output))
+
+    def describe(self) -> str:
+        """Return how reports call the likelihood."""
+        return f"Gaussian(noise_std={self.noise_std:.4g}{', learned' if self.learned else ''})"

@@ -1,0 +1,355 @@
+"""Rules that give every parameter of a model its prior."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from bayesreg._tables import Table
+from bayesreg.errors import CoverageError, InvalidArgumentError, PatternError, ReferenceMismatchError, nearest
+from bayesreg.optimizers import OptimizerLike
+from bayesreg.priors import Flat, Gaussian, Prior
+from bayesreg.priors.loc_scale import LocScalePrior
+from bayesreg.references import Reference
+from bayesreg.scale import LossScale, as_loss_scale
+from bayesreg.selection import (
+    ParameterInfo,
+    SelectorLike,
+    as_selector,
+    biases,
+    canonical_tensors,
+    norms,
+    parameters_of,
+)
+
+__all__ = ["Entry", "ModelPrior"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One parameter and its prior.
+
+    Attributes:
+        info: The parameter, with its names and owner.
+        prior: Its prior; None only for a frozen parameter that no rule covers.
+        rule: The rule that gave it, as text.
+    """
+
+    info: ParameterInfo
+    prior: Prior | None
+    rule: str
+
+    @property
+    def name(self) -> str:
+        """The parameter's name in the plain model."""
+        return self.info.name
+
+    @property
+    def parameter(self) -> nn.Parameter:
+        """The parameter, as it is now."""
+        return self.info.parameter
+
+
+class ModelPrior(nn.Module):
+    """A prior over all parameters of a model, by rules; the first rule that matches a parameter decides.
+
+    Rule keys are globs over parameter names (`*` crosses dots), selectors (`br.biases`, `br.norms`,
+    `br.embeddings`, combined by `|`, `&`, `~`), module classes (all parameters inside such a module) or predicates
+    on `br.ParameterInfo`. A single prior in place of rules goes on the weights; biases and normalisation
+    parameters then stay flat. Tied weights count once. Frozen parameters are reported and skipped.
+
+    Args:
+        model: The model; compiled, wrapped or parametrized ones are seen through.
+        rules: One prior, or a mapping from rule keys to priors.
+
+    Raises:
+        PatternError: If a glob matches nothing, or earlier rules took all that a rule matches.
+        CoverageError: If a trainable parameter is covered by no rule.
+        ReferenceMismatchError: If reference weights do not fit; every mismatch is listed.
+        InvalidArgumentError: If `rules` is neither, or a hyper-parameter has the wrong shape.
+
+    Example:
+        >>> import bayesreg as br
+        >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+        >>> prior = ModelPrior(model, {br.biases: br.Flat(), "2.*": br.Gaussian(1.0), "*": br.Laplace(0.1)})
+        >>> [(entry.name, entry.prior.family) for entry in prior]
+        [('0.weight', 'Laplace'), ('0.bias', 'Flat'), ('2.weight', 'Gaussian'), ('2.bias', 'Flat')]
+        >>> prior.log_prob().shape
+        torch.Size([])
+    """
+
+    def __init__(self, model: nn.Module, rules: Prior | Mapping[SelectorLike, Prior]) -> None:
+        super().__init__()
+        self.shorthand = isinstance(rules, Prior)
+        if isinstance(rules, Prior):
+            rules = {biases | norms: Flat(), "*": rules}
+        if not isinstance(rules, Mapping) or not rules:
+            raise InvalidArgumentError(
+                f"rules: expected a prior or a mapping from rules to priors, got {type(rules).__name__}."
+            )
+        for key, prior in rules.items():
+            if not isinstance(prior, Prior):
+                raise InvalidArgumentError(
+                    f"rules[{key!r}]: expected a prior such as br.Gaussian(0.1), got {type(prior).__name__}."
+                )
+        infos = parameters_of(model)
+        if not infos:
+            raise InvalidArgumentError(f"model: {type(model).__name__} has no parameters.")
+        self._take(_bind(model, _match(infos, rules)))
+
+    def _take(self, entries: list[Entry]) -> None:
+        self._entries = entries
+        unique = {id(e.prior): e.prior for e in entries if e.prior is not None}
+        # Registered so that .to(), parameters() (learned scales) and state_dict() see them.
+        self.priors = nn.ModuleList(unique.values())
+
+    @classmethod
+    def _from_entries(cls, entries: list[Entry]) -> Self:
+        self = cls.__new__(cls)
+        nn.Module.__init__(self)
+        self.shorthand = False
+        self._take(entries)
+        return self
+
+    # -- looking at it ---------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, name: str) -> Prior:
+        """Return the prior of the parameter of this name (any of its names)."""
+        for entry in self._entries:
+            if name in entry.info.names and entry.prior is not None:
+                return entry.prior
+        known = [n for e in self._entries for n in e.info.names]
+        raise KeyError(f"no parameter {name!r} with a prior{nearest(name, known)}")
+
+    def active(self) -> list[tuple[Entry, Prior]]:
+        """Return the entries that count now: covered and trainable."""
+        return [(e, e.prior) for e in self._entries if e.prior is not None and e.parameter.requires_grad]
+
+    # -- its density -----------------------------------------------------------------------------------
+
+    def log_prob(self) -> Tensor:
+        """Return the log prior density of the model's current parameters, in nats, normalised.
+
+        Improper (flat) parts count 0. Frozen parameters are not counted. Differentiable.
+
+        Returns:
+            A scalar, in float32 or better.
+        """
+        penalty = self.penalty()
+        return self.log_constant().to(penalty) - penalty
+
+    def penalty(self) -> Tensor:
+        """Return −log p of the current parameters without its constant, in nats: what the MAP objective adds.
+
+        Returns:
+            A scalar, in float32 or better; differentiable.
+        """
+        terms = [prior.penalty(entry.parameter) for entry, prior in self.active()]
+        if not terms:
+            return torch.zeros(())
+        total = terms[0]
+        for term in terms[1:]:
+            total = total + term
+        return total
+
+    def log_constant(self) -> Tensor:
+        """Return the constant of `log_prob`: log_prob = log_constant − penalty. A float64 scalar, in nats."""
+        total = torch.zeros((), dtype=torch.float64)
+        for entry, prior in self.active():
+            total = total + prior.log_constant(entry.parameter.shape).to(total)
+        return total
+
+    @torch.no_grad()
+    def sample_(self, *, generator: torch.Generator | None = None) -> list[str]:
+        """Replace the parameters by a draw from the prior, in place.
+
+        Args:
+            generator: Source of randomness; torch's global one by default.
+
+        Returns:
+            The names of the parameters left as they were: frozen ones and those under an improper prior.
+        """
+        left = [e.name for e in self._entries if e.prior is None or not e.parameter.requires_grad]
+        for entry, prior in self.active():
+            if not prior.traits.proper:
+                left.append(entry.name)
+                continue
+            parameter = entry.parameter
+            wide = torch.promote_types(parameter.dtype, torch.float32)
+            draw = prior.sample(
+                parameter.shape, generator=generator, dtype=wide, device=None if generator else parameter.device
+            )
+            parameter.copy_(draw)
+        return left
+
+    # -- its use ---------------------------------------------------------------------------------------
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Return the trainable parameters as groups for any torch optimizer.
+
+        Parameters whose Gaussian has the same std share a group, so that the optimizer's own (fused) weight decay
+        can do the work. `weight_decay` is 0 in every group; `br.attach` sets it.
+
+        Returns:
+            A list of group dictionaries.
+
+        Example:
+            >>> import bayesreg as br
+            >>> model = nn.Linear(3, 2)
+            >>> groups = ModelPrior(model, br.Gaussian(0.1)).param_groups()
+            >>> [len(group["params"]) for group in groups]
+            [1, 1]
+        """
+        groups: dict[tuple[object, ...], list[nn.Parameter]] = {}
+        for entry, prior in self.active():
+            groups.setdefault(_group_key(prior), []).append(entry.parameter)
+        return [{"params": parameters, "weight_decay": 0.0} for parameters in groups.values()]
+
+    def describe(
+        self,
+        num_data: int | LossScale | None = None,
+        *,
+        optimizer: OptimizerLike | None = None,
+        per_parameter: bool = False,
+    ) -> Table:
+        """Return a table of which parameters have which prior.
+
+        Args:
+            num_data: Size of the training set (or a LossScale); adds the equivalent weight_decay.
+            optimizer: The optimizer in use, for that column; a coupled one is assumed if None.
+            per_parameter: One row per parameter instead of one per rule and prior.
+
+        Returns:
+            A table: `print(table)`, `rich.print(table)`, HTML in a notebook, `table.to_dict()` for data.
+        """
+        from bayesreg._describe import describe_model_prior
+
+        scale = None if num_data is None else as_loss_scale(num_data)
+        return describe_model_prior(self, scale, optimizer, per_parameter)
+
+    def __repr__(self) -> str:
+        return f"ModelPrior({len(self)} parameters, {len(self.priors)} priors)"
+
+    # -- keeping it ------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the prior to a safetensors file: names, shapes, dtypes, families and hyper-parameters.
+
+        The file is written whole or not at all.
+
+        Args:
+            path: Where to; ends in `.safetensors`.
+
+        Raises:
+            InvalidArgumentError: If the path ends in anything else.
+            UnsupportedError: If a `FromDistribution` cannot be rebuilt from its arguments.
+        """
+        from bayesreg.prior_file import save_model_prior
+
+        save_model_prior(self._entries, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], model: nn.Module) -> Self:
+        """Read a prior that `save` wrote and bind it to a model.
+
+        Args:
+            path: The file.
+            model: A model with the same parameter names and shapes.
+
+        Returns:
+            The prior.
+
+        Raises:
+            PriorFileError: If the file is not readable, newer than this bayesreg, or does not fit the model (every
+                mismatch is listed).
+        """
+        from bayesreg.prior_file import load_entries
+
+        return cls._from_entries([Entry(*row) for row in load_entries(path, parameters_of(model))])
+
+
+def _group_key(prior: Prior) -> tuple[object, ...]:
+    if isinstance(prior, Gaussian) and prior.scale.ndim == 0 and not prior.scale.requires_grad:
+        return ("Gaussian", float(prior.scale))
+    if isinstance(prior, Flat):
+        return ("Flat",)
+    return (prior.family, id(prior) if not isinstance(prior, LocScalePrior) else None)
+
+
+def _match(infos: list[ParameterInfo], rules: Mapping[SelectorLike, Prior]) -> list[Entry]:
+    """Give each parameter to its first matching rule; refuse rules that select nothing."""
+    selectors = [(key, as_selector(key), prior) for key, prior in rules.items()]
+    hits = [[selector(info) for info in infos] for _, selector, _ in selectors]
+    owner = [next((r for r, row in enumerate(hits) if row[i]), None) for i in range(len(infos))]
+    names = [name for info in infos for name in info.names]
+    for r, (key, selector, _) in enumerate(selectors):
+        if not any(hits[r]):
+            if isinstance(key, str):
+                hint = nearest(key, [*names, *_parents(names)])
+                raise PatternError(f"rule {selector.label}: expected a glob that matches a parameter, got none{hint}")
+        elif r not in owner:
+            takers = dict.fromkeys(selectors[w][1].label for i, w in enumerate(owner) if hits[r][i] and w is not None)
+            raise PatternError(
+                f"rule {selector.label} can never apply: all it matches is taken by {', '.join(takers)} before it; "
+                f"remove it or move it up."
+            )
+    uncovered = [info.name for info, r in zip(infos, owner, strict=True) if r is None and info.parameter.requires_grad]
+    if uncovered:
+        more = f" and {len(uncovered) - 8} more" if len(uncovered) > 8 else ""
+        raise CoverageError(
+            f"no rule covers {', '.join(uncovered[:8])}{more}; add a rule for them, such as '*': br.Flat()."
+        )
+    return [
+        Entry(info, None if r is None else selectors[r][2], "" if r is None else selectors[r][1].label)
+        for info, r in zip(infos, owner, strict=True)
+    ]
+
+
+def _parents(names: list[str]) -> list[str]:
+    return sorted({f"{name.rsplit('.', 1)[0]}.*" for name in names if "." in name})
+
+
+def _bind(model: nn.Module, entries: list[Entry]) -> list[Entry]:
+    """Resolve named centres, listing everything that does not fit before raising."""
+    problems: list[str] = []
+    references: dict[int, Reference] = {}
+    bound: list[Entry] = []
+    for entry in entries:
+        prior = entry.prior
+        reference = prior.reference if isinstance(prior, LocScalePrior) else None
+        if prior is None:
+            bound.append(entry)
+            continue
+        name = entry.name
+        if reference is not None:
+            references[id(reference)] = reference
+            name = next((n for n in entry.info.names if n in reference), name)
+            shape = tuple(entry.parameter.shape)
+            if name not in reference:
+                problems.append(f"missing {name}{nearest(name, reference)}")
+                continue
+            if tuple(reference[name].shape) != shape:
+                problems.append(f"{name} has shape {tuple(reference[name].shape)}, expected {shape}")
+                continue
+        bound.append(Entry(entry.info, prior.bound_to(name, entry.parameter), entry.rule))
+    places = set(canonical_tensors(model)) | {n for e in entries for n in e.info.names}
+    for reference in references.values():
+        extra = [] if reference.ignore_extra else [name for name in reference if name not in places]
+        problems += [f"extra {name}, which the model does not have" for name in extra]
+    if problems:
+        raise ReferenceMismatchError(
+            f"the reference does not fit the model: {'; '.join(problems)}. Give the parameters that are not in it a "
+            f"rule of their own before this one; extra tensors are ignored with centered_at(..., extra='ignore')."
+        )
+    return bound

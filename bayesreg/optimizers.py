@@ -1,0 +1,158 @@
+"""What each optimizer does with `weight_decay`: the facts that conversions and routes build on."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch.optim import Optimizer
+
+from bayesreg.errors import InvalidArgumentError, NotEquivalentError, nearest
+
+__all__ = ["DecayRule", "OptimizerLike", "decay_rule", "hand_set_decay", "require_coupled"]
+
+OptimizerLike: TypeAlias = Optimizer | type[Optimizer] | Callable[..., Any] | str
+
+_WAYS_ON = (
+    "Either keep the prior exact by setting weight_decay=0 and injecting the prior's gradient "
+    "(br.attach(optimizer, prior, num_data=n)), or use a coupled optimizer such as SGD or Adam."
+)
+
+
+@dataclass(frozen=True)
+class DecayRule:
+    """How an optimizer treats its `weight_decay`.
+
+    Attributes:
+        kind: "coupled" (added to the gradient: a Gaussian prior), "decoupled" (the weights are shrunk apart
+            from the gradient: no Gaussian prior), "none" (no such argument) or "unknown".
+        name: The optimizer's class name.
+        extra_decay: Decay hidden in another argument and added to `weight_decay` (ASGD's `lambd`).
+    """
+
+    kind: Literal["coupled", "decoupled", "none", "unknown"]
+    name: str
+    extra_decay: float = 0.0
+
+
+# Checked algebraically against every implementation by tests/test_optimizers.py.
+_COUPLED = ("SGD", "Adam", "NAdam", "RAdam", "Adagrad", "Adadelta", "Adamax", "RMSprop", "ASGD")
+_DECOUPLED = ("AdamW", "Adafactor", "Muon")
+_NONE = ("Rprop", "LBFGS", "SparseAdam")
+_KINDS: dict[str, Literal["coupled", "decoupled", "none"]] = {
+    **dict.fromkeys(_COUPLED, "coupled"),
+    **dict.fromkeys(_DECOUPLED, "decoupled"),
+    **dict.fromkeys(_NONE, "none"),
+}
+
+
+def _class_of(optimizer: OptimizerLike) -> tuple[type, dict[str, Any]]:
+    """Return the optimizer class and the settings that are known of it."""
+    if isinstance(optimizer, str):
+        by_lower = {name.lower(): name for name in _KINDS}
+        if optimizer.lower() not in by_lower:
+            raise InvalidArgumentError(
+                f"optimizer: expected a torch optimizer, got {optimizer!r}{nearest(optimizer.lower(), by_lower)}"
+            )
+        return getattr(torch.optim, by_lower[optimizer.lower()]), {}
+    if isinstance(optimizer, Optimizer):
+        # Flags can differ by group; one decoupled group makes the whole answer decoupled.
+        settings = dict(optimizer.defaults)
+        for group in optimizer.param_groups:
+            if group.get("decoupled_weight_decay"):
+                settings["decoupled_weight_decay"] = True
+            if "lambd" in group:
+                settings["lambd"] = group["lambd"]
+        return type(optimizer), settings
+    if isinstance(optimizer, functools.partial):
+        cls, settings = _class_of(optimizer.func)
+        return cls, {**settings, **optimizer.keywords}
+    if inspect.isclass(optimizer):
+        return optimizer, {}
+    raise InvalidArgumentError(
+        f"optimizer: expected a torch optimizer, its class, a functools.partial of it or its name, "
+        f"got {type(optimizer).__name__}."
+    )
+
+
+def _own_type(cls: type) -> str | None:
+    """Return the name of the torch optimizer that `cls` is, or None when it is one that torch does not ship."""
+    known = getattr(torch.optim, cls.__name__, None)
+    return cls.__name__ if known is cls and cls.__name__ in _KINDS else None
+
+
+def decay_rule(optimizer: OptimizerLike) -> DecayRule:
+    """Say what an optimizer does with its `weight_decay`.
+
+    A subclass or a third-party optimizer is "unknown": names do not tell (NAdam is coupled, NAdamW is not).
+
+    Args:
+        optimizer: An optimizer, its class, a `functools.partial` of the class, or the name of one of torch's.
+
+    Returns:
+        The rule.
+
+    Raises:
+        InvalidArgumentError: If `optimizer` is none of these.
+
+    Example:
+        >>> decay_rule(torch.optim.SGD).kind, decay_rule("adamw").kind, decay_rule("ASGD").extra_decay
+        ('coupled', 'decoupled', 0.0001)
+    """
+    cls, settings = _class_of(optimizer)
+    name = _own_type(cls)
+    if name is None:
+        return DecayRule("unknown", cls.__name__)
+    kind = _KINDS[name]
+    if kind == "coupled" and settings.get("decoupled_weight_decay"):
+        kind = "decoupled"
+    lambd = settings.get("lambd", 1e-4) if name == "ASGD" else 0.0
+    return DecayRule(kind, name, extra_decay=float(lambd))
+
+
+def require_coupled(optimizer: OptimizerLike) -> DecayRule:
+    """Return the rule of a coupled optimizer, and refuse every other with the reason.
+
+    Args:
+        optimizer: As in `decay_rule`.
+
+    Returns:
+        The rule, of kind "coupled".
+
+    Raises:
+        InvalidArgumentError: If `optimizer` is not an optimizer.
+        NotEquivalentError: If its `weight_decay` is not the decay of a Gaussian prior.
+    """
+    rule = decay_rule(optimizer)
+    if rule.kind == "coupled":
+        return rule
+    if rule.kind == "decoupled":
+        raise NotEquivalentError(
+            f"{rule.name} decouples weight decay from the gradient, so its weight_decay is not a Gaussian prior: "
+            f"the implied precision differs by coordinate, batch size and schedule, and with full batches it mostly "
+            f"returns the unregularised fit. {_WAYS_ON}"
+        )
+    if rule.kind == "none":
+        raise NotEquivalentError(
+            f"{rule.name} has no weight_decay argument. Give it the prior through the gradient or the loss: "
+            f"br.attach(optimizer, prior, num_data=n), or optimizer='lbfgs' in br.MAPTrainer."
+        )
+    raise NotEquivalentError(
+        f"{rule.name} is not one of torch's own optimizers, so what its weight_decay means is not known here. {_WAYS_ON}"
+    )
+
+
+def hand_set_decay(optimizer: Optimizer) -> float:
+    """Return a weight_decay that the caller gave to the constructor, 0.0 if none was given.
+
+    Groups made by `ModelPrior.param_groups()` carry their own weight_decay=0, so a decay set by hand is then
+    visible only in `optimizer.defaults`; it counts when it differs from the class default.
+    """
+    given = float(optimizer.defaults.get("weight_decay", 0.0) or 0.0)
+    parameter = inspect.signature(type(optimizer).__init__).parameters.get("weight_decay")
+    default = parameter.default if parameter is not None else 0.0
+    return given if given != default else 0.0

@@ -1,0 +1,144 @@
+"""Prior files: safetensors with the hyper-parameters, and in the metadata who has which."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from bayesreg._files import atomic
+from bayesreg._version import __version__
+from bayesreg.errors import BayesRegError, InvalidArgumentError, PriorFileError, nearest
+from bayesreg.priors import FAMILIES, Prior
+from bayesreg.selection import ParameterInfo
+
+if TYPE_CHECKING:
+    from bayesreg.model_prior import Entry
+
+__all__ = ["FORMAT", "load_entries", "save_model_prior"]
+
+#: Raised when a file written before could not be read by the code before the change.
+FORMAT = 1
+
+
+def save_model_prior(entries: list[Entry], path: str | os.PathLike[str]) -> None:
+    """Write entries to a safetensors file, whole or not at all."""
+    from safetensors.torch import save_file
+
+    target = Path(path)
+    if target.suffix != ".safetensors":
+        raise InvalidArgumentError(f"path: expected a name ending in .safetensors, got {str(target)!r}.")
+    tensors: dict[str, Tensor] = {}
+    priors: list[dict[str, Any]] = []
+    index: dict[int, int] = {}
+    rows = []
+    for entry in entries:
+        if entry.prior is not None and id(entry.prior) not in index:
+            index[id(entry.prior)] = number = len(priors)
+            held = entry.prior.hyperparameters()
+            learned = [n for n, p in entry.prior.named_parameters(recurse=False)]
+            for name, value in held.items():
+                tensors[f"prior.{number}.{name}"] = _as_tensor(value)
+            row: dict[str, Any] = {"family": type(entry.prior).__name__, "arguments": list(held), "learned": learned}
+            priors.append({**row, "options": entry.prior.saved_options()})
+        rows.append({
+            "name": entry.name,
+            "names": list(entry.info.names),
+            "shape": list(entry.parameter.shape),
+            "dtype": str(entry.parameter.dtype).removeprefix("torch."),
+            "rule": entry.rule,
+            "prior": None if entry.prior is None else index[id(entry.prior)],
+        })
+    record: dict[str, Any] = {"format": FORMAT, "bayesreg": __version__, "entries": rows, "priors": priors}
+    if not tensors:
+        tensors["empty"] = torch.zeros(1)
+    with atomic(target) as temporary:
+        save_file(tensors, temporary, metadata={"bayesreg": json.dumps(record)})
+
+
+def load_entries(
+    path: str | os.PathLike[str], infos: list[ParameterInfo]
+) -> list[tuple[ParameterInfo, Prior | None, str]]:
+    """Read a prior file and match it with a model's parameters, listing every mismatch."""
+    source = Path(path)
+    record, tensors = _read(source)
+    try:
+        priors = [_rebuild(source, number, row, tensors) for number, row in enumerate(record["priors"])]
+        rows = {row["name"]: row for row in record["entries"]}
+        shapes = {name: tuple(row["shape"]) for name, row in rows.items()}
+    except (KeyError, TypeError, IndexError) as error:
+        raise PriorFileError(f"{source}: damaged prior file, its metadata lacks {error}.") from error
+    by_name = {name: info for info in infos for name in info.names}
+    problems = []
+    for name, shape in shapes.items():
+        if name not in by_name:
+            problems.append(f"the file has {name}, the model does not{nearest(name, by_name)}")
+        elif tuple(by_name[name].parameter.shape) != shape:
+            found = tuple(by_name[name].parameter.shape)
+            problems.append(f"{name} has shape {shape} in the file and {found} in the model")
+    for info in infos:
+        if not any(name in rows for name in info.names) and info.parameter.requires_grad:
+            problems.append(f"the model has {info.name}, the file does not")
+    if problems:
+        raise PriorFileError(f"{source}: the prior does not fit the model: {'; '.join(problems)}.")
+    result: list[tuple[ParameterInfo, Prior | None, str]] = []
+    for info in infos:
+        row = next((rows[name] for name in info.names if name in rows), None)
+        prior = None if row is None or row["prior"] is None else priors[row["prior"]]
+        if prior is not None:
+            prior.to(info.parameter.device)
+        result.append((info, prior, "" if row is None else row["rule"]))
+    return result
+
+
+def _as_tensor(value: float | Tensor) -> Tensor:
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True).contiguous()
+    return torch.tensor(value, dtype=torch.float64)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise PriorFileError(f"{path}: no such file.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get("bayesreg")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise PriorFileError(
+            f"{path}: not a readable safetensors file: corrupt, truncated, or another format such as a pickle, which "
+            f"bayesreg never loads ({error})."
+        ) from error
+    if text is None:
+        raise PriorFileError(f"{path}: a safetensors file, but not a prior: ModelPrior.save did not write it.")
+    try:
+        record = json.loads(text)
+        version = int(record["format"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise PriorFileError(f"{path}: damaged prior file, its metadata cannot be read ({error}).") from error
+    if version > FORMAT:
+        raise PriorFileError(
+            f"{path}: written by bayesreg {record.get('bayesreg')} in format {version}; this is {__version__}, which "
+            f"reads up to format {FORMAT}: upgrade bayesreg."
+        )
+    return record, tensors
+
+
+def _rebuild(path: Path, number: int, row: dict[str, Any], tensors: dict[str, Tensor]) -> Prior:
+    family = row["family"]
+    if family not in FAMILIES:
+        raise PriorFileError(f"{path}: unknown prior family {family!r}{nearest(family, FAMILIES)}")
+    arguments: dict[str, Tensor] = {}
+    for name in row["arguments"]:
+        held = tensors[f"prior.{number}.{name}"]
+        arguments[name] = nn.Parameter(held) if name in row["learned"] else held
+    try:
+        return FAMILIES[family].from_saved(arguments, row["options"])
+    except (BayesRegError, TypeError, ValueError) as error:
+        raise PriorFileError(f"{path}: damaged prior file, {family} cannot be rebuilt ({error}).") from error

@@ -1,0 +1,339 @@
+"""The contract every prior keeps."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from bayesreg.errors import InvalidArgumentError, UnsupportedError
+from bayesreg.optimizers import OptimizerLike
+from bayesreg.scale import LossScale
+
+__all__ = ["Hyperparameter", "Prior", "Traits", "promoted"]
+
+Hyperparameter = float | Tensor
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a prior can do; routes and solvers ask here instead of guessing.
+
+    Attributes:
+        proper: The density integrates to 1, so `log_prob` is normalised and `sample` works.
+        convex: −log p is convex.
+        smooth: −log p has a gradient everywhere (no kink, no boundary), so the gradient route is exact.
+        elementwise: −log p is a sum over elements.
+        has_prox: `prox` is defined.
+    """
+
+    proper: bool
+    convex: bool
+    smooth: bool
+    elementwise: bool
+    has_prox: bool
+
+
+def promoted(value: Tensor) -> Tensor:
+    """Return `value` in float32 or better: a log-prior summed in bfloat16 is wrong in the third digit."""
+    return value.to(torch.promote_types(value.dtype, torch.float32))
+
+
+class Prior(nn.Module, ABC):
+    """A density over a parameter tensor.
+
+    A family implements `penalty`, `log_constant`, `add_grad_`, `curvature`, `sample`, `variance`,
+    `hyperparameters`, `weight_decay` and, where it has a kink, `prox` and `subdiff_distance`; everything else
+    follows. Classes are either this interface or final.
+
+    Scalar hyper-parameters are float64 buffers that stay on the CPU, so neither `.bfloat16()` nor `.to("cuda")`
+    changes what the prior says. Tensor ones move with the module and are never narrowed.
+    """
+
+    #: Abilities; an instance may narrow them.
+    traits: Traits
+
+    # -- to implement -----------------------------------------------------------------------------------
+
+    @abstractmethod
+    def penalty(self, value: Tensor) -> Tensor:
+        """Return −log p(value) without its constant: a scalar, in nats, in float32 or better.
+
+        Args:
+            value: Tensor that broadcasts with the hyper-parameters.
+
+        Returns:
+            The sum over elements; 0 at the mode for the families that have one.
+        """
+
+    @abstractmethod
+    def log_constant(self, shape: Sequence[int]) -> Tensor:
+        """Return the constant of the log density of a tensor of this shape: log p = log_constant − penalty.
+
+        Args:
+            shape: Shape of the parameter.
+
+        Returns:
+            A float64 scalar, in nats; 0 for improper priors.
+        """
+
+    @abstractmethod
+    def add_grad_(self, grads: Sequence[Tensor], values: Sequence[Tensor], coefficient: float) -> None:
+        """Add coefficient · ∇(−log p)(value) to each gradient, in place and without autograd.
+
+        At a kink the subgradient 0 is taken. At most one tensor-sized workspace is used.
+
+        Args:
+            grads: Gradient tensors, changed in place.
+            values: The parameters, same shapes.
+            coefficient: The loss scale s (times −1 where an optimizer maximises).
+        """
+
+    @abstractmethod
+    def curvature(self, value: Tensor) -> Tensor:
+        """Return the diagonal of the Hessian of −log p, elementwise (0 in place of a kink).
+
+        Args:
+            value: The parameter.
+
+        Returns:
+            Tensor of the shape of `value`, in float32 or better.
+        """
+
+    @abstractmethod
+    def sample(
+        self,
+        shape: Sequence[int] = (),
+        *,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        """Draw independent elements.
+
+        Args:
+            shape: Shape of the result; must broadcast with the hyper-parameters.
+            generator: Source of randomness; torch's global one by default.
+            dtype: Default `torch.get_default_dtype()`.
+            device: Default: the generator's device, else the CPU.
+
+        Returns:
+            The draws.
+        """
+
+    @abstractmethod
+    def variance(self) -> Hyperparameter | None:
+        """Return the variance of one element, or None where it has none (infinite or undefined)."""
+
+    @abstractmethod
+    def hyperparameters(self) -> dict[str, Hyperparameter]:
+        """Return the constructor's arguments, detached; what is saved in files."""
+
+    @abstractmethod
+    def weight_decay(self, loss_scale: LossScale | int, optimizer: OptimizerLike | None = None) -> Hyperparameter:
+        """Return the `weight_decay` that makes an optimizer mean exactly this prior.
+
+        Args:
+            loss_scale: s, or the size of the training set of a mean loss.
+            optimizer: The optimizer in use; a coupled one is assumed if None.
+
+        Returns:
+            The number (or, for a diagonal prior, the tensor of numbers).
+
+        Raises:
+            NotEquivalentError: If there is none; the message says why and what to use.
+        """
+
+    # -- what follows ----------------------------------------------------------------------------------
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log p(value), normalised (improper priors: up to a constant), summed over elements, in nats.
+
+        Args:
+            value: Tensor that broadcasts with the hyper-parameters.
+
+        Returns:
+            A scalar, in the dtype of `value` or float32, whichever is wider.
+        """
+        penalty = self.penalty(value)
+        return self.log_constant(value.shape).to(penalty) - penalty
+
+    def forward(self, value: Tensor) -> Tensor:
+        """Return `log_prob(value)`."""
+        return self.log_prob(value)
+
+    def prox(self, value: Tensor, step: float | Tensor) -> Tensor:
+        """Return argmin_x Σ (x − value)²/(2·step) − log p(x).
+
+        Args:
+            value: The point, any shape.
+            step: > 0; a float, or a tensor of the shape of `value` (a diagonal metric).
+
+        Returns:
+            The minimiser.
+
+        Raises:
+            UnsupportedError: If the family has no prox.
+        """
+        raise UnsupportedError(f"{self.family}: this prior has no proximal operator; use the gradient route.")
+
+    def subdiff_distance(self, value: Tensor, grad: Tensor, coefficient: float = 1.0) -> Tensor:
+        """Return how far −grad is from coefficient · ∂(−log p)(value), elementwise: 0 at a MAP.
+
+        Args:
+            value: The parameter.
+            grad: Gradient of the training loss at `value`.
+            coefficient: The loss scale s of that loss.
+
+        Returns:
+            Tensor of non-negative distances.
+        """
+        total = promoted(grad).clone()
+        self.add_grad_([total], [promoted(value.detach())], coefficient)
+        return total.abs()
+
+    def at_kink(self, value: Tensor) -> Tensor:
+        """Return which elements sit exactly at a kink of −log p: the exact zeros of a sparse MAP.
+
+        Args:
+            value: The parameter.
+
+        Returns:
+            Boolean tensor of the shape of `value`; all False for smooth priors.
+        """
+        return torch.zeros_like(value, dtype=torch.bool)
+
+    @property
+    def family(self) -> str:
+        """The name of the family."""
+        return type(self).__name__
+
+    def describe(self) -> str:
+        """Return the prior in one line of plain words."""
+        return repr(self)
+
+    def saved_options(self) -> dict[str, Any]:
+        """Return what a file must keep besides the hyper-parameters, ready for JSON."""
+        return {}
+
+    @classmethod
+    def from_saved(cls, arguments: dict[str, Tensor], options: dict[str, Any]) -> Self:
+        """Rebuild the prior from `hyperparameters()` and `saved_options()`.
+
+        Args:
+            arguments: The hyper-parameters as a file holds them; scalars have no dimension.
+            options: The options.
+
+        Returns:
+            The prior.
+        """
+        return cls(**{name: _as_given(held) for name, held in arguments.items()}, **options)
+
+    def bound_to(self, name: str, parameter: Tensor) -> Prior:
+        """Return the prior for one named parameter: itself, unless it is centred on named references.
+
+        Args:
+            name: The parameter's name in the model.
+            parameter: The parameter.
+
+        Returns:
+            A prior whose hyper-parameters broadcast to the parameter's shape.
+
+        Raises:
+            InvalidArgumentError: If a hyper-parameter has another shape.
+        """
+        self.check_shape(parameter.shape, f"parameter {name!r}")
+        return self
+
+    def check_shape(self, shape: Sequence[int], what: str = "value") -> None:
+        """Raise unless every hyper-parameter broadcasts to `shape`.
+
+        Args:
+            shape: Shape of the parameter.
+            what: How the message calls it.
+
+        Raises:
+            InvalidArgumentError: If one does not.
+        """
+        for name, hyper in self._tensors().items():
+            try:
+                fits = torch.broadcast_shapes(hyper.shape, shape) == torch.Size(shape)
+            except RuntimeError:
+                fits = False
+            if not fits:
+                raise InvalidArgumentError(
+                    f"{self.family} {name}: expected a shape that broadcasts to {what} of shape {tuple(shape)}, "
+                    f"got {tuple(hyper.shape)}."
+                )
+
+    # -- for the families ------------------------------------------------------------------------------
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {**dict(self.named_parameters(recurse=False)), **dict(self.named_buffers(recurse=False))}
+
+    def _hold(self, name: str, value: Hyperparameter) -> None:
+        """Keep a hyper-parameter: learned ones as Parameters, the rest as buffers, scalars in float64."""
+        if isinstance(value, nn.Parameter):
+            self.register_parameter(name, value)
+        elif isinstance(value, Tensor) and value.ndim > 0:
+            self.register_buffer(name, value.detach())
+        else:
+            self.register_buffer(name, torch.tensor(float(value), dtype=torch.float64))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name, old in before.items():
+            new = self._buffers[name]
+            if old is None or new is None:
+                continue
+            if old.ndim == 0:
+                self._buffers[name] = old
+            elif torch.promote_types(new.dtype, old.dtype) != new.dtype:
+                self._buffers[name] = old.to(new.device)
+        return self
+
+    def __repr__(self) -> str:
+        inner = ", ".join(f"{name}={_short(value)}" for name, value in self.hyperparameters().items())
+        return f"{self.family}({inner})"
+
+
+def _short(value: Hyperparameter) -> str:
+    if isinstance(value, Tensor):
+        return f"<tensor {tuple(value.shape)}>"
+    return f"{value:g}"
+
+
+def plain(value: Tensor) -> Hyperparameter:
+    """Return a held hyper-parameter as a float if it is a scalar, as a detached tensor otherwise."""
+    return float(value.detach()) if value.ndim == 0 else value.detach()
+
+
+def _as_given(held: Tensor) -> Hyperparameter:
+    """Return a hyper-parameter as constructors take it: learned ones stay the same Parameter."""
+    return held if isinstance(held, nn.Parameter) else plain(held)
+
+
+def require_proper(prior: Prior, operation: str) -> None:
+    """Raise unless the prior is a density.
+
+    Args:
+        prior: The prior.
+        operation: What was asked of it.
+
+    Raises:
+        UnsupportedError: If it is improper.
+    """
+    if not prior.traits.proper:
+        raise UnsupportedError(f"{prior.family} is improper (it has no total mass of 1), so {operation} is undefined.")
+
+
+def sampling_device(generator: torch.Generator | None, device: torch.device | str | None) -> torch.device:
+    """Return where to draw: the device asked for, else the generator's, else the CPU."""
+    if device is not None:
+        return torch.device(device)
+    return generator.device if generator is not None else torch.device("cpu")

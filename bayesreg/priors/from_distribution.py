@@ -1,0 +1,258 @@
+"""Any torch or Pyro distribution as a prior."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Self, final
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, constraints
+
+from bayesreg.errors import InvalidArgumentError, NotEquivalentError, UnsupportedError
+from bayesreg.optimizers import OptimizerLike
+from bayesreg.priors.base import Hyperparameter, Prior, Traits, promoted
+from bayesreg.priors.gaussian import Gaussian
+from bayesreg.scale import LossScale
+
+__all__ = ["FromDistribution"]
+
+_KINKED = {"Laplace", "AsymmetricLaplace"}
+_LOG_CONCAVE = {"Normal", "MultivariateNormal", "LowRankMultivariateNormal", "Laplace", "Gumbel", "Logistic"}
+
+
+@final
+class FromDistribution(Prior):
+    """A prior whose density is a `torch.distributions` (or Pyro) distribution, differentiated by autograd.
+
+    Prefer a family of bayesreg where there is one: those have hand-derived gradients and proximal steps.
+
+    Args:
+        distribution: The distribution of one parameter tensor; its batch and event shape must broadcast to the
+            parameter's. It must be continuous.
+        smooth: Whether −log p has a gradient everywhere. Default: yes if the support is the whole real line
+            and the family is not a Laplace.
+        convex: Whether −log p is convex. Default: yes for the families known to be log-concave.
+
+    Raises:
+        InvalidArgumentError: If it is not a continuous distribution.
+
+    Example:
+        >>> prior = FromDistribution(torch.distributions.StudentT(df=4.0, scale=0.1))
+        >>> prior.traits.smooth, prior.traits.convex
+        (True, False)
+        >>> round(prior.log_prob(torch.zeros(2)).item(), 4)
+        2.6435
+    """
+
+    def __init__(self, distribution: Distribution, *, smooth: bool | None = None, convex: bool | None = None) -> None:
+        super().__init__()
+        if not isinstance(distribution, Distribution):
+            raise InvalidArgumentError(
+                f"distribution: expected an instance of torch.distributions.Distribution, got "
+                f"{getattr(distribution, '__name__', type(distribution).__name__)}."
+            )
+        if distribution.support is None or distribution.support.is_discrete:
+            raise InvalidArgumentError(
+                f"distribution: expected a continuous distribution, got {type(distribution).__name__}."
+            )
+        self.distribution = distribution
+        name = type(_base(distribution)).__name__
+        unbounded = _is_real(distribution.support)
+        self.traits = Traits(
+            proper=True,
+            convex=convex if convex is not None else name in _LOG_CONCAVE,
+            smooth=smooth if smooth is not None else unbounded and name not in _KINKED,
+            elementwise=len(_base(distribution).event_shape) == 0,
+            has_prox=False,
+        )
+
+    @property
+    def family(self) -> str:
+        """The name of the family."""
+        return f"FromDistribution({type(self.distribution).__name__})"
+
+    def penalty(self, value: Tensor) -> Tensor:
+        density = self.distribution.log_prob(promoted(value))
+        # A density with an event covers several elements at once; broadcast factors count once per element.
+        return -density.sum()
+
+    def log_constant(self, shape: Sequence[int]) -> Tensor:
+        return torch.zeros((), dtype=torch.float64)
+
+    def add_grad_(self, grads: Sequence[Tensor], values: Sequence[Tensor], coefficient: float) -> None:
+        for grad, value in zip(grads, values, strict=True):
+            with torch.enable_grad():
+                leaf = promoted(value.detach()).clone().requires_grad_()
+                (slope,) = torch.autograd.grad(self.penalty(leaf), leaf)
+            grad.add_(slope, alpha=coefficient)
+
+    def curvature(self, value: Tensor) -> Tensor:
+        if not self.traits.elementwise:
+            raise UnsupportedError(f"{self.family}: the curvature of a density joint over elements is not diagonal.")
+        with torch.enable_grad():
+            leaf = promoted(value.detach()).clone().requires_grad_()
+            (slope,) = torch.autograd.grad(self.penalty(leaf), leaf, create_graph=True)
+            if not slope.requires_grad:
+                return torch.zeros_like(leaf).detach()
+            (second,) = torch.autograd.grad(slope.sum(), leaf, allow_unused=True)
+        return torch.zeros_like(leaf).detach() if second is None else second.detach()
+
+    def sample(
+        self,
+        shape: Sequence[int] = (),
+        *,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        own = tuple(self.distribution.batch_shape + self.distribution.event_shape)
+        self.check_shape(tuple(shape), "the shape asked for")
+        wanted = tuple(shape)
+        extra = wanted[: len(wanted) - len(own)]
+        widened = self.distribution
+        if own != wanted[len(extra) :]:
+            batch = wanted[len(extra) : len(wanted) - len(self.distribution.event_shape)]
+            widened = self.distribution.expand(torch.Size(batch))
+        with torch.no_grad(), _RngFrom(generator):
+            draws = widened.sample(torch.Size(extra))
+        return draws.to(dtype=dtype or torch.get_default_dtype(), device=device)
+
+    def variance(self) -> Hyperparameter | None:
+        try:
+            variance = self.distribution.variance
+        except NotImplementedError:
+            return None
+        if not bool(torch.isfinite(variance).all()):
+            return None
+        return float(variance) if variance.ndim == 0 else variance.detach()
+
+    def hyperparameters(self) -> dict[str, Hyperparameter]:
+        """Return the distribution's own arguments; raises where it cannot be rebuilt from them."""
+        arguments = _arguments(self.distribution)
+        if arguments is None:
+            raise UnsupportedError(
+                f"{self.family}: this distribution cannot be rebuilt from its arguments, so it cannot be saved; use "
+                f"a plain torch or Pyro distribution, or a family of bayesreg."
+            )
+        return dict(arguments)
+
+    def saved_options(self) -> dict[str, Any]:
+        """Return the distribution's class and the declared traits."""
+        kind = type(self.distribution)
+        package = "pyro" if kind.__module__.startswith("pyro.") else "torch"
+        return {
+            "distribution": f"{package}.{kind.__name__}",
+            "smooth": self.traits.smooth,
+            "convex": self.traits.convex,
+        }
+
+    @classmethod
+    def from_saved(cls, arguments: dict[str, Tensor], options: dict[str, Any]) -> Self:
+        """Rebuild the prior; only distributions that torch or Pyro ship are looked up."""
+        package, name = options["distribution"].split(".")
+        library = importlib.import_module("pyro.distributions" if package == "pyro" else "torch.distributions")
+        kind: Any = getattr(library, name, None)
+        if not (isinstance(kind, type) and issubclass(kind, Distribution)):
+            raise InvalidArgumentError(f"distribution: expected one that {package} ships, got {name!r}.")
+        build: Callable[..., Distribution] = kind
+        return cls(build(**arguments), smooth=options["smooth"], convex=options["convex"])
+
+    def weight_decay(self, loss_scale: LossScale | int, optimizer: OptimizerLike | None = None) -> Hyperparameter:
+        """Return s/σ² for a zero-centred Normal, and raise for everything else; see `Prior.weight_decay`."""
+        base = _base(self.distribution)
+        if isinstance(base, torch.distributions.Normal):
+            same = Gaussian(scale=_collapsed(base.scale), loc=_collapsed(base.loc))
+            return same.weight_decay(loss_scale, optimizer)
+        raise NotEquivalentError(
+            f"No weight_decay is equivalent to {self.family}: only a zero-centred Gaussian has one. Train it with "
+            f"br.MAPTrainer or br.attach, which add its gradient."
+        )
+
+    def check_shape(self, shape: Sequence[int], what: str = "value") -> None:
+        """Raise unless the distribution's shape broadcasts to `shape`; see `Prior.check_shape`."""
+        own = self.distribution.batch_shape + self.distribution.event_shape
+        event = len(self.distribution.event_shape)
+        try:
+            fits = torch.broadcast_shapes(own, tuple(shape)) == torch.Size(shape)
+        except RuntimeError:
+            fits = False
+        if not fits or (event and tuple(shape)[-event:] != tuple(self.distribution.event_shape)):
+            raise InvalidArgumentError(
+                f"{self.family}: expected a shape that broadcasts to {what} of shape {tuple(shape)}, got {tuple(own)}."
+            )
+
+    def describe(self) -> str:
+        """Return the prior in one line of plain words."""
+        return f"{self.distribution}"
+
+    def __repr__(self) -> str:
+        return f"FromDistribution({self.distribution})"
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        arguments = _arguments(self.distribution)
+        if arguments:
+            # Move, never narrow: what `fn` does to the dtype is not wanted here.
+            device = fn(torch.empty(0)).device
+            moved = {name: value.to(device) for name, value in arguments.items()}
+            self.distribution = _rebuilt(self.distribution, moved)
+        return self
+
+
+def _base(distribution: Distribution) -> Distribution:
+    """Strip `Independent`, which changes only how log_prob is summed."""
+    while isinstance(distribution, torch.distributions.Independent):
+        distribution = distribution.base_dist
+    return distribution
+
+
+def _is_real(support: Any) -> bool:
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return support is constraints.real or support is constraints.real_vector
+
+
+def _arguments(distribution: Distribution) -> dict[str, Tensor] | None:
+    """Return constructor arguments that rebuild the distribution, or None."""
+    names = [n for n in getattr(distribution, "arg_constraints", {}) if n in vars(distribution)]
+    arguments = {n: torch.as_tensor(vars(distribution)[n]).detach() for n in names}
+    try:
+        again = _rebuilt(distribution, arguments)
+        same = again.batch_shape == distribution.batch_shape and again.event_shape == distribution.event_shape
+        return arguments if arguments and same else None
+    except (TypeError, ValueError):
+        return None
+
+
+def _rebuilt(distribution: Distribution, arguments: dict[str, Tensor]) -> Distribution:
+    kind: Callable[..., Distribution] = type(distribution)
+    return kind(**arguments, validate_args=False)
+
+
+def _collapsed(value: Tensor) -> Hyperparameter:
+    """Return one float where a distribution has expanded a scalar."""
+    detached = value.detach()
+    if math.prod(detached.shape) and bool((detached == detached.reshape(-1)[0]).all()):
+        return float(detached.reshape(-1)[0])
+    return detached
+
+
+class _RngFrom:
+    """Draw from a generator inside torch.distributions, which has no generator argument, and restore torch's own."""
+
+    def __init__(self, generator: torch.Generator | None) -> None:
+        self.generator = generator
+
+    def __enter__(self) -> None:
+        if self.generator is not None:
+            self.fork = torch.random.fork_rng(devices=[])
+            self.fork.__enter__()
+            seed = int(torch.randint(2**62, (), generator=self.generator, device=self.generator.device))
+            torch.default_generator.manual_seed(seed)
+
+    def __exit__(self, *details: Any) -> None:
+        if self.generator is not None:
+            self.fork.__exit__(*details)

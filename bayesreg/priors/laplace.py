@@ -1,0 +1,170 @@
+"""The Laplace prior: L1 regularisation and exact zeros."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Self, final
+
+import torch
+from torch import Tensor
+
+from bayesreg.conversion import l1_to_laplace_scale
+from bayesreg.errors import InvalidArgumentError, NotEquivalentError
+from bayesreg.optimizers import OptimizerLike
+from bayesreg.priors.base import Hyperparameter, Traits, plain, promoted, sampling_device
+from bayesreg.priors.loc_scale import LocScalePrior
+from bayesreg.scale import LossScale, as_loss_scale
+
+__all__ = ["Laplace"]
+
+
+@final
+class Laplace(LocScalePrior):
+    r"""Independent Laplace elements, log p(w) = −Σ |w − loc|/scale − Σ log(2·scale).
+
+    It is L1 regularisation: loss + (s/scale)·‖w − loc‖₁, with s the loss scale. The MAP has exact zeros (weights
+    exactly at loc), which only the proximal route and solver find. The standard deviation is √2 · scale.
+
+    Args:
+        scale: b > 0, in units of the weights: a number, a tensor that broadcasts to the parameter, or an
+            `nn.Parameter` when it is learned.
+        loc: The centre: a number, a tensor, or a mapping from parameter names to tensors, which `ModelPrior`
+            binds to each parameter. Default 0.
+
+    Raises:
+        InvalidArgumentError: If `scale` is not > 0 or `loc` not finite.
+
+    Example:
+        >>> prior = Laplace(scale=0.5)
+        >>> prior.prox(torch.tensor([-3.0, 0.1, 1.0]), step=0.25)
+        tensor([-2.5000,  0.0000,  0.5000])
+        >>> prior.log_prob(torch.tensor([1.0, -1.0])).item()
+        -4.0
+
+    References:
+        Tibshirani (1996), Regression Shrinkage and Selection via the Lasso, section 5.
+    """
+
+    traits = Traits(proper=True, convex=True, smooth=False, elementwise=True, has_prox=True)
+
+    @classmethod
+    def from_l1(cls, l1_coefficient: float, loss_scale: LossScale | int) -> Self:
+        """Return the Laplace prior of scale s / l1_coefficient.
+
+        Args:
+            l1_coefficient: The factor > 0 in loss + l1_coefficient · ‖w‖₁.
+            loss_scale: s, or the size of the training set of a mean loss.
+
+        Returns:
+            The prior.
+
+        Raises:
+            InvalidArgumentError: If the coefficient is not > 0 (for no penalty at all, the prior is `Flat`).
+
+        Example:
+            >>> Laplace.from_l1(1e-4, 50_000)
+            Laplace(scale=0.2, loc=0)
+        """
+        if l1_coefficient == 0:
+            raise InvalidArgumentError("l1_coefficient: expected a value > 0, got 0; no penalty at all is br.Flat().")
+        return cls(scale=l1_to_laplace_scale(l1_coefficient, loss_scale))
+
+    def penalty(self, value: Tensor) -> Tensor:
+        return (self._shifted(value) / self.scale).abs().sum()
+
+    def log_constant(self, shape: Sequence[int]) -> Tensor:
+        log_width = (2.0 * self.scale.to(torch.float64)).log()
+        return -(log_width.expand(tuple(shape)).sum() if log_width.ndim else math.prod(shape) * log_width)
+
+    @torch.no_grad()
+    def add_grad_(self, grads: Sequence[Tensor], values: Sequence[Tensor], coefficient: float) -> None:
+        for grad, value in zip(grads, values, strict=True):
+            sign = self._shifted(value).sign_().div_(self.scale)
+            grad.add_(sign, alpha=coefficient)
+
+    def prox(self, value: Tensor, step: float | Tensor) -> Tensor:
+        shifted = self._shifted(value)
+        threshold = step / self.scale
+        # v − clamp(v, −t, t) is soft-thresholding, with an exact 0 inside the threshold.
+        return (shifted - torch.clamp(shifted, -threshold, threshold) + self.loc).to(value.dtype)
+
+    def subdiff_distance(self, value: Tensor, grad: Tensor, coefficient: float = 1.0) -> Tensor:
+        shifted = self._shifted(value.detach())
+        bound = coefficient / self.scale
+        off_kink = (grad + bound * shifted.sign()).abs()
+        at_kink = (grad.abs() - bound).clamp_min(0.0)
+        return torch.where(shifted == 0, at_kink, off_kink)
+
+    def at_kink(self, value: Tensor) -> Tensor:
+        return self._shifted(value.detach()) == 0
+
+    def curvature(self, value: Tensor) -> Tensor:
+        """Return zeros: −log p is linear on either side of its kink."""
+        return torch.zeros_like(promoted(value.detach()))
+
+    def sample(
+        self,
+        shape: Sequence[int] = (),
+        *,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        self._require_bound()
+        where = sampling_device(generator, device)
+        first = torch.empty(tuple(shape), dtype=dtype, device=where).exponential_(generator=generator)
+        second = torch.empty(tuple(shape), dtype=dtype, device=where).exponential_(generator=generator)
+        return (self.loc + self.scale * (first - second)).detach().to(first.dtype)
+
+    def variance(self) -> Hyperparameter:
+        return plain(2.0 * self.scale.square())
+
+    def weight_decay(self, loss_scale: LossScale | int, optimizer: OptimizerLike | None = None) -> Hyperparameter:
+        """Raise: no weight decay is equivalent to a Laplace prior.
+
+        Args:
+            loss_scale: s, or the size of the training set of a mean loss.
+            optimizer: Ignored.
+
+        Returns:
+            Never.
+
+        Raises:
+            NotEquivalentError: Always; the message gives the L1 coefficient instead.
+
+        Example:
+            >>> Laplace(scale=0.2).weight_decay(50_000)
+            Traceback (most recent call last):
+            bayesreg.errors.NotEquivalentError: ...
+        """
+        s = as_loss_scale(loss_scale)
+        strength = f" of {s.value / float(self.scale):.3g}" if self.scale.ndim == 0 else ""
+        raise NotEquivalentError(
+            f"No weight_decay is equivalent to a Laplace prior: its pull s/scale does not shrink with the weight. It "
+            f"is an L1 coefficient{strength} (Laplace.l1(loss_scale)); train it with br.MAPTrainer or br.attach, "
+            f"which take proximal steps."
+        )
+
+    def l1(self, loss_scale: LossScale | int) -> Hyperparameter:
+        """Return the coefficient s / scale of the L1 penalty that the prior stands for.
+
+        Args:
+            loss_scale: s, or the size of the training set of a mean loss.
+
+        Returns:
+            A float; a tensor where the scale is one.
+
+        Example:
+            >>> Laplace(scale=0.2).l1(50_000)
+            0.0001
+        """
+        return plain(as_loss_scale(loss_scale).value / self.scale)
+
+    def describe(self) -> str:
+        """Return the prior in one line of plain words."""
+        width = "one scale per element"
+        if self.scale.ndim == 0:
+            b = float(self.scale)
+            width = f"scale {b:.4g} (std {math.sqrt(2.0) * b:.4g})"
+        return f"Laplace, {width}, {self._centre_in_words()}"

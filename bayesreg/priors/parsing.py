@@ -1,0 +1,82 @@
+"""Priors in words: `laplace(0.1)`."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from typing import Any
+
+from bayesreg.errors import InvalidArgumentError, nearest
+from bayesreg.priors import FAMILIES, Flat, Gaussian, Laplace, Prior
+from bayesreg.priors.loc_scale import LocScalePrior
+from bayesreg.scale import LossScale, as_loss_scale
+
+__all__ = ["prior_from_words"]
+
+
+def prior_from_words(words: str, loss_scale: LossScale | int | None = None) -> Prior:
+    """Return the prior that a short text names.
+
+    The text is a family of bayesreg in any case, with its arguments: `gaussian(0.1)`, `laplace(scale=0.1)`,
+    `flat()`. Besides: `gaussian(weight_decay=5e-4)` and `laplace(l1=1e-4)` convert a regularisation constant, and
+    `gaussian(0.05, center="weights.safetensors")` centres the prior on reference weights. Nothing is evaluated.
+
+    Args:
+        words: The text.
+        loss_scale: The scale (or the size of the training set) for `weight_decay=` and `l1=`.
+
+    Returns:
+        The prior.
+
+    Raises:
+        InvalidArgumentError: If the text is not of this form, names no family or has wrong arguments.
+
+    Example:
+        >>> prior_from_words("laplace(0.1)"), prior_from_words("gaussian(weight_decay=5e-4)", 50_000)
+        (Laplace(scale=0.1, loc=0), Gaussian(scale=0.2, loc=0))
+    """
+    name, positional, keyword = _parse(words)
+    families = {family.lower(): cls for family, cls in FAMILIES.items() if family != "FromDistribution"}
+    if name.lower() not in families:
+        raise InvalidArgumentError(
+            f"prior: expected one of {', '.join(families)}, got {name!r}{nearest(name.lower(), families)}"
+        )
+    family: Any = families[name.lower()]
+    make: Callable[..., Prior] = family
+    for constant, owner, build in (
+        ("weight_decay", Gaussian, Gaussian.from_weight_decay),
+        ("l1", Laplace, Laplace.from_l1),
+    ):
+        if constant in keyword and family is owner:
+            if loss_scale is None:
+                raise InvalidArgumentError(f"prior {words!r}: {constant}= needs the size of the training set.")
+            return _call(words, build, [keyword.pop(constant), as_loss_scale(loss_scale), *positional], keyword)
+    if "center" in keyword:
+        if not issubclass(family, LocScalePrior):
+            raise InvalidArgumentError(f"prior {words!r}: {family.__name__} has no centre.")
+        return _call(words, family.centered_at, [keyword.pop("center"), *positional], keyword)
+    if family is Flat and (positional or keyword):
+        raise InvalidArgumentError(f"prior {words!r}: Flat takes no arguments; write flat().")
+    return _call(words, make, positional, keyword)
+
+
+def _parse(words: str) -> tuple[str, list[Any], dict[str, Any]]:
+    text = words.strip() if "(" in words else f"{words.strip()}()"
+    try:
+        call = ast.parse(text, mode="eval").body
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+            raise ValueError
+        positional = [ast.literal_eval(argument) for argument in call.args]
+        keyword = {str(item.arg): ast.literal_eval(item.value) for item in call.keywords}
+    except (SyntaxError, ValueError) as error:
+        raise InvalidArgumentError(
+            f"prior: expected a family with numbers, such as laplace(0.1) or gaussian(scale=0.2), got {words!r}."
+        ) from error
+    return call.func.id, positional, keyword
+
+
+def _call(words: str, build: Callable[..., Prior], positional: list[Any], keyword: dict[str, Any]) -> Prior:
+    try:
+        return build(*positional, **keyword)
+    except TypeError as error:
+        raise InvalidArgumentError(f"prior {words!r}: {error}.") from error

@@ -1,0 +1,255 @@
+"""One line on an existing optimizer: its steps then minimise the MAP objective."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from bayesreg._describe import equivalent
+from bayesreg._tables import Table
+from bayesreg.errors import CoverageError, InvalidArgumentError, UnsupportedError
+from bayesreg.model_prior import ModelPrior
+from bayesreg.priors import Gaussian
+from bayesreg.routes.metric import effective_step
+from bayesreg.routes.plan import GroupPlan, Planned, make_plan
+from bayesreg.scale import LossScale, as_loss_scale
+
+__all__ = ["Handle", "attach"]
+
+_attached: weakref.WeakKeyDictionary[Optimizer, Handle] = weakref.WeakKeyDictionary()
+
+
+def attach(
+    optimizer: Optimizer,
+    prior: ModelPrior,
+    num_data: int | None = None,
+    *,
+    loss_scale: LossScale | None = None,
+    before_clip: bool = False,
+) -> Handle:
+    """Make an optimizer minimise training loss + s · (−log p): the MAP under `prior`.
+
+    The cheapest exact route is chosen for each param group: the optimizer's own weight decay for isotropic Gaussians
+    on coupled optimizers; the prior's gradient, added once per step, for smooth priors; proximal steps in the
+    optimizer's metric for priors with a kink. The loop stays as it is: backward(), step().
+
+    Args:
+        optimizer: Any torch optimizer but LBFGS and SparseAdam, with no weight decay of its own; built from
+            `prior.param_groups()` or `model.parameters()`.
+        prior: The prior over the model.
+        num_data: Size of the training set, for a mean loss.
+        loss_scale: The scale of another loss, in place of num_data.
+        before_clip: For loops that clip gradients: call `handle.apply_()` between backward() and the clip, so that
+            the clip does not change the prior's strength. With a kinked prior call `handle.clipped(...)` after it.
+
+    Returns:
+        A handle: `describe()`, `remove()`.
+
+    Raises:
+        InvalidArgumentError: If num_data is missing, or the optimizer has a weight decay of its own.
+        CoverageError: If prior and optimizer do not hold the same parameters.
+        UnsupportedError: If no exact route exists.
+
+    Example:
+        >>> import bayesreg as br
+        >>> model = torch.nn.Linear(3, 1)
+        >>> prior = br.ModelPrior(model, br.Gaussian(scale=0.1))
+        >>> optimizer = torch.optim.SGD(prior.param_groups(), lr=0.1)
+        >>> handle = br.attach(optimizer, prior, num_data=1000)
+        >>> optimizer.param_groups[0]["weight_decay"]  # 1 / (1000 · 0.1²)
+        0.1
+    """
+    if not isinstance(prior, ModelPrior):
+        raise InvalidArgumentError(
+            f"prior: expected a ModelPrior, got {type(prior).__name__}; write br.ModelPrior(model, prior)."
+        )
+    if (num_data is None) == (loss_scale is None):
+        raise InvalidArgumentError(
+            "num_data: pass the size of the training set, num_data=n, or loss_scale= for a loss that is not a mean "
+            "over examples (one of the two)."
+        )
+    scale = as_loss_scale(loss_scale if loss_scale is not None else num_data)  # type: ignore[arg-type]
+    return Handle(optimizer, prior, scale, before_clip=before_clip)
+
+
+class Handle:
+    """A prior attached to an optimizer; made by `br.attach`.
+
+    Args:
+        optimizer: The optimizer.
+        prior: The prior.
+        loss_scale: s.
+        before_clip: See `attach`.
+        without_prior: Parameters of the optimizer that are meant to have no prior.
+
+    Raises:
+        InvalidArgumentError: If a prior is attached already.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        prior: ModelPrior,
+        loss_scale: LossScale,
+        *,
+        before_clip: bool = False,
+        without_prior: Iterable[Tensor] = (),
+    ) -> None:
+        if optimizer in _attached:
+            raise InvalidArgumentError("this optimizer has a prior attached already; call handle.remove() first.")
+        self.loss_scale = loss_scale
+        self._optimizer = optimizer
+        self._before_clip = before_clip
+        self._applied = False
+        self._clip_factor: float | None = None
+        self._plan = make_plan(optimizer, prior, before_clip=before_clip, without_prior=without_prior)
+        for entry, p in prior.active():
+            p.to(entry.parameter.device)
+        self._set_native()
+        self._hooks = [
+            optimizer.register_step_pre_hook(self._before_step),
+            optimizer.register_step_post_hook(self._after_step),
+            # A checkpoint carries the decay of the run that wrote it.
+            optimizer.register_load_state_dict_post_hook(lambda _: self._set_native()),
+        ]
+        _attached[optimizer] = self
+
+    def remove(self) -> None:
+        """Detach the prior: hooks are gone, native weight decay is 0 again."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+        for plan, group in zip(self._plan, self._optimizer.param_groups, strict=False):
+            if plan.precision:
+                group["weight_decay"] = 0.0
+        _attached.pop(self._optimizer, None)
+
+    def apply_(self) -> None:
+        """Add the prior's gradient to `.grad` now; for `attach(..., before_clip=True)`, once per step before the clip.
+
+        Raises:
+            InvalidArgumentError: If the prior was not attached with before_clip=True.
+        """
+        if not self._before_clip:
+            raise InvalidArgumentError("apply_() is for br.attach(..., before_clip=True); without it steps do it.")
+        self._add_gradients()
+        self._applied = True
+
+    def clipped(self, total_norm: float | Tensor, max_norm: float) -> None:
+        """Say how much the gradients were clipped, so that proximal steps shrink alike.
+
+        Args:
+            total_norm: What `torch.nn.utils.clip_grad_norm_` returned.
+            max_norm: What it was given.
+        """
+        self._clip_factor = min(1.0, max_norm / (float(total_norm) + 1e-6))
+
+    def describe(self) -> Table:
+        """Return a table of which parameters take which route with which strength."""
+        rows: dict[tuple[str, str], list[Planned]] = {}
+        for plan in self._plan:
+            for member in plan.members:
+                rows.setdefault((member.route, member.prior.describe()), []).append(member)
+        table = [
+            (
+                ", ".join(m.entry.name for m in members[:3]) + (f" and {len(members) - 3} more" if members[3:] else ""),
+                prior_words,
+                route,
+                equivalent(members[0].prior, self.loss_scale),
+            )
+            for (route, prior_words), members in rows.items()
+        ]
+        name = type(self._optimizer).__name__
+        note = f"Training loss = s x NLL with s = {self.loss_scale.value:.4g} ({self.loss_scale.origin})."
+        return Table(f"Prior on {name}", ("parameters", "prior", "route", "weight_decay"), table, (note,))
+
+    # -- hooks -----------------------------------------------------------------------------------------
+
+    def _set_native(self) -> None:
+        for plan, group in zip(self._plan, self._optimizer.param_groups, strict=False):
+            if plan.precision:
+                group["weight_decay"] = self.loss_scale.value * plan.precision
+
+    def _before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if closure is not None:
+            raise UnsupportedError(
+                "optimizer.step(closure) computes its gradients inside the step, where an attached prior cannot reach "
+                "them: call the closure yourself and then step(), or add br.MAPObjective(prior, n).penalty() in it."
+            )
+        if len(optimizer.param_groups) != len(self._plan):
+            raise CoverageError("param groups were added after br.attach; remove() the handle and attach again.")
+        if not self._before_clip:
+            self._add_gradients()
+        elif not self._applied:
+            raise InvalidArgumentError(
+                "the prior was attached with before_clip=True, but handle.apply_() was not called before this step."
+            )
+        self._applied = False
+
+    @torch.no_grad()
+    def _add_gradients(self) -> None:
+        # GradScaler leaves its scale here for fused optimizers, whose gradients are still scaled.
+        amp = getattr(self._optimizer, "grad_scale", None)
+        factor = self.loss_scale.value * (1.0 if amp is None else float(amp))
+        for plan in self._plan:
+            sign = -1.0 if plan.group.get("maximize") else 1.0
+            for member in plan.on("gradient"):
+                grad = _dense_grad(member)
+                if grad is not None:
+                    member.prior.add_grad_([grad], [member.parameter.detach()], sign * factor)
+            self._add_centres(plan, factor)
+
+    def _add_centres(self, plan: GroupPlan, factor: float) -> None:
+        """Turn the optimizer's own pull λθ into λ(θ − loc)."""
+        # Every optimizer negates the gradient for `maximize` before it adds its decay, which shrinks either way.
+        sign = -1.0 if plan.group.get("maximize") else 1.0
+        strength = sign * factor * plan.precision
+        for member in plan.on("native + centre"):
+            grad = _dense_grad(member)
+            if grad is None:
+                continue
+            assert isinstance(member.prior, Gaussian)
+            if member.prior.loc.ndim:
+                grad.add_(member.prior.loc, alpha=-strength)
+            else:
+                grad.sub_(strength * float(member.prior.loc))
+
+    @torch.no_grad()
+    def _after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        found_inf = getattr(optimizer, "found_inf", None)
+        if found_inf is not None and bool(found_inf):
+            return
+        for plan, group in zip(self._plan, optimizer.param_groups, strict=True):
+            for member in plan.on("proximal"):
+                if member.parameter.grad is None:
+                    continue
+                factor = self.loss_scale.value * self._clip()
+                step = effective_step(optimizer, member.parameter, group)
+                member.parameter.copy_(member.prior.prox(member.parameter, factor * step))
+        self._clip_factor = None
+
+    def _clip(self) -> float:
+        if not self._before_clip:
+            return 1.0
+        if self._clip_factor is None:
+            raise InvalidArgumentError(
+                "a prior with a kink was attached with before_clip=True: after clip_grad_norm_ call "
+                "handle.clipped(total_norm, max_norm), so that the proximal step is clipped alike."
+            )
+        return self._clip_factor
+
+
+def _dense_grad(member: Planned) -> Tensor | None:
+    """Return the gradient, None where there is none; a parameter without gradient feels no prior, as in torch."""
+    grad = member.parameter.grad
+    if grad is not None and grad.is_sparse:
+        raise UnsupportedError(
+            f"{member.entry.name}: its gradient is sparse, a prior's is dense; build the embedding with sparse=False."
+        )
+    return grad

@@ -1,0 +1,148 @@
+"""Which route each parameter takes, and every reason to refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from torch import Tensor, nn
+from torch.optim import LBFGS, Optimizer, SparseAdam
+
+from bayesreg.errors import CoverageError, InvalidArgumentError, UnsupportedError
+from bayesreg.model_prior import Entry, ModelPrior
+from bayesreg.optimizers import decay_rule, hand_set_decay
+from bayesreg.priors import Flat, Gaussian, Prior
+from bayesreg.routes.metric import check_metric
+
+__all__ = ["GroupPlan", "Planned", "RouteName", "make_plan"]
+
+RouteName: TypeAlias = Literal["none", "native", "native + centre", "gradient", "proximal"]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One parameter, its prior and its route."""
+
+    entry: Entry
+    prior: Prior
+    route: RouteName
+    # Looked up once: the optimizer's state is keyed by this very object.
+    parameter: nn.Parameter
+
+
+@dataclass(frozen=True)
+class GroupPlan:
+    """One param group of the optimizer: its own decay, and what is added around the step."""
+
+    group: dict[str, Any]
+    precision: float
+    members: list[Planned] = field(default_factory=list)
+
+    def on(self, *routes: RouteName) -> list[Planned]:
+        """Return the members on one of these routes."""
+        return [member for member in self.members if member.route in routes]
+
+
+def make_plan(
+    optimizer: Optimizer, prior: ModelPrior, *, before_clip: bool, without_prior: Iterable[Tensor] = ()
+) -> list[GroupPlan]:
+    """Give every covered parameter its route, or raise with what to do instead."""
+    _refuse_optimizer(optimizer)
+    _refuse_decay(optimizer)
+    covered = {id(entry.parameter): (entry, p) for entry, p in prior.active()}
+    free = {id(parameter) for parameter in without_prior}
+    _check_membership(optimizer, covered, free)
+    native_possible = decay_rule(optimizer).kind == "coupled" and not before_clip
+    return [_plan_group(optimizer, group, covered, native_possible) for group in optimizer.param_groups]
+
+
+def _plan_group(
+    optimizer: Optimizer, group: dict[str, Any], covered: dict[int, tuple[Entry, Prior]], native_possible: bool
+) -> GroupPlan:
+    found = [(parameter, *covered[id(parameter)]) for parameter in group["params"] if id(parameter) in covered]
+    precision = _shared_precision([p for _, _, p in found]) if native_possible else 0.0
+    # A parameter of the group that the prior leaves alone would be decayed too.
+    if any(id(p) not in covered and p.requires_grad for p in group["params"]):
+        precision = 0.0
+    plan = GroupPlan(group, precision)
+    for parameter, entry, prior in found:
+        plan.members.append(Planned(entry, prior, _route(optimizer, entry, prior, precision > 0), parameter))
+    return plan
+
+
+def _shared_precision(priors: Sequence[Prior]) -> float:
+    """Return 1/σ² if every prior is an isotropic Gaussian of one fixed std, else 0."""
+    scales = set()
+    for prior in priors:
+        if not isinstance(prior, Gaussian) or prior.scale.ndim or prior.scale.requires_grad:
+            return 0.0
+        scales.add(float(prior.scale))
+    return scales.pop() ** -2 if len(scales) == 1 else 0.0
+
+
+def _route(optimizer: Optimizer, entry: Entry, prior: Prior, native: bool) -> RouteName:
+    if any(parameter.requires_grad for parameter in prior.parameters()):
+        raise UnsupportedError(
+            f"{entry.name}: the prior has a learned hyper-parameter, which no optimizer route moves; and maximising "
+            f"the joint density over weights and their scale collapses. Fix the scale."
+        )
+    if isinstance(prior, Flat):
+        return "none"
+    if native and isinstance(prior, Gaussian):
+        return "native + centre" if bool((prior.loc != 0).any()) else "native"
+    if prior.traits.smooth:
+        return "gradient"
+    if prior.traits.has_prox:
+        check_metric(optimizer)
+        return "proximal"
+    raise UnsupportedError(
+        f"{entry.name}: {prior.family} has neither a gradient everywhere nor a proximal operator, so no route reaches "
+        f"its MAP; use another prior, or move to an unbounded parameter."
+    )
+
+
+def _refuse_optimizer(optimizer: Optimizer) -> None:
+    if isinstance(optimizer, LBFGS):
+        raise UnsupportedError(
+            "LBFGS evaluates the loss in a closure, so the prior must be in the closure too: add "
+            "br.MAPObjective(prior, num_data).penalty() to the loss there, or use br.MAPTrainer(optimizer='lbfgs')."
+        )
+    if isinstance(optimizer, SparseAdam):
+        raise UnsupportedError("SparseAdam takes sparse gradients, a prior's gradient is dense; use Adam.")
+
+
+def _refuse_decay(optimizer: Optimizer) -> None:
+    name = type(optimizer).__name__
+    for index, group in enumerate(optimizer.param_groups):
+        if group.get("weight_decay"):
+            raise InvalidArgumentError(
+                f"{name} param group {index} already has weight_decay={group['weight_decay']:g}, which would count on "
+                f"top of the prior; pass weight_decay=0 and let the prior decide."
+            )
+        if group.get("lambd"):
+            raise InvalidArgumentError(
+                f"{name} param group {index} has lambd={group['lambd']:g}, a hidden weight decay on top of the prior; "
+                f"pass lambd=0."
+            )
+    if given := hand_set_decay(optimizer):
+        raise InvalidArgumentError(
+            f"{name} was given weight_decay={given:g} besides a prior; leave it out and let the prior decide."
+        )
+
+
+def _check_membership(optimizer: Optimizer, covered: dict[int, tuple[Entry, Prior]], free: set[int]) -> None:
+    held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    ids = {id(parameter) for parameter in held}
+    missing = [entry.name for key, (entry, _) in covered.items() if key not in ids]
+    if missing:
+        raise CoverageError(
+            f"the optimizer does not hold {', '.join(missing[:5])}{' and more' if len(missing) > 5 else ''}, which the "
+            f"prior covers; build it from prior.param_groups() or model.parameters()."
+        )
+    strangers = [p for p in held if p.requires_grad and id(p) not in covered and id(p) not in free]
+    if strangers:
+        raise CoverageError(
+            f"the optimizer holds {len(strangers)} trainable parameters that the prior does not cover (the first of "
+            f"shape {tuple(strangers[0].shape)}); build the prior from the model that is trained."
+        )

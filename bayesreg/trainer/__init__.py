@@ -1,0 +1,6 @@
+"""The trainer: NLL plus log-prior to a MAP estimate."""
+
+from bayesreg.trainer.result import FitResult, History
+from bayesreg.trainer.trainer import MAPTrainer
+
+__all__ = ["FitResult", "History", "MAPTrainer"]

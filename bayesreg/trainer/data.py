@@ -1,0 +1,163 @@
+"""From datasets, loaders or arrays to batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from bayesreg import _checks
+from bayesreg.errors import DataError, InvalidArgumentError
+from bayesreg.likelihoods import Likelihood
+
+__all__ = ["Arrays", "TrainingData", "as_loader", "num_examples", "whole"]
+
+TrainingData: TypeAlias = "DataLoader[Any] | Dataset[Any] | tuple[Any, Any]"
+
+
+class Arrays(Dataset[tuple[Tensor, Tensor]]):
+    """Inputs and targets in memory, indexed a batch at a time.
+
+    Args:
+        inputs: First dimension the examples.
+        targets: The same number of examples.
+
+    Raises:
+        DataError: If the lengths differ, there is no example, or an input is NaN or infinite.
+    """
+
+    def __init__(self, inputs: Tensor, targets: Tensor) -> None:
+        if inputs.ndim == 0 or targets.ndim == 0 or len(inputs) != len(targets):
+            raise DataError(
+                f"data: expected as many targets as inputs, got inputs of shape {tuple(inputs.shape)} and targets of "
+                f"shape {tuple(targets.shape)}."
+            )
+        if len(inputs) == 0:
+            raise DataError("data: expected at least one example, got none.")
+        for name, tensor in (("inputs", inputs), ("targets", targets)):
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise DataError(f"data: {name} hold NaN or infinity; drop or impute missing values first.")
+        self.inputs, self.targets = inputs, targets
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.inputs[index], self.targets[index]
+
+    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+        """Return a whole batch at once, which the loader passes on as it is."""
+        where = torch.as_tensor(indices)
+        return self.inputs[where], self.targets[where]
+
+
+def _as_arrays(data: tuple[Any, Any], dtype: torch.dtype, likelihood: Likelihood) -> Arrays:
+    if len(data) != 2:
+        raise DataError(f"data: expected a pair (inputs, targets), got {len(data)} items.")
+    inputs, targets = (_tensor(name, value) for name, value in zip(("inputs", "targets"), data, strict=True))
+    if inputs.is_floating_point():
+        inputs = inputs.to(dtype)
+    if likelihood.target_kind == "real":
+        targets = targets.to(dtype) if not getattr(likelihood, "_integer", False) else targets
+    elif targets.is_floating_point():
+        raise DataError(f"data: {likelihood.describe()} expects integer targets, got dtype {targets.dtype}.")
+    else:
+        targets = targets.long()
+    return Arrays(inputs, targets)
+
+
+def _tensor(name: str, value: Any) -> Tensor:
+    if isinstance(value, Tensor):
+        return value
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"data: expected numbers as {name}, got dtype {array.dtype}.")
+    return torch.as_tensor(array)
+
+
+def as_loader(
+    data: TrainingData,
+    likelihood: Likelihood,
+    dtype: torch.dtype,
+    *,
+    batch_size: int,
+    shuffle: bool,
+    generator: torch.Generator | None,
+) -> DataLoader[Any]:
+    """Return a loader of (input, target) batches; one that was given is used as it is.
+
+    Args:
+        data: A loader, a dataset of pairs, or a pair of arrays.
+        likelihood: Says of what kind targets must be.
+        dtype: That of the model's parameters; real arrays are cast to it.
+        batch_size: For datasets and arrays.
+        shuffle: For datasets and arrays.
+        generator: Order of the examples.
+
+    Returns:
+        The loader.
+
+    Raises:
+        InvalidArgumentError: If `data` is none of these.
+        DataError: If the arrays cannot be used.
+    """
+    if isinstance(data, DataLoader):
+        return data
+    if isinstance(data, tuple | list):
+        arrays = _as_arrays(tuple(data), dtype, likelihood)
+        return DataLoader(
+            arrays, batch_size=batch_size, shuffle=shuffle, generator=generator, collate_fn=_already_a_batch
+        )
+    if isinstance(data, Dataset):
+        return DataLoader(data, batch_size=batch_size, shuffle=shuffle, generator=generator)
+    raise InvalidArgumentError(
+        f"train: expected a DataLoader, a Dataset of (input, target) pairs or a pair of arrays, got "
+        f"{type(data).__name__}."
+    )
+
+
+def _already_a_batch(batch: Any) -> Any:
+    return batch
+
+
+def num_examples(loader: DataLoader[Any], num_data: int | None) -> int:
+    """Return n, the size of the training set, from the loader or as given.
+
+    Args:
+        loader: The training batches.
+        num_data: What the user said.
+
+    Returns:
+        n.
+
+    Raises:
+        InvalidArgumentError: If it cannot be known, or is smaller than a batch.
+    """
+    counted = len(loader.sampler) if isinstance(loader.sampler, Sized) and loader.batch_size is not None else None
+    if counted is None and isinstance(loader.dataset, Sized):
+        counted = len(loader.dataset)
+    n = counted if num_data is None else _checks.positive_int("num_data", num_data)
+    if n is None:
+        raise InvalidArgumentError(
+            "num_data: the size of this training set cannot be read off its loader; pass num_data= to MAPTrainer. The "
+            "prior counts once against all examples, so it must be known."
+        )
+    if n < 1:
+        raise DataError("train: expected at least one example, got none.")
+    if num_data is not None and loader.batch_size is not None and n < min(loader.batch_size, counted or n):
+        raise InvalidArgumentError(
+            f"num_data: expected at least the batch size, {loader.batch_size}, got {n}; it is the size of the whole "
+            f"training set, not of a batch."
+        )
+    return n
+
+
+def whole(loader: DataLoader[Any], device: torch.device) -> list[tuple[Tensor, Tensor]]:
+    """Return all examples, in order, as few large batches on the device; for full-batch solvers."""
+    if isinstance(loader.dataset, Arrays):
+        return [(loader.dataset.inputs.to(device), loader.dataset.targets.to(device))]
+    return [(inputs.to(device), targets.to(device)) for inputs, targets in loader]

@@ -1,0 +1,68 @@
+"""Stopping at the first NaN, with the last good weights back in the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from bayesreg.errors import NonFiniteObjectiveError
+
+__all__ = ["Snapshot", "first_non_finite", "stop"]
+
+Named = Iterable[tuple[str, Tensor]]
+
+
+class Snapshot:
+    """A copy of a module's state in memory.
+
+    Args:
+        modules: The modules to copy.
+    """
+
+    def __init__(self, *modules: torch.nn.Module) -> None:
+        self._modules = modules
+        self._states = [{k: v.detach().clone() for k, v in m.state_dict().items()} for m in modules]
+
+    def restore(self) -> None:
+        """Copy the state back."""
+        for module, state in zip(self._modules, self._states, strict=True):
+            module.load_state_dict(state)
+
+
+def first_non_finite(named: Named) -> str | None:
+    """Return the name of the first tensor with a NaN or an infinity."""
+    return next((name for name, t in named if not bool(torch.isfinite(t.detach()).all())), None)
+
+
+def stop(named_parameters: Named, snapshot: Snapshot, *, epoch: int, batch: int, loss: float) -> None:
+    """Name the culprit, put the last good weights back and raise.
+
+    Args:
+        named_parameters: The parameters, with their gradients.
+        snapshot: The last good weights.
+        epoch: From 1.
+        batch: From 1, within the epoch.
+        loss: The value met.
+
+    Raises:
+        NonFiniteObjectiveError: Always.
+    """
+    parameters = list(named_parameters)
+    value = first_non_finite(parameters)
+    slope = first_non_finite((n, p.grad) for n, p in parameters if p.grad is not None)
+    if value is not None:
+        where, culprit = f"the weights of {value} are not finite", value
+    elif slope is not None:
+        where, culprit = f"the gradient of {slope} is not finite", slope
+    else:
+        where, culprit = "weights and gradients are finite, so the model's output overflowed", None
+    snapshot.restore()
+    raise NonFiniteObjectiveError(
+        f"the objective became {loss} in epoch {epoch}, batch {batch}: {where}. The last good weights are back in the "
+        f"model; try a smaller learning rate, clip_norm=1.0, or look for NaN in the data.",
+        epoch=epoch,
+        batch=batch,
+        parameter=culprit,
+    )

@@ -1,0 +1,150 @@
+"""The stochastic training loop: one epoch, one step, one place where the order is decided."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from bayesreg.likelihoods import Likelihood
+from bayesreg.routes.attach import Handle
+from bayesreg.trainer.guard import Snapshot, first_non_finite, stop
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+__all__ = ["Loop", "evaluate", "windows"]
+
+Batch = tuple[Tensor, Tensor]
+
+
+def windows(loader: Iterable[Batch], length: int) -> Iterator[list[Batch]]:
+    """Group batches into the windows of gradient accumulation; the last one may be shorter.
+
+    Args:
+        loader: The batches.
+        length: Batches per window.
+
+    Yields:
+        The windows.
+
+    Example:
+        >>> [len(w) for w in windows([1, 2, 3, 4, 5], 2)]
+        [2, 2, 1]
+    """
+    window: list[Batch] = []
+    for batch in loader:
+        window.append(batch)
+        if len(window) == length:
+            yield window
+            window = []
+    if window:
+        yield window
+
+
+class Loop:
+    """What one epoch needs.
+
+    Order within a step: backward (each micro-batch weighted by its share of the window) → unscale → prior gradient →
+    clip → step (native decay, proximal step) → learning-rate schedule.
+
+    Args:
+        accelerator: Device, precision and processes.
+        model: The model, as the accelerator prepared it.
+        likelihood: The likelihood.
+        optimizer: The plain optimizer.
+        prepared: The optimizer as the accelerator prepared it.
+        handle: The attached prior.
+        scheduler: Stepped after each optimizer step, or None.
+        clip_norm: Largest gradient norm, or None.
+        accumulate: Micro-batches per step.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model: nn.Module,
+        likelihood: Likelihood,
+        optimizer: Optimizer,
+        prepared: Any,
+        handle: Handle,
+        scheduler: Any | None,
+        clip_norm: float | None,
+        accumulate: int,
+    ) -> None:
+        self.accelerator, self.model, self.likelihood = accelerator, model, likelihood
+        self.optimizer, self.prepared, self.handle = optimizer, prepared, handle
+        self.scheduler, self.clip_norm, self.accumulate = scheduler, clip_norm, accumulate
+
+    def named(self) -> list[tuple[str, Tensor]]:
+        """Return all trained parameters by name."""
+        inner = self.accelerator.unwrap_model(self.model)
+        extra = [(f"likelihood.{n}", p) for n, p in self.likelihood.named_parameters()]
+        return [*inner.named_parameters(), *extra]
+
+    def epoch(self, loader: Iterable[Batch], number: int, good: Snapshot) -> float:
+        """Train one epoch; return the mean NLL that was met on the way."""
+        self.model.train()
+        total, examples = 0.0, 0
+        for index, window in enumerate(windows(loader, self.accumulate), start=1):
+            nll, count = self.step(window, number, index, good)
+            total, examples = total + nll, examples + count
+        bad = first_non_finite(self.named())
+        if bad is not None:
+            stop(self.named(), good, epoch=number, batch=index, loss=float("nan"))
+        return total / max(examples, 1)
+
+    def step(self, window: list[Batch], epoch: int, index: int, good: Snapshot) -> tuple[float, int]:
+        """Take one optimizer step on a window of micro-batches; return the summed NLL and the example count."""
+        accelerator = self.accelerator
+        count = sum(len(target) for _, target in window)
+        share = accelerator.num_processes / int(accelerator.reduce(torch.tensor(count, device=accelerator.device)))
+        self.prepared.zero_grad()
+        total = 0.0
+        for number, (inputs, target) in enumerate(window, start=1):
+            last = number == len(window)
+            with accelerator.autocast():
+                output = self.model(inputs)
+            nll = self.likelihood.nll(output.float() if output.dtype in _HALF else output, target).sum()
+            value = float(nll.detach())
+            if not value < float("inf"):
+                accelerator.backward(nll * share)
+                stop(self.named(), good, epoch=epoch, batch=index, loss=value)
+            total += value
+            if last:
+                accelerator.backward(nll * share)
+            else:
+                with accelerator.no_sync(self.model):
+                    accelerator.backward(nll * share)
+        if self.clip_norm is not None:
+            accelerator.unscale_gradients(self.prepared)
+            self.handle.apply_()
+            norm = nn.utils.clip_grad_norm_([p for _, p in self.named() if p.grad is not None], self.clip_norm)
+            self.handle.clipped(norm, self.clip_norm)
+        self.prepared.step()
+        if self.scheduler is not None and not getattr(self.prepared, "step_was_skipped", False):
+            self.scheduler.step()
+        return total, count
+
+
+_HALF = (torch.float16, torch.bfloat16)
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, likelihood: Likelihood, loader: Iterable[Batch], device: torch.device
+) -> tuple[float, float]:
+    """Return mean NLL and mean metric per example, in evaluation mode."""
+    training = model.training
+    model.eval()
+    nll, metric, examples = 0.0, 0.0, 0
+    for inputs, target in loader:
+        output, target = model(inputs.to(device)), target.to(device)
+        nll += float(likelihood.nll(output, target).sum())
+        metric += float(likelihood.metric(output, target).sum())
+        examples += len(target)
+    model.train(training)
+    return nll / max(examples, 1), metric / max(examples, 1)

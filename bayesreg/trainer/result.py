@@ -1,0 +1,127 @@
+"""What training leaves behind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from bayesreg._tables import Table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["FitResult", "History"]
+
+
+class History(list[dict[str, Any]]):
+    """One record per epoch (or solver iteration); prints as a table."""
+
+    @property
+    def table(self) -> Table:
+        """The records as a table."""
+        columns = tuple(dict.fromkeys(key for record in self for key in record))
+        return Table("History", columns, [tuple(record.get(c) for c in columns) for record in self])
+
+    def column(self, name: str) -> list[Any]:
+        """Return one column, None where a record lacks it.
+
+        Args:
+            name: The column.
+
+        Returns:
+            Its values.
+
+        Raises:
+            KeyError: If no record has it.
+        """
+        if not any(name in record for record in self):
+            raise KeyError(f"no column {name!r}; there are {', '.join(self.table.columns)}")
+        return [record.get(name) for record in self]
+
+    def __str__(self) -> str:
+        return str(self.table)
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """The outcome of `MAPTrainer.fit`; the weights themselves are in the model.
+
+    Attributes:
+        mean_nll: Mean NLL per training example at the final weights, nats, in evaluation mode.
+        log_prior: log p(θ), nats, normalised (flat parts count 0).
+        log_prior_constant: Its part that does not depend on the weights.
+        objective: mean_nll − (log_prior − log_prior_constant)/n, what was minimised.
+        num_data: n.
+        history: One record per epoch or solver iteration.
+        routes: Which prior reached which parameters how.
+        converged: Whether a full-batch solver reached its tolerance; None for stochastic training.
+        kkt_residual: Largest distance of the objective's gradient (subgradient) from 0 at the final weights, per
+            example; None for stochastic training.
+        exact_zeros: Share of the weights under kinked priors that sit exactly at the kink; None without such priors.
+        best_epoch: The epoch whose weights were kept; None for full-batch solvers.
+        val_nll: Mean NLL per validation example at the final weights, or None.
+        val_metric: The validation metric there, or None.
+        metric_name: Its name.
+        seconds: Wall-clock time.
+    """
+
+    mean_nll: float
+    log_prior: float
+    log_prior_constant: float
+    objective: float
+    num_data: int
+    history: History = field(repr=False)
+    routes: Table = field(repr=False)
+    converged: bool | None = None
+    kkt_residual: float | None = None
+    exact_zeros: float | None = None
+    best_epoch: int | None = None
+    val_nll: float | None = None
+    val_metric: float | None = None
+    metric_name: str = ""
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the numbers, ready for JSON."""
+        names = (
+            "mean_nll log_prior log_prior_constant objective num_data converged kkt_residual exact_zeros best_epoch "
+            "val_nll val_metric metric_name seconds"
+        )
+        return {name: getattr(self, name) for name in names.split()}
+
+    def summary(self) -> Table:
+        """Return the outcome and the routes as one table."""
+        rows: list[tuple[Any, ...]] = [
+            ("objective (nats per example)", self.objective),
+            ("  mean NLL", self.mean_nll),
+            ("  penalty / n", self.objective - self.mean_nll),
+            ("log prior (nats)", self.log_prior),
+            ("training examples", self.num_data),
+        ]
+        if self.val_nll is not None:
+            rows += [("validation mean NLL", self.val_nll), (f"validation {self.metric_name}", self.val_metric)]
+        if self.exact_zeros is not None:
+            rows.append(("share of exact zeros", self.exact_zeros))
+        if self.kkt_residual is not None:
+            rows.append(("KKT residual", self.kkt_residual))
+            rows.append(("converged", "yes" if self.converged else "no"))
+        if self.best_epoch is not None:
+            rows.append(("epoch kept", self.best_epoch))
+        notes = [f"{row[0]}: {row[1]}, route {row[2]}, weight_decay {row[3]}" for row in self.routes.rows]
+        return Table("MAP fit", ("quantity", "value"), rows, (*notes, *self.routes.notes))
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw NLL and objective during training.
+
+        Args:
+            ax: Where to draw; a new figure by default.
+
+        Returns:
+            The axes.
+
+        Raises:
+            ImportError: If matplotlib is not installed (`pip install 'bayesreg[viz]'`).
+        """
+        from bayesreg.plots import plot_history
+
+        return plot_history(self, ax)
