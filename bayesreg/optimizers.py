@@ -142,7 +142,7 @@ def require_coupled(optimizer: OptimizerLike) -> DecayRule:
             f"br.attach(optimizer, prior, num_data=n), or optimizer='lbfgs' in br.MAPTrainer."
         )
     raise NotEquivalentError(
-        f"{rule.name} is not one of torch's own optimizers, so what its weight_decay means is not known here. {_WAYS_ON}"
+        f"{rule.name} is not one of torch's own optimizers: what its weight_decay means is not known here. {_WAYS_ON}"
     )
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
+import torch
+
+from bayesreg._files import atomic
 from bayesreg._optional import require
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from bayesreg.model_prior import ModelPrior
+    from bayesreg.priors import Prior
     from bayesreg.trainer.result import FitResult
 
-__all__ = ["plot_history"]
+__all__ = ["plot_history", "plot_weights", "save"]
 
 
 def plot_history(result: FitResult, ax: Axes | None = None) -> Axes:
@@ -28,12 +34,9 @@ def plot_history(result: FitResult, ax: Axes | None = None) -> Axes:
         ImportError: If matplotlib is not installed.
     """
     require("matplotlib", "viz", "plots")
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    if ax is None:
-        figure = Figure(figsize=(6.4, 4.0), layout="constrained")
-        ax = figure.add_subplot()
+    ax = _axes() if ax is None else ax
     history = result.history
     key = "epoch" if any("epoch" in record for record in history) else "iteration"
     steps = history.column(key)
@@ -53,3 +56,76 @@ def plot_history(result: FitResult, ax: Axes | None = None) -> Axes:
     ax.legend(frameon=False)
     ax.spines[["top", "right"]].set_visible(False)
     return ax
+
+
+def plot_weights(prior: ModelPrior, ax: Axes | None = None) -> Axes:
+    """Draw the weights against their prior: a histogram of the values, and the density they were given.
+
+    Weights under proper, elementwise priors of one scale are shown, measured from their centre; where a model has
+    several such priors, the one with the most weights is.
+
+    Args:
+        prior: The prior over a trained model.
+        ax: Where to draw; a new figure by default.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+    """
+    require("matplotlib", "viz", "plots")
+    ax = _axes() if ax is None else ax
+    groups: dict[str, tuple[Prior, list[torch.Tensor]]] = {}
+    for entry, p in prior.active():
+        variance = p.variance()
+        if p.traits.proper and p.traits.elementwise and isinstance(variance, float):
+            loc = torch.as_tensor(p.hyperparameters().get("loc", 0.0)).to(entry.parameter.device)
+            offset = (entry.parameter.detach() - loc).reshape(-1).double().cpu()
+            groups.setdefault(f"{p.family} {variance:.6g}", (p, []))[1].append(offset)
+    ax.set_xlabel("weight − centre of its prior")
+    ax.set_ylabel("density")
+    ax.spines[["top", "right"]].set_visible(False)
+    if not groups:
+        ax.text(0.5, 0.5, "no weights under a proper prior of one scale", ha="center", transform=ax.transAxes)
+        return ax
+    shown, parts = max(groups.values(), key=lambda group: sum(len(part) for part in group[1]))
+    offsets = torch.cat(parts)
+    variance = shown.variance()
+    assert isinstance(variance, float)
+    reach = max(float(offsets.abs().max()), 3.0 * variance**0.5)
+    ax.hist(offsets.numpy(), bins=51, range=(-reach, reach), density=True, color="#c2571a", alpha=0.55, label="weights")
+    grid = torch.linspace(-reach, reach, 401, dtype=torch.float64)
+    centred = type(shown)(**{**shown.hyperparameters(), "loc": 0.0}) if "loc" in shown.hyperparameters() else shown
+    density = torch.stack([centred.log_prob(point) for point in grid]).exp().detach()
+    ax.plot(
+        grid.numpy(), density.numpy(), color="#1b3a57", lw=2, label=f"prior: {shown.family}, std {variance**0.5:.3g}"
+    )
+    zeros = float((offsets == 0).double().mean())
+    if zeros > 0:
+        ax.set_title(f"{zeros:.0%} of {len(offsets):,} weights are exactly at the centre", fontsize=10)
+    ax.legend(frameon=False)
+    return ax
+
+
+def save(ax: Axes, path: str | os.PathLike[str]) -> None:
+    """Write the figure that the axes belong to, whole or not at all.
+
+    Args:
+        ax: The axes.
+        path: Where to; the suffix chooses the format.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = ax.figure
+    assert isinstance(figure, Figure)
+    FigureCanvasAgg(figure)
+    with atomic(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+
+
+def _axes() -> Axes:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(6.4, 4.0), layout="constrained").add_subplot()

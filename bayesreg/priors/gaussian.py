@@ -35,11 +35,11 @@ class Gaussian(LocScalePrior):
         InvalidArgumentError: If `scale` is not > 0 or `loc` not finite.
 
     Example:
-        >>> prior = Gaussian(scale=0.2)
-        >>> prior.weight_decay(loss_scale=50_000)
-        0.0005
+        >>> prior = Gaussian(scale=0.5)
+        >>> prior.weight_decay(loss_scale=1000)
+        0.004
         >>> round(prior.log_prob(torch.zeros(3)).item(), 4)
-        2.0715
+        -0.6774
 
     References:
         MacKay (1992), A Practical Bayesian Framework for Backpropagation Networks, section 2.
@@ -147,8 +147,8 @@ class Gaussian(LocScalePrior):
             NotEquivalentError: If the centre is not 0 (unless `about_loc`), or the optimizer decouples its decay.
 
         Example:
-            >>> Gaussian(scale=0.2).weight_decay(LossScale.mean(50_000), torch.optim.SGD)
-            0.0005
+            >>> Gaussian(scale=0.5).weight_decay(LossScale.mean(1000), torch.optim.SGD)
+            0.004
         """
         s = as_loss_scale(loss_scale)
         variance = self.variance()

@@ -58,11 +58,11 @@ def attach(
     Example:
         >>> import bayesreg as br
         >>> model = torch.nn.Linear(3, 1)
-        >>> prior = br.ModelPrior(model, br.Gaussian(scale=0.1))
+        >>> prior = br.ModelPrior(model, br.Gaussian(scale=0.5))
         >>> optimizer = torch.optim.SGD(prior.param_groups(), lr=0.1)
         >>> handle = br.attach(optimizer, prior, num_data=1000)
-        >>> optimizer.param_groups[0]["weight_decay"]  # 1 / (1000 · 0.1²)
-        0.1
+        >>> optimizer.param_groups[0]["weight_decay"]  # 1 / (1000 · 0.5²)
+        0.004
     """
     if not isinstance(prior, ModelPrior):
         raise InvalidArgumentError(
@@ -107,7 +107,7 @@ class Handle:
         self._before_clip = before_clip
         self._applied = False
         self._clip_factor: float | None = None
-        self._plan = make_plan(optimizer, prior, before_clip=before_clip, without_prior=without_prior)
+        self._plan = make_plan(optimizer, prior, loss_scale, before_clip=before_clip, without_prior=without_prior)
         for entry, p in prior.active():
             p.to(entry.parameter.device)
         self._set_native()
@@ -125,7 +125,7 @@ class Handle:
             hook.remove()
         self._hooks = []
         for plan, group in zip(self._plan, self._optimizer.param_groups, strict=False):
-            if plan.precision:
+            if plan.decay:
                 group["weight_decay"] = 0.0
         _attached.pop(self._optimizer, None)
 
@@ -172,8 +172,8 @@ class Handle:
 
     def _set_native(self) -> None:
         for plan, group in zip(self._plan, self._optimizer.param_groups, strict=False):
-            if plan.precision:
-                group["weight_decay"] = self.loss_scale.value * plan.precision
+            if plan.decay:
+                group["weight_decay"] = plan.decay
 
     def _before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
@@ -196,20 +196,19 @@ class Handle:
     def _add_gradients(self) -> None:
         # GradScaler leaves its scale here for fused optimizers, whose gradients are still scaled.
         amp = getattr(self._optimizer, "grad_scale", None)
-        factor = self.loss_scale.value * (1.0 if amp is None else float(amp))
+        amp_scale = 1.0 if amp is None else float(amp)
+        s = self.loss_scale.value
         for plan in self._plan:
+            # Every optimizer negates the gradient for `maximize` before it adds its decay, which shrinks either way.
             sign = -1.0 if plan.group.get("maximize") else 1.0
             for member in plan.on("gradient"):
                 grad = _dense_grad(member)
                 if grad is not None:
-                    member.prior.add_grad_([grad], [member.parameter.detach()], sign * factor)
-            self._add_centres(plan, factor)
+                    member.prior.add_grad_([grad], [member.parameter.detach()], sign * amp_scale * s)
+            self._add_centres(plan, sign * amp_scale * plan.decay)
 
-    def _add_centres(self, plan: GroupPlan, factor: float) -> None:
+    def _add_centres(self, plan: GroupPlan, strength: float) -> None:
         """Turn the optimizer's own pull λθ into λ(θ − loc)."""
-        # Every optimizer negates the gradient for `maximize` before it adds its decay, which shrinks either way.
-        sign = -1.0 if plan.group.get("maximize") else 1.0
-        strength = sign * factor * plan.precision
         for member in plan.on("native + centre"):
             grad = _dense_grad(member)
             if grad is None:

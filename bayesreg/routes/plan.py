@@ -14,6 +14,7 @@ from bayesreg.model_prior import Entry, ModelPrior
 from bayesreg.optimizers import decay_rule, hand_set_decay
 from bayesreg.priors import Flat, Gaussian, Prior
 from bayesreg.routes.metric import check_metric
+from bayesreg.scale import LossScale
 
 __all__ = ["GroupPlan", "Planned", "RouteName", "make_plan"]
 
@@ -36,7 +37,8 @@ class GroupPlan:
     """One param group of the optimizer: its own decay, and what is added around the step."""
 
     group: dict[str, Any]
-    precision: float
+    #: The group's native weight_decay; 0 where the route is another.
+    decay: float
     members: list[Planned] = field(default_factory=list)
 
     def on(self, *routes: RouteName) -> list[Planned]:
@@ -45,7 +47,12 @@ class GroupPlan:
 
 
 def make_plan(
-    optimizer: Optimizer, prior: ModelPrior, *, before_clip: bool, without_prior: Iterable[Tensor] = ()
+    optimizer: Optimizer,
+    prior: ModelPrior,
+    loss_scale: LossScale,
+    *,
+    before_clip: bool,
+    without_prior: Iterable[Tensor] = (),
 ) -> list[GroupPlan]:
     """Give every covered parameter its route, or raise with what to do instead."""
     _refuse_optimizer(optimizer)
@@ -53,32 +60,36 @@ def make_plan(
     covered = {id(entry.parameter): (entry, p) for entry, p in prior.active()}
     free = {id(parameter) for parameter in without_prior}
     _check_membership(optimizer, covered, free)
-    native_possible = decay_rule(optimizer).kind == "coupled" and not before_clip
-    return [_plan_group(optimizer, group, covered, native_possible) for group in optimizer.param_groups]
+    native = loss_scale if decay_rule(optimizer).kind == "coupled" and not before_clip else None
+    return [_plan_group(optimizer, group, covered, native) for group in optimizer.param_groups]
 
 
 def _plan_group(
-    optimizer: Optimizer, group: dict[str, Any], covered: dict[int, tuple[Entry, Prior]], native_possible: bool
+    optimizer: Optimizer,
+    group: dict[str, Any],
+    covered: dict[int, tuple[Entry, Prior]],
+    native: LossScale | None,
 ) -> GroupPlan:
     found = [(parameter, *covered[id(parameter)]) for parameter in group["params"] if id(parameter) in covered]
-    precision = _shared_precision([p for _, _, p in found]) if native_possible else 0.0
     # A parameter of the group that the prior leaves alone would be decayed too.
-    if any(id(p) not in covered and p.requires_grad for p in group["params"]):
-        precision = 0.0
-    plan = GroupPlan(group, precision)
+    alone = all(id(p) in covered or not p.requires_grad for p in group["params"])
+    decay = _shared_decay([p for _, _, p in found], native) if native is not None and alone else 0.0
+    plan = GroupPlan(group, decay)
     for parameter, entry, prior in found:
-        plan.members.append(Planned(entry, prior, _route(optimizer, entry, prior, precision > 0), parameter))
+        plan.members.append(Planned(entry, prior, _route(optimizer, entry, prior, decay > 0), parameter))
     return plan
 
 
-def _shared_precision(priors: Sequence[Prior]) -> float:
-    """Return 1/σ² if every prior is an isotropic Gaussian of one fixed std, else 0."""
-    scales = set()
+def _shared_decay(priors: Sequence[Prior], loss_scale: LossScale) -> float:
+    """Return the weight decay of isotropic Gaussians of one fixed std, 0 for anything else."""
+    decays = set()
     for prior in priors:
         if not isinstance(prior, Gaussian) or prior.scale.ndim or prior.scale.requires_grad:
             return 0.0
-        scales.add(float(prior.scale))
-    return scales.pop() ** -2 if len(scales) == 1 else 0.0
+        decays.add(prior.weight_decay(loss_scale, about_loc=True))
+    shared = decays.pop() if len(decays) == 1 else 0.0
+    assert isinstance(shared, float)
+    return shared
 
 
 def _route(optimizer: Optimizer, entry: Entry, prior: Prior, native: bool) -> RouteName:

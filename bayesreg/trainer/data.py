@@ -136,6 +136,7 @@ def num_examples(loader: DataLoader[Any], num_data: int | None) -> int:
 
     Raises:
         InvalidArgumentError: If it cannot be known, or is smaller than a batch.
+        DataError: If there is no example.
     """
     counted = len(loader.sampler) if isinstance(loader.sampler, Sized) and loader.batch_size is not None else None
     if counted is None and isinstance(loader.dataset, Sized):

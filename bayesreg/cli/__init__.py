@@ -1,0 +1,44 @@
+"""The command line: `bayesreg convert`, `bayesreg fit`, `bayesreg demo`."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from bayesreg.cli.convert import convert
+from bayesreg.cli.demo import demo
+from bayesreg.cli.fit import fit
+from bayesreg.errors import BayesRegError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="bayesreg",
+    help="Bayesian priors for PyTorch: convert regularisation constants, fit MAP models, see a prior at work.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(epilog="Example: bayesreg convert 5e-4 --num-data 50000")(convert)
+app.command(epilog="Example: bayesreg fit breast_cancer --prior 'laplace(0.5)' --output runs/cancer")(fit)
+app.command(epilog="Example: bayesreg demo --output bayesreg-demo")(demo)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: bool = typer.Option(False, "--version", help="Show the version and stop.")) -> None:
+    if version:
+        from bayesreg._version import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; errors that bayesreg raises on purpose are one line and exit status 1."""
+    try:
+        app()
+    except (BayesRegError, ImportError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)

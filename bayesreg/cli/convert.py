@@ -1,0 +1,167 @@
+"""`bayesreg convert`: one regularisation constant, every other way to say it."""
+
+from __future__ import annotations
+
+import math
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+from bayesreg import conversion
+from bayesreg._tables import Table
+from bayesreg.cli._output import for_json, say, show
+from bayesreg.errors import InvalidArgumentError
+from bayesreg.optimizers import require_coupled
+from bayesreg.scale import LossScale
+
+__all__ = ["convert"]
+
+
+class Kind(str, Enum):
+    """What the number is."""
+
+    weight_decay = "weight-decay"
+    variance = "variance"
+    std = "std"
+    precision = "precision"
+    l2_coefficient = "l2-coefficient"
+    ridge_alpha = "ridge-alpha"
+    logistic_c = "logistic-c"
+    l1_coefficient = "l1-coefficient"
+    laplace_scale = "laplace-scale"
+    lasso_alpha = "lasso-alpha"
+
+
+class Loss(str, Enum):
+    """The training loss."""
+
+    mean = "mean"
+    sum = "sum"
+    minibatch_sum = "minibatch-sum"
+    mse = "mse"
+    half_squared_error = "half-squared-error"
+    tokens = "tokens"
+
+
+_LAPLACE = (Kind.l1_coefficient, Kind.laplace_scale, Kind.lasso_alpha)
+
+
+def convert(
+    value: Annotated[float, typer.Argument(help="The number to convert.")],
+    kind: Annotated[Kind, typer.Option("--from", help="What the number is.")] = Kind.weight_decay,
+    num_data: Annotated[int | None, typer.Option(help="Size of the training set (tokens for --loss tokens).")] = None,
+    loss: Annotated[Loss, typer.Option(help="The training loss.")] = Loss.mean,
+    optimizer: Annotated[str | None, typer.Option(help="Torch optimizer in use, such as sgd or adamw.")] = None,
+    noise_std: Annotated[float | None, typer.Option(help="Noise std of squared-error losses, ridge and lasso.")] = None,
+    num_outputs: Annotated[int, typer.Option(help="Outputs per example, for --loss mse.")] = 1,
+    batch_size: Annotated[int | None, typer.Option(help="For --loss minibatch-sum.")] = None,
+    likelihood_weight: Annotated[float, typer.Option(help="How often each example counts (1/temperature).")] = 1.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Convert a regularisation constant to a prior, and to every other convention."""
+    scale = _scale(loss, num_data, noise_std, num_outputs, batch_size, likelihood_weight)
+    family = "Laplace" if kind in _LAPLACE else "Gaussian"
+    values = _laplace(value, kind, scale, num_data, noise_std) if family == "Laplace" else _gaussian(
+        value, kind, scale, noise_std, optimizer
+    )  # fmt: skip
+    note = f"Training loss = s x NLL with s = {scale.value:.4g} ({scale.origin})."
+    if as_json:
+        say(for_json({"family": family, "loss_scale": scale.value, "loss": scale.origin, **values}))
+        return
+    rows = [(name.replace("_", " "), number) for name, number in values.items()]
+    show(Table(f"{kind.value} {value:g} as a {family} prior", ("quantity", "value"), rows, (note,)))
+
+
+def _scale(
+    loss: Loss,
+    num_data: int | None,
+    noise_std: float | None,
+    num_outputs: int,
+    batch_size: int | None,
+    likelihood_weight: float,
+) -> LossScale:
+    if loss is Loss.sum:
+        return LossScale.sum(likelihood_weight=likelihood_weight)
+    if num_data is None:
+        raise InvalidArgumentError("--num-data: pass the size of the training set; the prior counts once against it.")
+    weight = likelihood_weight
+    if loss is Loss.mean:
+        return LossScale.mean(num_data, likelihood_weight=weight)
+    if loss is Loss.tokens:
+        return LossScale.tokens(num_data, likelihood_weight=weight)
+    if loss is Loss.minibatch_sum:
+        if batch_size is None:
+            raise InvalidArgumentError("--batch-size: pass it for --loss minibatch-sum.")
+        return LossScale.minibatch_sum(num_data, batch_size, likelihood_weight=weight)
+    if noise_std is None:
+        raise InvalidArgumentError(f"--noise-std: a squared error needs one; pass it for --loss {loss.value}.")
+    if loss is Loss.mse:
+        return LossScale.mse(num_data, num_outputs, noise_std, likelihood_weight=weight)
+    return LossScale.half_squared_error(num_data, noise_std, likelihood_weight=weight)
+
+
+def _gaussian(
+    value: float, kind: Kind, scale: LossScale, noise_std: float | None, optimizer: str | None
+) -> dict[str, float]:
+    if optimizer is not None:
+        require_coupled(optimizer)
+    to_variance = {
+        Kind.weight_decay: lambda v: conversion.weight_decay_to_variance(v, scale, optimizer=optimizer),
+        Kind.variance: lambda v: v,
+        Kind.std: lambda v: v**2,
+        Kind.precision: lambda v: 1.0 / v if v else math.inf,
+        Kind.l2_coefficient: lambda v: conversion.l2_coefficient_to_variance(v, scale),
+        Kind.ridge_alpha: lambda v: conversion.ridge_alpha_to_variance(v, _noise(noise_std, kind)),
+        Kind.logistic_c: conversion.logistic_c_to_variance,
+    }
+    if value < 0 or math.isnan(value):
+        raise InvalidArgumentError(f"{kind.value}: expected a number >= 0, got {value:g}.")
+    variance = float(to_variance[kind](value))
+    if variance == 0:
+        raise InvalidArgumentError(f"{kind.value}: expected a number > 0, got {value:g}; a prior needs a width.")
+    values = {
+        "variance": variance,
+        "std": math.sqrt(variance),
+        "precision": 1.0 / variance,
+        "weight_decay": conversion.variance_to_weight_decay(variance, scale, optimizer=optimizer),
+        "l2_coefficient_without_half": conversion.variance_to_l2_coefficient(variance, scale),
+        "sklearn_logistic_C": variance,
+    }
+    if noise_std is not None:
+        values["sklearn_ridge_alpha"] = conversion.variance_to_ridge_alpha(variance, noise_std)
+    return values
+
+
+def _laplace(
+    value: float, kind: Kind, scale: LossScale, num_data: int | None, noise_std: float | None
+) -> dict[str, float]:
+    to_scale = {
+        Kind.laplace_scale: lambda v: v,
+        Kind.l1_coefficient: lambda v: conversion.l1_to_laplace_scale(v, scale),
+        Kind.lasso_alpha: lambda v: conversion.lasso_alpha_to_laplace_scale(
+            v, _count(num_data, kind), _noise(noise_std, kind)
+        ),
+    }
+    if value <= 0 or math.isnan(value):
+        raise InvalidArgumentError(f"{kind.value}: expected a number > 0, got {value:g}.")
+    b = float(to_scale[kind](value))
+    return {
+        "scale": b,
+        "std": math.sqrt(2.0) * b,
+        "variance": 2.0 * b**2,
+        "l1_coefficient": conversion.laplace_scale_to_l1(b, scale),
+        "sklearn_logistic_C": b,
+    }
+
+
+def _count(num_data: int | None, kind: Kind) -> int:
+    if num_data is None:
+        raise InvalidArgumentError(f"--num-data: {kind.value} depends on the size of the training set; pass it.")
+    return num_data
+
+
+def _noise(noise_std: float | None, kind: Kind) -> float:
+    if noise_std is None:
+        raise InvalidArgumentError(f"--noise-std: {kind.value} is relative to the noise; pass its standard deviation.")
+    return noise_std

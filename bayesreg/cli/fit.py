@@ -1,0 +1,222 @@
+"""`bayesreg fit`: a MAP model from a table, in a run folder."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import sys
+import tempfile
+from collections import OrderedDict
+from enum import Enum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bayesreg.cli._output import for_json, say, show
+from bayesreg.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from bayesreg.cli.tabular import Tabular
+    from bayesreg.likelihoods import Likelihood
+    from bayesreg.trainer import FitResult, MAPTrainer
+
+__all__ = ["fit"]
+
+
+class TaskName(str, Enum):
+    """What kind of target it is."""
+
+    classification = "classification"
+    regression = "regression"
+
+
+class OptimizerName(str, Enum):
+    """How to train."""
+
+    auto = "auto"
+    lbfgs = "lbfgs"
+    proximal = "proximal"
+    adam = "adam"
+    sgd = "sgd"
+
+
+def fit(
+    data: Annotated[str, typer.Argument(help="A .csv or .npz file, or breast_cancer, diabetes, digits, iris, wine.")],
+    target: Annotated[str | None, typer.Option(help="Target column of a CSV; default the last.")] = None,
+    task: Annotated[TaskName | None, typer.Option(help="Default: by looking at the target.")] = None,
+    model: Annotated[str, typer.Option(help="linear, mlp, or module:function (inputs, outputs) -> module.")] = "linear",
+    hidden: Annotated[int, typer.Option(help="Hidden units of --model mlp.")] = 32,
+    prior: Annotated[str, typer.Option(help="In words: gaussian(0.1), laplace(0.1), flat().")] = "gaussian(1.0)",
+    noise_std: Annotated[
+        str, typer.Option(help="Regression: noise std in units of the target, or learned.")
+    ] = "learned",
+    optimizer: Annotated[OptimizerName, typer.Option(help="auto: lbfgs or proximal if linear, else adam.")] = (
+        OptimizerName.auto
+    ),
+    lr: Annotated[float, typer.Option(help="Learning rate of adam and sgd.")] = 1e-2,
+    epochs: Annotated[int, typer.Option(help="Epochs of adam and sgd.")] = 100,
+    batch_size: Annotated[int, typer.Option(help="Batch size of adam and sgd.")] = 32,
+    val_fraction: Annotated[float, typer.Option(help="Share of the rows held out for validation.")] = 0.2,
+    seed: Annotated[int, typer.Option(help="Of the split, the initial weights and the order.")] = 0,
+    output: Annotated[Path, typer.Option(help="Run folder to create; must not exist.")] = Path("runs/fit"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """MAP-train a model on a table; write model, prior, metrics and plots to a run folder."""
+    import torch
+
+    import bayesreg as br
+    from bayesreg.cli.tabular import load_tabular
+
+    if output.exists():
+        raise InvalidArgumentError(f"--output: {output} exists already; name another folder or remove it.")
+    if not 0.0 <= val_fraction < 1.0:
+        raise InvalidArgumentError(f"--val-fraction: expected a share in [0, 1), got {val_fraction:g}.")
+    table = load_tabular(data, target, task.value if task else None)
+    train, val = _split(table, val_fraction, seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = _model(model, table, hidden, train[0])
+    likelihood: Likelihood = br.likelihoods.Categorical()
+    if table.task == "regression":
+        likelihood = br.likelihoods.Gaussian(noise_std="learned" if noise_std == "learned" else _float(noise_std))
+    family = br.prior_from_words(prior, len(train[1]))
+    trainer = br.MAPTrainer(
+        network,
+        family,
+        likelihood,
+        optimizer=_optimizer(optimizer, model, family.traits.smooth, lr),
+        max_epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+    )
+    result = trainer.fit(train, val)
+    metrics = _metrics(table, data, model, prior, seed, trainer, result)
+    _write(output, network, trainer, result, metrics)
+    if as_json:
+        say(for_json(metrics))
+        return
+    show(trainer.prior.describe(result.num_data))
+    show(result.summary())
+    say(f"Run folder: {output}")
+
+
+def _split(table: Tabular, val_fraction: float, seed: int) -> tuple[tuple[Any, Any], tuple[Any, Any] | None]:
+    """Split at random; every class keeps at least its place in the target, not in each part."""
+    import numpy as np
+
+    n = len(table.target)
+    held = round(n * val_fraction)
+    if n - held < 1:
+        raise InvalidArgumentError(f"--val-fraction: nothing is left to train on, {n} rows in all.")
+    order = np.random.default_rng(seed).permutation(n)
+    rest, kept = order[:held], order[held:]
+    train = (table.features[kept], table.target[kept])
+    return train, (table.features[rest], table.target[rest]) if held else None
+
+
+def _model(name: str, table: Tabular, hidden: int, features: Any) -> nn.Module:
+    """Build the network behind a layer that standardises the features, so that one prior scale suits them all."""
+    import torch
+    from torch import nn
+
+    from bayesreg.cli.standardize import Standardize
+
+    inputs, outputs = len(table.names), max(len(table.classes), 1)
+    net: Any
+    if name == "linear":
+        net = nn.Linear(inputs, outputs)
+    elif name == "mlp":
+        net = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
+    elif ":" in name:
+        net = _imported(name)(inputs, outputs)
+        if not isinstance(net, nn.Module):
+            raise InvalidArgumentError(f"--model {name}: expected a torch module, got {type(net).__name__}.")
+    else:
+        raise InvalidArgumentError(f"--model: expected linear, mlp or module:function, got {name!r}.")
+    scale = Standardize(torch.as_tensor(features))
+    return nn.Sequential(OrderedDict(standardize=scale, net=net)).double()
+
+
+def _imported(name: str) -> Any:
+    module, _, function = name.partition(":")
+    sys.path.insert(0, "")
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise InvalidArgumentError(f"--model {name}: cannot be imported ({error}).") from error
+    finally:
+        sys.path.remove("")
+
+
+def _optimizer(name: OptimizerName, model: str, smooth: bool, lr: float) -> Any:
+    import torch
+
+    if name is OptimizerName.auto:
+        name = OptimizerName.adam if model != "linear" else OptimizerName.lbfgs if smooth else OptimizerName.proximal
+    if name is OptimizerName.adam:
+        return partial(torch.optim.Adam, lr=lr)
+    if name is OptimizerName.sgd:
+        return partial(torch.optim.SGD, lr=lr, momentum=0.9)
+    return name.value
+
+
+def _float(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidArgumentError(f"--noise-std: expected a number or 'learned', got {text!r}.") from None
+
+
+def _metrics(
+    table: Tabular, data: str, model: str, prior: str, seed: int, trainer: MAPTrainer, result: FitResult
+) -> dict[str, Any]:
+    from bayesreg._version import __version__
+
+    return {
+        "bayesreg": __version__,
+        "data": data,
+        "task": table.task,
+        "features": table.names,
+        "classes": table.classes,
+        "model": model,
+        "prior": prior,
+        "likelihood": trainer.likelihood.describe(),
+        "seed": seed,
+        **result.to_dict(),
+        "routes": result.routes.to_dict()["rows"],
+        "priors": trainer.prior.describe(result.num_data).to_dict()["rows"],
+    }
+
+
+def _write(output: Path, network: nn.Module, trainer: MAPTrainer, result: FitResult, metrics: dict[str, Any]) -> None:
+    """Write the run folder whole or not at all."""
+    from safetensors.torch import save_model
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}-"))
+    try:
+        save_model(network, str(temporary / "model.safetensors"))
+        trainer.prior.save(temporary / "prior.safetensors")
+        (temporary / "metrics.json").write_text(for_json(metrics) + "\n", encoding="utf-8")
+        (temporary / "history.json").write_text(for_json(list(result.history)) + "\n", encoding="utf-8")
+        _plots(temporary, trainer, result)
+        temporary.chmod(0o755)
+        temporary.rename(output)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _plots(folder: Path, trainer: MAPTrainer, result: FitResult) -> None:
+    import importlib.util
+
+    if importlib.util.find_spec("matplotlib") is None:
+        typer.echo("no pictures: pip install 'bayesreg[viz]' for them.", err=True)
+        return
+    from bayesreg.plots import plot_history, plot_weights, save
+
+    save(plot_history(result), folder / "history.png")
+    save(plot_weights(trainer.prior), folder / "weights.png")
