@@ -99,7 +99,7 @@ def plot_weights(prior: ModelPrior, ax: Axes | None = None) -> Axes:
     centred = type(shown)(**{**shown.hyperparameters(), "loc": 0.0}) if "loc" in shown.hyperparameters() else shown
     density = torch.stack([centred.log_prob(point) for point in grid]).exp().detach()
     ax.plot(
-        grid.numpy(), density.numpy(), color="#1b3a57", lw=2, label=f"prior: {shown.family}, std {variance**0.5:.3g}"
+        grid.numpy(), density.numpy(), color="#1b3a57", lw=2, label=f"{shown.family} prior, std {variance**0.5:.3g}"
     )
     zeros = float((offsets == 0).double().mean())
     if zeros > 0:

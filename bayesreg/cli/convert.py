@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from enum import Enum
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -18,7 +18,7 @@ from bayesreg.scale import LossScale
 __all__ = ["convert"]
 
 
-class Kind(str, Enum):
+class Kind(StrEnum):
     """What the number is."""
 
     weight_decay = "weight-decay"
@@ -33,7 +33,7 @@ class Kind(str, Enum):
     lasso_alpha = "lasso-alpha"
 
 
-class Loss(str, Enum):
+class Loss(StrEnum):
     """The training loss."""
 
     mean = "mean"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import math
 import shutil
 import sys
 import tempfile
 from collections import OrderedDict
-from enum import Enum
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,14 +28,14 @@ if TYPE_CHECKING:
 __all__ = ["fit"]
 
 
-class TaskName(str, Enum):
+class TaskName(StrEnum):
     """What kind of target it is."""
 
     classification = "classification"
     regression = "regression"
 
 
-class OptimizerName(str, Enum):
+class OptimizerName(StrEnum):
     """How to train."""
 
     auto = "auto"
@@ -51,9 +52,7 @@ def fit(
     model: Annotated[str, typer.Option(help="linear, mlp, or module:function (inputs, outputs) -> module.")] = "linear",
     hidden: Annotated[int, typer.Option(help="Hidden units of --model mlp.")] = 32,
     prior: Annotated[str, typer.Option(help="In words: gaussian(0.1), laplace(0.1), flat().")] = "gaussian(1.0)",
-    noise_std: Annotated[
-        str, typer.Option(help="Regression: noise std in units of the target, or learned.")
-    ] = "learned",
+    noise_std: Annotated[str, typer.Option(help="Regression: noise std in target units, or learned.")] = "learned",
     optimizer: Annotated[OptimizerName, typer.Option(help="auto: lbfgs or proximal if linear, else adam.")] = (
         OptimizerName.auto
     ),
@@ -79,10 +78,10 @@ def fit(
     train, val = _split(table, val_fraction, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = _model(model, table, hidden, train[0])
+        network = _model(model, table, hidden, *train)
     likelihood: Likelihood = br.likelihoods.Categorical()
     if table.task == "regression":
-        likelihood = br.likelihoods.Gaussian(noise_std="learned" if noise_std == "learned" else _float(noise_std))
+        likelihood = _gaussian_noise(noise_std, train[1])
     family = br.prior_from_words(prior, len(train[1]))
     trainer = br.MAPTrainer(
         network,
@@ -101,6 +100,7 @@ def fit(
         return
     show(trainer.prior.describe(result.num_data))
     show(result.summary())
+    say("Features (and a regression target) are standardised inside the model; the prior's scale is in those units.")
     say(f"Run folder: {output}")
 
 
@@ -118,12 +118,22 @@ def _split(table: Tabular, val_fraction: float, seed: int) -> tuple[tuple[Any, A
     return train, (table.features[rest], table.target[rest]) if held else None
 
 
-def _model(name: str, table: Tabular, hidden: int, features: Any) -> nn.Module:
-    """Build the network behind a layer that standardises the features, so that one prior scale suits them all."""
+def _gaussian_noise(noise_std: str, targets: Any) -> Likelihood:
+    from bayesreg.likelihoods import Gaussian
+
+    if noise_std != "learned":
+        return Gaussian(noise_std=_float(noise_std))
+    likelihood = Gaussian(noise_std="learned")
+    likelihood.log_noise_std.data.fill_(math.log(max(float(targets.std()), 1e-12)))
+    return likelihood
+
+
+def _model(name: str, table: Tabular, hidden: int, features: Any, targets: Any) -> nn.Module:
+    """Build the network between layers that standardise, so that one prior scale suits all features and targets."""
     import torch
     from torch import nn
 
-    from bayesreg.cli.standardize import Standardize
+    from bayesreg.cli.standardize import Standardize, Unstandardize
 
     inputs, outputs = len(table.names), max(len(table.classes), 1)
     net: Any
@@ -137,8 +147,10 @@ def _model(name: str, table: Tabular, hidden: int, features: Any) -> nn.Module:
             raise InvalidArgumentError(f"--model {name}: expected a torch module, got {type(net).__name__}.")
     else:
         raise InvalidArgumentError(f"--model: expected linear, mlp or module:function, got {name!r}.")
-    scale = Standardize(torch.as_tensor(features))
-    return nn.Sequential(OrderedDict(standardize=scale, net=net)).double()
+    layers = OrderedDict(standardize=Standardize(torch.as_tensor(features)), net=net)
+    if table.task == "regression":
+        layers["unstandardize"] = Unstandardize(torch.as_tensor(targets))
+    return nn.Sequential(layers).double()
 
 
 def _imported(name: str) -> Any:
