@@ -57,10 +57,10 @@ def draw_accuracy(result: DemoResult, path: str | os.PathLike[str]) -> None:
     ax.axhline(result.zero_shot["accuracy"], color="black", lw=1, ls=(0, (1, 3)))
     ax.annotate(
         "source model, no training",
-        (SIZES[-1], result.zero_shot["accuracy"]),
+        (SIZES[1], result.zero_shot["accuracy"]),
         xytext=(0, 4),
         textcoords="offset points",
-        ha="right",
+        ha="left",
         fontsize=9,
     )
     ax.set_xscale("log")
@@ -68,9 +68,9 @@ def draw_accuracy(result: DemoResult, path: str | os.PathLike[str]) -> None:
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("target training examples n")
     ax.set_ylabel("accuracy on the target test set")
-    ax.set_title("Rotated digits: MAP under five priors (mean ± sd, 5 seeds)", fontsize=11)
+    ax.set_title("Rotated digits: MAP estimates from n examples (mean ± sd, 5 seeds)", fontsize=11)
     ax.grid(axis="y", color="0.9")
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 0.06))
+    ax.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 0.04))
     save(ax, path)

@@ -1,0 +1,24 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    """Every test draws the same numbers, alone or in any order."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def data_folder() -> Path:
+    """The folder of real data sets and pretrained networks; tests that need it skip without it."""
+    folder = os.environ.get("BAYESREG_DATA")
+    if not folder:
+        pytest.skip("set BAYESREG_DATA to the folder of data sets to run this test")
+    return Path(folder)

@@ -1,0 +1,240 @@
+"""References and prior files: read whole, written whole, never unpickled."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file, save_model
+from torch import distributions, nn
+
+import bayesreg as br
+from bayesreg._files import atomic
+from bayesreg.references import load_reference
+
+
+def net():
+    return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+
+
+class Evil:
+    """Would create a file when unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+# -- references ----------------------------------------------------------------------------------------
+
+
+def test_references_from_modules_dicts_and_files(tmp_path):
+    model = net()
+    state = model.state_dict()
+    save_model(model, str(tmp_path / "w.safetensors"))
+    torch.save(state, tmp_path / "w.pt")
+    torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}, "best": 0.9}, tmp_path / "w.th")
+    torch.save({f"module._orig_mod.{k}": v for k, v in state.items()}, tmp_path / "c.pth")
+    sources = [model, state, *(tmp_path / name for name in ("w.safetensors", "w.pt", "w.th", "c.pth"))]
+    sources += [torch.compile(model), torch.optim.swa_utils.AveragedModel(model).state_dict()]
+    for source in sources:
+        reference = load_reference(source)
+        assert set(reference) == set(state)
+        assert all(torch.equal(reference[name], tensor) for name, tensor in state.items())
+
+
+def test_pickled_objects_are_never_loaded(tmp_path):
+    trap = tmp_path / "trap"
+    torch.save({"weight": Evil(trap)}, tmp_path / "evil.pt")
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps({"weight": Evil(trap)}))
+    for name in ("evil.pt", "plain.pt"):
+        with pytest.raises(br.PriorFileError, match="pickled objects other than tensors, which bayesreg never loads"):
+            br.Gaussian.centered_at(tmp_path / name, scale=0.1)
+    assert not trap.exists()
+
+
+def test_unreadable_references_are_refused(tmp_path):
+    torch.save(net().state_dict(), tmp_path / "w.pt")
+    whole = (tmp_path / "w.pt").read_bytes()
+    (tmp_path / "cut.pt").write_bytes(whole[: len(whole) // 2])
+    save_file(net().state_dict(), tmp_path / "w.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "w.safetensors").read_bytes()[:100])
+    torch.save(torch.zeros(3), tmp_path / "tensor.pt")
+    (tmp_path / "w.ckpt").write_bytes(whole)
+    for name, message in [
+        ("missing.pt", "no such file"),
+        ("cut.pt", "corrupt"),
+        ("cut.safetensors", "corrupt or truncated"),
+        ("tensor.pt", "expected a state dict, got Tensor"),
+        ("w.ckpt", r"expected a file ending in \.safetensors or \.pt"),
+    ]:
+        with pytest.raises(br.PriorFileError, match=message):
+            br.Gaussian.centered_at(tmp_path / name, scale=0.1)
+
+
+def test_bad_references_are_refused():
+    with pytest.raises(br.ReferenceMismatchError, match=r"expected finite tensors, got NaN or infinity in \['w'\]"):
+        br.Gaussian.centered_at({"w": torch.tensor([float("nan")])}, 0.1)
+    with pytest.raises(br.ReferenceMismatchError, match="expected named tensors, found no tensors"):
+        br.Gaussian.centered_at({}, 0.1)
+    with pytest.raises(br.ReferenceMismatchError, match="entries that are not tensors: epoch"):
+        br.Gaussian.centered_at({"w": torch.zeros(1), "epoch": 3}, 0.1)
+    with pytest.raises(br.InvalidArgumentError, match="reference: expected a module, a state dict or a path, got int"):
+        br.Gaussian.centered_at(3, 0.1)
+
+
+# -- prior files ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(tmp_path):
+    model = net().double()
+    rules = {
+        "0.weight": br.Gaussian.centered_at(net().double(), 0.05),
+        "0.bias": br.Gaussian(torch.rand(4, dtype=torch.float64) + 0.1),
+        "2.weight": br.FromDistribution(distributions.StudentT(torch.tensor(3.3), 0.0, torch.tensor(0.7))),
+        "*": br.Laplace(0.1, loc=0.3),
+    }
+    prior = br.ModelPrior(model, rules)
+    prior.save(tmp_path / "prior.safetensors")
+    return model, prior, tmp_path / "prior.safetensors"
+
+
+def test_save_and_load_is_bit_equal(saved):
+    model, prior, path = saved
+    again = br.ModelPrior.load(path, model)
+    assert torch.equal(again.log_prob(), prior.log_prob())
+    for one, two in zip(prior, again, strict=True):
+        assert (one.name, one.rule, one.prior.family) == (two.name, two.rule, two.prior.family)
+        for a, b in zip(one.prior.hyperparameters().values(), two.prior.hyperparameters().values(), strict=True):
+            assert torch.equal(torch.as_tensor(a), torch.as_tensor(b))
+
+
+def test_the_file_says_what_it_holds(saved):
+    _, _, path = saved
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        record = json.loads(file.metadata()["bayesreg"])
+    assert record["format"] == 1
+    assert record["entries"][0] == {
+        "name": "0.weight", "names": ["0.weight"], "shape": [4, 3], "dtype": "float64", "rule": "'0.weight'", "prior": 0,
+    }  # fmt: skip
+    assert [row["family"] for row in record["priors"]] == ["Gaussian", "Gaussian", "FromDistribution", "Laplace"]
+
+
+def test_loading_into_another_model_lists_every_mismatch(saved):
+    _, _, path = saved
+    other = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Sequential(nn.Linear(4, 2)))
+    with pytest.raises(br.PriorFileError) as caught:
+        br.ModelPrior.load(path, other)
+    message = str(caught.value)
+    for part in (
+        "0.weight has shape (4, 3) in the file and (5, 3) in the model",
+        "0.bias has shape (4,) in the file and (5,) in the model",
+        "the file has 2.weight, the model does not",
+        "the model has 2.0.weight, the file does not",
+    ):
+        assert part in message
+
+
+def test_learned_scales_stay_learned(tmp_path):
+    model = nn.Linear(2, 1)
+    prior = br.ModelPrior(model, br.Gaussian(nn.Parameter(torch.tensor(0.3))))
+    prior.save(tmp_path / "p.safetensors")
+    again = br.ModelPrior.load(tmp_path / "p.safetensors", model)
+    assert [p.item() for p in again.parameters()] == [p.item() for p in prior.parameters()]
+
+
+def damaged(path, how):
+    whole = path.read_bytes()
+    tensors = load_file(path)
+    other = path.with_name("damaged.safetensors")
+    if how == "truncated":
+        other.write_bytes(whole[:-20])
+    elif how == "corrupt":
+        other.write_bytes(b"\x00" * 8 + whole[8:])
+    elif how == "empty":
+        other.write_bytes(b"")
+    elif how == "pickle":
+        torch.save({"a": 1}, other)
+    elif how == "plain safetensors":
+        save_file(tensors, other)
+    else:
+        from safetensors import safe_open
+
+        with safe_open(path, "pt") as file:
+            record = json.loads(file.metadata()["bayesreg"])
+        if how == "newer":
+            record.update(format=2, bayesreg="9.9.9")
+        elif how == "unknown family":
+            record["priors"][0]["family"] = "Gausian"
+        elif how == "missing metadata":
+            del record["entries"]
+        elif how == "missing tensor":
+            tensors.pop("prior.0.scale")
+        elif how == "bad scale":
+            tensors["prior.0.scale"] = torch.tensor(-1.0)
+        elif how == "foreign distribution":
+            record["priors"][2]["options"]["distribution"] = "os.system"
+        text = "{" if how == "bad json" else json.dumps(record)
+        save_file(tensors, other, metadata={"bayesreg": text})
+    return other
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("truncated", "corrupt, truncated"),
+        ("corrupt", "corrupt, truncated"),
+        ("empty", "corrupt, truncated"),
+        ("pickle", "such as a pickle, which bayesreg never loads"),
+        ("plain safetensors", r"not a prior: ModelPrior\.save did not write it"),
+        ("bad json", "damaged prior file, its metadata cannot be read"),
+        ("missing metadata", "damaged prior file, its metadata lacks 'entries'"),
+        ("missing tensor", r"damaged prior file, its metadata lacks 'prior\.0\.scale'"),
+        ("bad scale", "Gaussian cannot be rebuilt .*scale: expected a value > 0"),
+        ("newer", r"written by bayesreg 9\.9\.9 in format 2; this is .* upgrade bayesreg"),
+        ("unknown family", "unknown prior family 'Gausian'; did you mean 'Gaussian'"),
+        ("foreign distribution", "FromDistribution cannot be rebuilt"),
+    ],
+)
+def test_damaged_files_are_refused(saved, how, message):
+    model, _, path = saved
+    with pytest.raises(br.PriorFileError, match=message):
+        br.ModelPrior.load(damaged(path, how), model)
+
+
+def test_missing_file_and_wrong_suffix(tmp_path):
+    with pytest.raises(br.PriorFileError, match="no such file"):
+        br.ModelPrior.load(tmp_path / "no.safetensors", net())
+    with pytest.raises(br.InvalidArgumentError, match=r"a name ending in \.safetensors"):
+        br.ModelPrior(net(), br.Gaussian(1.0)).save(tmp_path / "prior.pt")
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "prior.safetensors"
+    prior = br.ModelPrior(net(), br.Gaussian(1.0))
+    prior.save(path)
+    before = path.read_bytes()
+
+    def fail(tensors, target, metadata):
+        target.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr("safetensors.torch.save_file", fail)
+    with pytest.raises(OSError, match="disk full"):
+        prior.save(path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_atomic_writes_make_ordinary_files(tmp_path):
+    with atomic(tmp_path / "deep" / "a.txt") as temporary:
+        temporary.write_text("x")
+    (tmp_path / "b.txt").write_text("x")
+    assert (tmp_path / "deep" / "a.txt").stat().st_mode == (tmp_path / "b.txt").stat().st_mode

@@ -1,0 +1,89 @@
+"""The table of torch's optimizers, held against what they really do."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+import torch
+from torch.optim import Optimizer
+
+from bayesreg.optimizers import decay_rule, hand_set_decay
+
+ALL = sorted(
+    name for name, cls in vars(torch.optim).items() if inspect.isclass(cls) and issubclass(cls, Optimizer)
+    and cls is not Optimizer
+)  # fmt: skip
+LAMBDA = 0.3
+
+
+def run(cls, *, native: float, coupled: float = 0.0, decoupled: float = 0.0, **extra):
+    """Twelve steps on random gradients with native, hand-coupled or hand-decoupled decay."""
+    g = torch.Generator().manual_seed(0)
+    weights = torch.nn.Parameter(torch.randn(3, 3, generator=g, dtype=torch.float64))
+    keywords = dict(extra)
+    if "weight_decay" in inspect.signature(cls.__init__).parameters:
+        keywords["weight_decay"] = native
+    optimizer = cls([weights], lr=0.01, **keywords)
+    for _ in range(12):
+        weights.grad = torch.randn(3, 3, generator=g, dtype=torch.float64) + coupled * weights.detach()
+        if decoupled:
+            weights.data.mul_(1 - 0.01 * decoupled)
+        optimizer.step()
+    return weights.detach()
+
+
+def test_every_optimizer_of_torch_is_in_the_table():
+    assert len(ALL) >= 15
+    for name in ALL:
+        assert decay_rule(getattr(torch.optim, name)).kind != "unknown", name
+
+
+@pytest.mark.parametrize("name", [n for n in ALL if decay_rule(n).kind == "coupled"])
+def test_coupled_decay_is_the_gradient_of_the_penalty(name):
+    cls = getattr(torch.optim, name)
+    assert torch.allclose(run(cls, native=LAMBDA), run(cls, native=0.0, coupled=LAMBDA), rtol=0, atol=1e-13)
+    assert not torch.allclose(run(cls, native=LAMBDA), run(cls, native=0.0), atol=1e-6)
+
+
+# Adafactor's update depends on the weights before the decay, so the hand-made decay before it differs there.
+@pytest.mark.parametrize("name", ["AdamW", "Muon"])
+def test_decoupled_decay_is_not(name):
+    cls = getattr(torch.optim, name)
+    assert decay_rule(cls).kind == "decoupled"
+    assert torch.allclose(run(cls, native=LAMBDA), run(cls, native=0.0, decoupled=LAMBDA), rtol=0, atol=1e-13)
+    assert not torch.allclose(run(cls, native=LAMBDA), run(cls, native=0.0, coupled=LAMBDA), atol=1e-6)
+
+
+def test_adafactor_is_not_coupled():
+    cls = torch.optim.Adafactor
+    assert decay_rule(cls).kind == "decoupled"
+    assert not torch.allclose(run(cls, native=LAMBDA), run(cls, native=0.0, coupled=LAMBDA), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["Adam", "NAdam", "RAdam"])
+def test_the_flag_makes_it_decoupled(name):
+    cls = getattr(torch.optim, name)
+    flag = {"decoupled_weight_decay": True}
+    assert torch.allclose(run(cls, native=LAMBDA, **flag), run(cls, native=0.0, decoupled=LAMBDA), atol=1e-13)
+    optimizer = cls([torch.nn.Parameter(torch.zeros(2))], **flag)
+    assert decay_rule(optimizer).kind == "decoupled"
+
+
+@pytest.mark.parametrize("name", [n for n in ALL if decay_rule(n).kind == "none"])
+def test_the_rest_has_no_weight_decay(name):
+    assert "weight_decay" not in inspect.signature(getattr(torch.optim, name).__init__).parameters
+
+
+def test_lambd_of_asgd_is_a_decay_too():
+    cls = torch.optim.ASGD
+    shrunk = run(cls, native=0.0, lambd=LAMBDA)
+    assert not torch.allclose(shrunk, run(cls, native=0.0, lambd=0.0), atol=1e-6)
+    assert decay_rule(cls).extra_decay == 1e-4
+
+
+def test_a_decay_set_by_hand_is_seen_behind_groups_that_carry_zero():
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(2))], "weight_decay": 0.0}]
+    assert hand_set_decay(torch.optim.SGD(groups, weight_decay=5e-4)) == 5e-4
+    assert hand_set_decay(torch.optim.SGD(groups)) == 0.0
+    assert hand_set_decay(torch.optim.AdamW(groups)) == 0.0
