@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,10 @@ def _read(path: Path) -> Mapping[str, Any]:
             f"{path}: expected a file ending in .safetensors or {', '.join(_TORCH_SUFFIXES)}, got {path.suffix!r}."
         )
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # A foreign pickle makes torch warn before it refuses; the refusal below says more.
+            warnings.simplefilter("ignore", UserWarning)
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise PriorFileError(
             f"{path}: corrupt, or it holds pickled objects other than tensors, which bayesreg never loads; save a "

@@ -82,6 +82,7 @@ class Selector:
     def __init__(self, predicate: Predicate, label: str) -> None:
         self._predicate = predicate
         self.label = label
+        self.compound = False
 
     def __call__(self, info: ParameterInfo) -> bool:
         """Return whether the parameter is selected."""
@@ -89,14 +90,14 @@ class Selector:
 
     def __or__(self, other: SelectorLike) -> Selector:
         right = as_selector(other)
-        return Selector(lambda info: self(info) or right(info), f"{self.label} | {right.label}")
+        return _compound(lambda info: self(info) or right(info), f"{self.label} | {right.label}")
 
     def __ror__(self, other: SelectorLike) -> Selector:
         return as_selector(other) | self
 
     def __and__(self, other: SelectorLike) -> Selector:
         right = as_selector(other)
-        return Selector(lambda info: self(info) and right(info), f"{_paren(self)} & {_paren(right)}")
+        return _compound(lambda info: self(info) and right(info), f"{_paren(self)} & {_paren(right)}")
 
     def __rand__(self, other: SelectorLike) -> Selector:
         return as_selector(other) & self
@@ -111,8 +112,14 @@ class Selector:
 SelectorLike: TypeAlias = Selector | str | type[nn.Module] | types.UnionType | Predicate
 
 
+def _compound(predicate: Predicate, label: str) -> Selector:
+    selector = Selector(predicate, label)
+    selector.compound = True
+    return selector
+
+
 def _paren(selector: Selector) -> str:
-    return f"({selector.label})" if " " in selector.label else selector.label
+    return f"({selector.label})" if selector.compound else selector.label
 
 
 def where(predicate: Predicate, label: str | None = None) -> Selector:

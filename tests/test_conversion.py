@@ -71,7 +71,7 @@ def test_hidden_decay_of_asgd_is_counted():
     assert br.weight_decay_to_variance(0.1, 10, optimizer=torch.optim.ASGD) == pytest.approx(0.1 / 0.1001)
     decay = br.variance_to_weight_decay(1.0, 10, optimizer="asgd")
     assert decay == pytest.approx(0.1 - 1e-4)
-    with pytest.raises(br.NotEquivalentError, match="lambd=0.0001, more than the prior asks for"):
+    with pytest.raises(br.NotEquivalentError, match=r"lambd=0\.0001, more than the prior asks for"):
         br.variance_to_weight_decay(1e6, 10, optimizer="asgd")
 
 
@@ -81,7 +81,7 @@ def test_unknown_optimizers_are_not_guessed():
 
     with pytest.raises(br.NotEquivalentError, match="MyAdamW is not one of torch's own optimizers"):
         br.weight_decay_to_variance(0.1, 10, optimizer=MyAdamW)
-    with pytest.raises(br.InvalidArgumentError, match="got 'sdg'; did you mean 'sgd'"):
+    with pytest.raises(br.InvalidArgumentError, match=r"got 'sdg'; did you mean 'sgd'"):
         br.weight_decay_to_variance(0.1, 10, optimizer="sdg")
 
 

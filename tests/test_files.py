@@ -122,7 +122,8 @@ def test_the_file_says_what_it_holds(saved):
         record = json.loads(file.metadata()["bayesreg"])
     assert record["format"] == 1
     assert record["entries"][0] == {
-        "name": "0.weight", "names": ["0.weight"], "shape": [4, 3], "dtype": "float64", "rule": "'0.weight'", "prior": 0,
+        "name": "0.weight", "names": ["0.weight"], "shape": [4, 3], "dtype": "float64", "rule": "'0.weight'",
+        "prior": 0,
     }  # fmt: skip
     assert [row["family"] for row in record["priors"]] == ["Gaussian", "Gaussian", "FromDistribution", "Laplace"]
 

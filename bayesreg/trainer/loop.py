@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -55,12 +56,12 @@ class Loop:
         accelerator: Device, precision and processes.
         model: The model, as the accelerator prepared it.
         likelihood: The likelihood.
-        optimizer: The plain optimizer.
-        prepared: The optimizer as the accelerator prepared it.
+        optimizer: The optimizer.
         handle: The attached prior.
         scheduler: Stepped after each optimizer step, or None.
         clip_norm: Largest gradient norm, or None.
         accumulate: Micro-batches per step.
+        precision: "no", "bf16" or "fp16". Handled here: Accelerate fixes it once per process, for everybody in it.
     """
 
     def __init__(
@@ -69,15 +70,17 @@ class Loop:
         model: nn.Module,
         likelihood: Likelihood,
         optimizer: Optimizer,
-        prepared: Any,
         handle: Handle,
         scheduler: Any | None,
         clip_norm: float | None,
         accumulate: int,
+        precision: str,
     ) -> None:
         self.accelerator, self.model, self.likelihood = accelerator, model, likelihood
-        self.optimizer, self.prepared, self.handle = optimizer, prepared, handle
-        self.scheduler, self.clip_norm, self.accumulate = scheduler, clip_norm, accumulate
+        self.optimizer, self.handle, self.scheduler = optimizer, handle, scheduler
+        self.clip_norm, self.accumulate = clip_norm, accumulate
+        self.half = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        self.scaler = torch.amp.GradScaler(accelerator.device.type, enabled=self.half is torch.float16)
 
     def named(self) -> list[tuple[str, Tensor]]:
         """Return all trained parameters by name."""
@@ -102,11 +105,11 @@ class Loop:
         accelerator = self.accelerator
         count = sum(len(target) for _, target in window)
         share = accelerator.num_processes / int(accelerator.reduce(torch.tensor(count, device=accelerator.device)))
-        self.prepared.zero_grad()
+        self.optimizer.zero_grad()
         total = 0.0
         for number, (inputs, target) in enumerate(window, start=1):
             last = number == len(window)
-            with accelerator.autocast():
+            with torch.autocast(accelerator.device.type, dtype=self.half, enabled=self.half is not None):
                 output = self.model(inputs)
             nll = self.likelihood.nll(output.float() if output.dtype in _HALF else output, target).sum()
             value = float(nll.detach())
@@ -114,18 +117,18 @@ class Loop:
                 accelerator.backward(nll * share)
                 stop(self.named(), good, epoch=epoch, batch=index, loss=value)
             total += value
-            if last:
-                accelerator.backward(nll * share)
-            else:
-                with accelerator.no_sync(self.model):
-                    accelerator.backward(nll * share)
+            with contextlib.nullcontext() if last else accelerator.no_sync(self.model):
+                accelerator.backward(self.scaler.scale(nll * share))
         if self.clip_norm is not None:
-            accelerator.unscale_gradients(self.prepared)
+            self.scaler.unscale_(self.optimizer)
             self.handle.apply_()
             norm = nn.utils.clip_grad_norm_([p for _, p in self.named() if p.grad is not None], self.clip_norm)
             self.handle.clipped(norm, self.clip_norm)
-        self.prepared.step()
-        if self.scheduler is not None and not getattr(self.prepared, "step_was_skipped", False):
+        scale = self.scaler.get_scale()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        skipped = self.scaler.get_scale() < scale
+        if self.scheduler is not None and not skipped:
             self.scheduler.step()
         return total, count
 

@@ -58,7 +58,7 @@ class MAPTrainer:
         tolerance: KKT residual, per example, at which a full-batch solver stops. Default 1e-9.
         max_iterations: Full-batch iterations at most. Default 10,000.
         seed: Order of the examples. Default 0.
-        mixed_precision: "no", "bf16" or "fp16", see Accelerate.
+        mixed_precision: "no", "bf16" or "fp16"; the log-prior stays in float32 or better.
         cpu: Stay on the CPU even where there is an accelerator.
         on_epoch_end: Called with each epoch's record; training stops when it returns True.
         progress: Show a progress bar. Default: yes, unless the output is not a terminal or notebook.
@@ -126,6 +126,8 @@ class MAPTrainer:
         self.tolerance = _checks.positive_float("tolerance", tolerance)
         self.max_iterations = _checks.positive_int("max_iterations", max_iterations)
         self.generator = torch.Generator().manual_seed(seed)
+        if mixed_precision not in ("no", "bf16", "fp16"):
+            raise InvalidArgumentError(f"mixed_precision: expected 'no', 'bf16' or 'fp16', got {mixed_precision!r}.")
         self.mixed_precision, self.cpu = mixed_precision, cpu
         self.on_epoch_end = on_epoch_end
         self.progress = progress
@@ -256,7 +258,7 @@ class MAPTrainer:
     ) -> FitResult:
         from accelerate import Accelerator
 
-        accelerator = Accelerator(cpu=self.cpu, mixed_precision=self.mixed_precision)
+        accelerator = Accelerator(cpu=True) if self.cpu else Accelerator()
         self.model.to(accelerator.device)
         self.likelihood.to(accelerator.device)
         self.prior.to(accelerator.device)
@@ -278,11 +280,18 @@ class MAPTrainer:
         )
         try:
             scheduler = None if self.scheduler is None else self.scheduler(optimizer)
-            model, prepared, batches = accelerator.prepare(self.model, optimizer, loader)
+            model, _, batches = accelerator.prepare(self.model, optimizer, loader)
             loop = Loop(
-                accelerator, model, self.likelihood, optimizer, prepared, handle, scheduler, self.clip_norm,
+                accelerator,
+                model,
+                self.likelihood,
+                optimizer,
+                handle,
+                scheduler,
+                self.clip_norm,
                 self.accumulate,
-            )  # fmt: skip
+                self.mixed_precision,
+            )
             history, best_epoch = self._epochs(loop, batches, val_loader, n)
             return self._result(n, batches, val_loader, history, handle.describe(), start, best_epoch=best_epoch)
         finally:

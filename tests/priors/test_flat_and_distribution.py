@@ -21,7 +21,11 @@ class TestFlat(PriorContract):
 
 class TestFromStudentT(PriorContract):
     def make(self, scale):
-        return br.FromDistribution(distributions.StudentT(torch.tensor(3.0, dtype=torch.float64), 0.0, torch.tensor(scale, dtype=torch.float64)))
+        return br.FromDistribution(
+            distributions.StudentT(
+                torch.tensor(3.0, dtype=torch.float64), 0.0, torch.tensor(scale, dtype=torch.float64)
+            )
+        )
 
     def logpdf(self, scale):
         return scipy.stats.t(3.0, 0, scale).logpdf
@@ -33,7 +37,11 @@ class TestFromStudentT(PriorContract):
 
 class TestFromPyroLogistic(PriorContract):
     def make(self, scale):
-        return br.FromDistribution(pyro.distributions.Logistic(torch.tensor(0.0, dtype=torch.float64), torch.tensor(scale, dtype=torch.float64)))
+        return br.FromDistribution(
+            pyro.distributions.Logistic(
+                torch.tensor(0.0, dtype=torch.float64), torch.tensor(scale, dtype=torch.float64)
+            )
+        )
 
     def logpdf(self, scale):
         return scipy.stats.logistic(0, scale).logpdf
@@ -44,7 +52,9 @@ class TestFromPyroLogistic(PriorContract):
 
 class TestFromNormal(PriorContract):
     def make(self, scale):
-        return br.FromDistribution(distributions.Normal(torch.tensor(0.0, dtype=torch.float64), torch.tensor(scale, dtype=torch.float64)))
+        return br.FromDistribution(
+            distributions.Normal(torch.tensor(0.0, dtype=torch.float64), torch.tensor(scale, dtype=torch.float64))
+        )
 
     def logpdf(self, scale):
         return scipy.stats.norm(0, scale).logpdf

@@ -97,7 +97,10 @@ def test_learned_hyperparameters_are_parameters_with_gradients():
         (lambda: br.Gaussian(math.inf), "scale: expected a finite number, got inf"),
         (lambda: br.Gaussian("0.1"), "scale: expected a number or a tensor, got str"),
         (lambda: br.Gaussian(torch.tensor([0.1, 0.0])), "scale: expected values > 0, got a smallest value of 0"),
-        (lambda: br.Gaussian(torch.tensor([0.1, math.nan])), "scale: expected finite values, got 1 NaN or infinite of 2"),
+        (
+            lambda: br.Gaussian(torch.tensor([0.1, math.nan])),
+            "scale: expected finite values, got 1 NaN or infinite of 2",
+        ),
         (lambda: br.Gaussian(torch.tensor([1, 2])), "scale: expected a floating-point tensor, got dtype torch.int64"),
         (lambda: br.Gaussian(0.1, loc=math.nan), "loc: expected a finite number, got nan"),
         (lambda: br.Gaussian(0.1, loc=torch.tensor([math.inf])), "loc: expected finite values"),

@@ -1,0 +1,350 @@
+"""The command line: numbers, files, one clear line on bad input."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from sklearn.datasets import load_iris
+from sklearn.linear_model import LogisticRegression
+from torch import nn
+
+import bayesreg as br
+from bayesreg.cli import main
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Run `bayesreg ...` in an empty folder; return (exit status, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    # Wide, so that messages are not wrapped.
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["bayesreg", *map(str, arguments)])
+        status = 0
+        try:
+            main()
+        except SystemExit as stop:
+            status = stop.code or 0
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+def answer(run, *arguments):
+    status, out, err = run(*arguments, "--json")
+    assert status == 0, err
+    return json.loads(out)
+
+
+def refusal(run, *arguments):
+    status, out, err = run(*arguments)
+    assert status != 0
+    assert out == ""
+    assert "Traceback" not in err
+    return err
+
+
+# -- convert -------------------------------------------------------------------------------------------
+
+
+def test_convert_gives_every_convention(run):
+    found = answer(run, "convert", "5e-4", "--num-data", 50_000, "--noise-std", 2.0)
+    assert found == {
+        "family": "Gaussian",
+        "loss_scale": pytest.approx(2e-5),
+        "loss": "mean NLL over 50,000 examples",
+        "variance": pytest.approx(0.04),
+        "std": pytest.approx(0.2),
+        "precision": pytest.approx(25.0),
+        "weight_decay": pytest.approx(5e-4),
+        "l2_coefficient_without_half": pytest.approx(2.5e-4),
+        "sklearn_logistic_C": pytest.approx(0.04),
+        "sklearn_ridge_alpha": pytest.approx(100.0),
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [("variance", 0.04), ("std", 0.2), ("precision", 25.0), ("l2-coefficient", 2.5e-4), ("logistic-c", 0.04),
+     ("ridge-alpha", 100.0)],
+)  # fmt: skip
+def test_convert_from_every_kind(run, kind, value):
+    found = answer(run, "convert", value, "--from", kind, "--num-data", 50_000, "--noise-std", 2.0)
+    assert found["weight_decay"] == pytest.approx(5e-4)
+
+
+@pytest.mark.parametrize(("kind", "value"), [("l1-coefficient", 1e-4), ("laplace-scale", 0.2)])
+def test_convert_l1(run, kind, value):
+    found = answer(run, "convert", value, "--from", kind, "--num-data", 50_000)
+    assert found["family"] == "Laplace"
+    assert found["scale"] == pytest.approx(0.2)
+    assert "weight_decay" not in found
+    lasso = answer(run, "convert", 0.1, "--from", "lasso-alpha", "--num-data", 50, "--noise-std", 2.0)
+    assert lasso["scale"] == pytest.approx(4.0 / (50 * 0.1))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "scale"),
+    [
+        (["--loss", "sum"], 1.0),
+        (["--loss", "minibatch-sum", "--num-data", 100, "--batch-size", 20], 0.2),
+        (["--loss", "mse", "--num-data", 100, "--num-outputs", 2, "--noise-std", 0.5], 0.0025),
+        (["--loss", "half-squared-error", "--num-data", 100, "--noise-std", 0.5], 0.0025),
+        (["--loss", "tokens", "--num-data", 1000], 0.001),
+        (["--num-data", 1000, "--likelihood-weight", 2.0], 0.0005),
+    ],
+)
+def test_convert_knows_every_loss(run, arguments, scale):
+    assert answer(run, "convert", 1.0, *arguments)["loss_scale"] == pytest.approx(scale)
+
+
+def test_convert_prints_a_table(run):
+    status, out, _ = run("convert", "5e-4", "--num-data", 50_000)
+    assert status == 0
+    assert re.search(r"std +0\.2\n", out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["0.01", "--num-data", 100, "--optimizer", "adamw"], "AdamW decouples weight decay"),
+        (["0.01", "--num-data", 100, "--optimizer", "sdg"], "got 'sdg'; did you mean 'sgd'"),
+        (["0.01"], "--num-data: pass the size of the training set"),
+        (["0.01", "--num-data", 0], "num_data: expected an integer >= 1, got 0"),
+        (["0", "--from", "variance", "--num-data", 10], "expected a number > 0, got 0"),
+        (["nan", "--num-data", 10], "expected a number >= 0, got nan"),
+        (["1", "--from", "ridge-alpha", "--num-data", 10], "--noise-std: ridge-alpha is relative to the noise"),
+        (["1", "--loss", "mse", "--num-data", 10], "--noise-std: a squared error needs one"),
+        (["1", "--loss", "minibatch-sum", "--num-data", 10], "--batch-size: pass it"),
+        (["1", "--loss", "minibatch-sum", "--num-data", 10, "--batch-size", 20], "expected at most num_data = 10"),
+        (["abc", "--num-data", 10], "'abc' is not a valid float"),
+        (["1", "--from", "lambda", "--num-data", 10], "'lambda' is not one of"),
+    ],
+)
+def test_convert_refuses(run, arguments, message):
+    assert message in refusal(run, "convert", *arguments)
+
+
+def test_help_and_version(run):
+    for command in ("convert", "fit", "demo"):
+        status, out, _ = run(command, "--help")
+        assert status == 0
+        assert f"Example: bayesreg {command}" in out
+        assert "--json" in out
+    assert run("--version")[1].strip() == br.__version__
+
+
+# -- fit -----------------------------------------------------------------------------------------------
+
+
+def test_fit_writes_a_run_folder(run, tmp_path):
+    metrics = answer(run, "fit", "breast_cancer", "--prior", "laplace(0.5)", "--output", "runs/a")
+    folder = tmp_path / "runs" / "a"
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "history.json", "history.png", "metrics.json", "model.safetensors", "prior.safetensors", "weights.png",
+    ]  # fmt: skip
+    assert json.loads((folder / "metrics.json").read_text()) == metrics
+    assert metrics["converged"] is True
+    assert 0.1 < metrics["exact_zeros"] < 1
+    assert metrics["val_metric"] > 0.9
+    assert (folder / "history.png").read_bytes().startswith(b"\x89PNG")
+    weights = load_file(folder / "model.safetensors")
+    assert set(weights) == {"standardize.mean", "standardize.std", "net.weight", "net.bias"}
+    assert (weights["net.weight"] == 0).double().mean().item() == pytest.approx(metrics["exact_zeros"])
+    model = nn.Sequential()
+    model.add_module("net", nn.Linear(30, 2).double())
+    prior = br.ModelPrior.load(folder / "prior.safetensors", model)
+    assert prior["net.weight"].scale.item() == 0.5
+    assert [p.name for p in tmp_path.joinpath("runs").iterdir()] == ["a"]
+
+
+def test_fit_equals_scikit_learn_on_the_same_rows(run, tmp_path):
+    answer(run, "fit", "iris", "--prior", "gaussian(0.7)", "--val-fraction", 0, "--output", "run")
+    weights = load_file(tmp_path / "run" / "model.safetensors")
+    X, y = load_iris(return_X_y=True)
+    X = (X - X.mean(0)) / X.std(0)
+    truth = LogisticRegression(C=0.49, solver="newton-cholesky", tol=1e-12, max_iter=1000).fit(X, y)
+    assert np.abs(weights["net.weight"].numpy() - truth.coef_).max() < 1e-6
+
+
+def test_fit_on_csv_and_npz(run, tmp_path):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(80, 3))
+    y = X @ [1.0, -2.0, 0.0] + 0.1 * rng.normal(size=80)
+    np.savez(tmp_path / "d.npz", X=X, y=y)
+    with (tmp_path / "d.csv").open("w") as file:
+        file.write("a,price,b,c\n" + "\n".join(f"{r[0]},{t},{r[1]},{r[2]}" for r, t in zip(X, y, strict=True)))
+    one = answer(run, "fit", "d.npz", "--output", "npz", "--prior", "gaussian(weight_decay=1e-3)")
+    two = answer(run, "fit", "d.csv", "--target", "price", "--output", "csv", "--prior", "gaussian(weight_decay=1e-3)")
+    assert two["features"] == ["a", "b", "c"]
+    assert one["objective"] == pytest.approx(two["objective"], rel=1e-9)
+    assert one["task"] == "regression"
+    assert one["val_metric"] < 0.02
+    assert one["likelihood"].startswith("Gaussian(noise_std=0.")
+
+
+def test_fit_with_text_classes(run, tmp_path):
+    rows = [f"{x},{'yes' if x > 0 else 'no'}" for x in np.linspace(-1, 1, 40)]
+    (tmp_path / "t.csv").write_text("x,answer\n" + "\n".join(rows))
+    metrics = answer(run, "fit", "t.csv", "--output", "run")
+    assert metrics["classes"] == ["no", "yes"]
+    assert metrics["task"] == "classification"
+
+
+def test_fit_other_models_and_optimizers(run, tmp_path):
+    mlp = answer(
+        run, "fit", "iris", "--model", "mlp", "--optimizer", "sgd", "--lr", 0.05, "--epochs", 5, "--output", "a"
+    )
+    assert {row["route"] for row in mlp["routes"]} == {"native", "none"}
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n\ndef build(inputs, outputs):\n"
+        "    return nn.Sequential(nn.Linear(inputs, 7), nn.Tanh(), nn.Linear(7, outputs))\n"
+    )
+    mine = answer(run, "fit", "iris", "--model", "mine:build", "--epochs", 3, "--prior", "flat()", "--output", "b")
+    assert mine["model"] == "mine:build"
+    assert load_file(tmp_path / "b" / "model.safetensors")["net.0.weight"].shape == (7, 4)
+
+
+def test_fit_centred_on_a_file(run, tmp_path):
+    answer(run, "fit", "iris", "--output", "source", "--seed", 1)
+    found = answer(
+        run, "fit", "iris", "--output", "target", "--prior", "gaussian(0.1, center='source/model.safetensors')"
+    )
+    assert any("centred on model.safetensors" in row["prior"] for row in found["priors"])
+
+
+def test_fit_is_reproducible(run):
+    one = answer(run, "fit", "wine", "--model", "mlp", "--epochs", 3, "--output", "a", "--seed", 5)
+    torch.manual_seed(99)
+    two = answer(run, "fit", "wine", "--model", "mlp", "--epochs", 3, "--output", "b", "--seed", 5)
+    assert one["objective"] == two["objective"]
+
+
+BAD_FILES = {
+    "text.csv": ("x,y\n1,0\ntwo,1\n", "line 3, column 'x': expected a number, got 'two'"),
+    "missing.csv": ("x,y\n1,0\n,1\n", "line 3, column 'x': missing value; drop the row or impute it first"),
+    "nan.csv": ("x,y\n1,0\nNaN,1\n", "line 3, column 'x': missing value"),
+    "infinite.csv": ("x,y\n1,0\ninf,1\n", "row 2, column 'x' is NaN or infinite"),
+    "one_class.csv": ("x,y\n1,a\n2,a\n", "needs at least two classes, got only 'a'"),
+    "ragged.csv": ("x,y\n1,0\n1,2,3\n", "line 3: expected 2 values, got 3"),
+    "empty.csv": ("", "expected a header and at least one row"),
+    "header.csv": ("x,y\n", "expected a header and at least one row"),
+    "twice.csv": ("x,x\n1,0\n", "expected different column names"),
+    "only_target.csv": ("y\n1\n0\n", "at least one feature column"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_fit_refuses_bad_tables(run, tmp_path, name):
+    text, message = BAD_FILES[name]
+    (tmp_path / name).write_text(text)
+    assert message in refusal(run, "fit", name, "--output", "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_fit_refuses_bad_files(run, tmp_path):
+    (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 not a zip")
+    np.savez(tmp_path / "other.npz", a=np.zeros(3))
+    np.savez(tmp_path / "pickled.npz", X=np.array([{}], dtype=object), y=np.zeros(1))
+    (tmp_path / "latin.csv").write_bytes("x,y\n1,é\n".encode("latin-1"))
+    for name, message in [
+        ("broken.npz", "not a readable NPZ file"),
+        ("other.npz", "expected arrays X and y, got a"),
+        ("pickled.npz", "not a readable NPZ file of plain arrays"),
+        ("latin.csv", "not a readable CSV file in UTF-8"),
+        ("no.csv", "no such file"),
+        ("iriss", "got 'iriss'; did you mean 'iris'"),
+        ("table.parquet", "expected a .csv or .npz file"),
+    ]:
+        assert message in refusal(run, "fit", name, "--output", "run")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--prior", "laplac(0.1)"], "got 'laplac'; did you mean 'laplace'"),
+        (["--prior", "gaussian(-1)"], "scale: expected a value > 0, got -1"),
+        (["--prior", "gaussian("], "expected a family with numbers"),
+        (["--prior", "__import__('os').system('x')"], "expected a family with numbers"),
+        (["--prior", "gaussian(1, 2, 3)"], "gaussian(1, 2, 3)"),
+        (["--prior", "flat(3)"], "Flat takes no arguments"),
+        (["--prior", "gaussian(0.1, center='no.pt')"], "no such file"),
+        (["--model", "cnn"], "expected linear, mlp or module:function, got 'cnn'"),
+        (["--model", "no_such:build"], "cannot be imported"),
+        (["--val-fraction", "1.5"], "expected a share in [0, 1)"),
+        (["--task", "regression", "--noise-std", "loud"], "expected a number or 'learned', got 'loud'"),
+        (["--optimizer", "lbfgs", "--prior", "laplace(1)"], "needs smooth priors"),
+        (["--epochs", "0", "--model", "mlp"], "max_epochs: expected an integer >= 1"),
+    ],
+)
+def test_fit_refuses_bad_arguments(run, tmp_path, arguments, message):
+    assert message in refusal(run, "fit", "iris", "--output", "run", *arguments)
+    assert not (tmp_path / "run").exists()
+
+
+def test_fit_refuses_a_folder_that_exists(run, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "precious").write_text("x")
+    assert "run exists already; name another folder" in refusal(run, "fit", "iris", "--output", "run")
+    assert (tmp_path / "run" / "precious").read_text() == "x"
+
+
+def test_a_failed_write_leaves_nothing(run, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("bayesreg.model_prior.ModelPrior.save", fail)
+    assert "disk full" in refusal(run, "fit", "iris", "--output", "runs/a")
+    assert list(Path(tmp_path / "runs").iterdir()) == []
+
+
+# -- demo ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_demo_keeps_its_promises(run, tmp_path):
+    found = answer(run, "demo", "--output", "demo")
+    assert json.loads((tmp_path / "demo" / "demo.json").read_text()) == found
+    assert (tmp_path / "demo" / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+    rows = found["results"]
+    methods = {row["method"] for row in rows}
+    assert {"no prior", "L2", "L1", "source prior"} <= methods
+    assert {row["n"] for row in rows} == {10, 20, 50, 100}
+    assert len(rows) == len(methods) * 4 * 5
+    assert "turned by 30 degrees" in found["shift"]
+    assert "rehearsal" in found["strength"]
+    for row in rows:
+        assert 0 <= row["accuracy"] <= 1
+        assert (row["exact_zeros"] is not None) == (row["method"] == "L1")
+        assert row["equivalent"]
+    assert {row["method"] for row in rows if row["converged"]} >= methods - {"L1"}
+    # The strength comes from the rehearsal, by its own rule.
+    for method, by_n in found["scales"].items():
+        for n, scale in by_n.items():
+            tried = [r for r in found["rehearsal"] if r["method"] == method and str(r["n"]) == n]
+            assert scale == min(tried, key=lambda r: r["nll"])["scale"]
+
+
+def test_the_demo_tasks_share_no_image():
+    from bayesreg.demo.tasks import draw, load_tasks
+
+    tasks = load_tasks()
+    sizes = [len(part[1]) for part in (tasks.source, tasks.rehearsal, tasks.target_pool, tasks.target_test)]
+    assert sizes == [600, 300, 400, 497]
+    assert sum(sizes) == 1797
+    (x, y), (rest, _) = draw(tasks.target_pool, 20, seed=0)
+    assert torch.bincount(y).tolist() == [2] * 10
+    assert len(rest) == 380
+    pool = {row.numpy().tobytes() for row in tasks.target_pool[0]}
+    assert all(row.numpy().tobytes() in pool for row in x)
+    test = {row.numpy().tobytes() for row in tasks.target_test[0]}
+    assert not pool & test

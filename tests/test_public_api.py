@@ -1,0 +1,132 @@
+"""The public surface: documented, lazily loaded, as cheap to import as torch allows."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bayesreg as br
+
+NAMES = [name for name in br.__all__ if name not in ("__version__", "likelihoods")]
+
+
+def test_every_name_is_there_once():
+    assert len(set(br.__all__)) == len(br.__all__)
+    assert set(br.__all__) <= set(dir(br))
+    for name in br.__all__:
+        assert getattr(br, name) is getattr(br, name)
+
+
+def test_unknown_names_are_answered_with_near_ones():
+    with pytest.raises(AttributeError, match="no attribute 'Gausian'; did you mean 'Gaussian'"):
+        _ = br.Gausian
+
+
+def test_type_checkers_see_the_names_that_are_loaded():
+    text = Path(inspect.getfile(br)).read_text()
+    seen = set(re.findall(r"import (\w+) as \1", text))
+    assert seen == set(br.__all__) - {"__version__"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_public_symbol_is_documented(name):
+    thing = getattr(br, name)
+    documentation = inspect.getdoc(thing) or ""
+    if not (inspect.isfunction(thing) or inspect.isclass(thing)):
+        return
+    assert documentation.split("\n")[0].endswith((".", ":")), name
+    if inspect.isclass(thing) and issubclass(thing, Exception):
+        return
+    target = thing.__init__ if inspect.isclass(thing) else thing
+    own = inspect.isfunction(thing) or "__init__" in vars(thing)
+    arguments = [p for p in inspect.signature(target).parameters if p not in ("self", "args", "kwargs")] if own else []
+    for argument in arguments:
+        assert re.search(rf"^\s*\**{argument}: ", documentation, re.M), f"{name}: {argument} is not documented"
+    if inspect.isfunction(thing):
+        assert "Returns:" in documentation, name
+        assert ">>>" in documentation, f"{name} has no example"
+
+
+@pytest.mark.parametrize("name", ["Gaussian", "Laplace", "Flat", "FromDistribution", "LossScale", "ModelPrior",
+                                  "MAPTrainer", "MAPObjective"])  # fmt: skip
+def test_public_classes_show_an_example(name):
+    assert ">>>" in inspect.getdoc(getattr(br, name))
+
+
+def test_modules_declare_their_names_as_strings():
+    for info in pkgutil.walk_packages(br.__path__, "bayesreg."):
+        module = importlib.import_module(info.name)
+        if info.name == "bayesreg._version":
+            continue
+        assert all(isinstance(name, str) for name in module.__all__), info.name
+        assert all(hasattr(module, name) for name in module.__all__), info.name
+
+
+ORDER = [
+    "errors", "_checks", "optimizers", "scale", "_loss_table", "conversion", "selection", "references", "priors",
+    "likelihoods", "_tables", "_files", "_optional", "_version", "prior_file", "_describe", "model_prior", "objective",
+    "routes", "plots", "trainer", "demo", "cli",
+]  # fmt: skip
+
+
+def test_imports_point_one_way():
+    """scale → priors → model_prior → routes, objective → trainer → demo, command line."""
+    root = Path(inspect.getfile(br)).parent
+    for path in root.rglob("*.py"):
+        parts = path.relative_to(root).with_suffix("").parts
+        if parts == ("__init__",):
+            continue
+        # Imports at module level only: those inside functions load on use.
+        for target in re.findall(r"^from bayesreg\.(\w+)", path.read_text(), re.M):
+            assert ORDER.index(target) <= ORDER.index(parts[0]), f"{path}: imports {target}"
+
+
+def fresh(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_heavy_packages_load_on_use():
+    loaded = fresh(
+        "import sys, torch; before = set(sys.modules); import bayesreg\n"
+        "new = {m.split('.')[0] for m in set(sys.modules) - before}\n"
+        "print(' '.join(sorted(new)))"
+    )
+    assert loaded == "bayesreg"
+    using = fresh(
+        "import sys, bayesreg as br, torch\n"
+        "br.ModelPrior(torch.nn.Linear(2, 2), br.Gaussian(0.1)).log_prob()\n"
+        "print(*[m for m in ('scipy', 'pyro', 'accelerate', 'matplotlib', 'typer', 'rich', 'sklearn') "
+        "if m in sys.modules])"
+    )
+    assert using == ""
+
+
+def test_importing_everything_changes_no_global_state():
+    code = (
+        "import warnings; warnings.simplefilter('error', UserWarning)\n"
+        "import logging, random, torch, numpy as np\n"
+        "before = (torch.get_default_dtype(), torch.initial_seed(), torch.get_rng_state().sum().item(), "
+        "logging.getLogger().level, random.getstate(), torch.get_num_threads())\n"
+        "import bayesreg as br\n"
+        "[getattr(br, name) for name in br.__all__]\n"
+        "after = (torch.get_default_dtype(), torch.initial_seed(), torch.get_rng_state().sum().item(), "
+        "logging.getLogger().level, random.getstate(), torch.get_num_threads())\n"
+        "print(before == after)"
+    )
+    assert fresh(code) == "True"
+
+
+def test_nothing_prints():
+    root = Path(inspect.getfile(br)).parent
+    for path in root.rglob("*.py"):
+        if "cli" in path.parts:
+            continue
+        assert not re.search(r"^\s*print\(", path.read_text(), re.M), path

@@ -1,0 +1,461 @@
+"""MAPTrainer: routes, invariances, validation, refusals."""
+
+from __future__ import annotations
+
+import copy
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_diabetes, load_iris
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+import bayesreg as br
+
+L = br.likelihoods
+
+
+@pytest.fixture(scope="module")
+def iris():
+    X, y = load_iris(return_X_y=True)
+    X = (X - X.mean(0)) / X.std(0)
+    order = np.random.default_rng(0).permutation(150)
+    X, y = torch.as_tensor(X[order]), torch.as_tensor(y[order])
+    return (X[:100], y[:100]), (X[100:], y[100:])
+
+
+def net(seed=0, dtype=torch.float64):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)).to(dtype)
+
+
+def sgd(lr=0.1, **keywords):
+    return partial(torch.optim.SGD, lr=lr, **keywords)
+
+
+def fitted(data, prior, *, model=None, val=None, **keywords):
+    model = net() if model is None else model
+    keywords.setdefault("optimizer", sgd())
+    keywords.setdefault("max_epochs", 5)
+    result = br.MAPTrainer(model, prior, L.Categorical(), **keywords).fit(data, val)
+    return [p.detach().clone() for p in model.parameters()], result
+
+
+def gap(one, other):
+    return max(float((a - b).abs().max()) for a, b in zip(one, other, strict=True))
+
+
+# -- what is minimised ---------------------------------------------------------------------------------
+
+
+PRIORS = {
+    "flat": br.Flat,
+    "native": lambda: br.Gaussian(0.5),
+    "native and gradient": lambda: br.Gaussian(0.5, loc=0.2),
+    "centred": lambda: {"*": br.Gaussian.centered_at(net(3), 0.4)},
+    "gradient": lambda: br.FromDistribution(torch.distributions.StudentT(torch.tensor(3.0).double(), 0.0, 0.3)),
+}
+
+
+@pytest.mark.parametrize("clip", [None, 0.05])
+@pytest.mark.parametrize("accumulate", [1, 2, 7])
+@pytest.mark.parametrize("name", PRIORS)
+def test_each_step_is_that_of_the_autograd_penalty(iris, name, accumulate, clip):
+    """Full passes of 7 ragged batches, against a loop written out with the penalty in the loss."""
+    (X, y), _ = iris
+    got, _ = fitted((X, y), PRIORS[name](), batch_size=15, accumulate=accumulate, clip_norm=clip, seed=4)
+
+    model = net()
+    reference = br.ModelPrior(model, PRIORS[name]())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    generator = torch.Generator().manual_seed(4)
+    loader = DataLoader(TensorDataset(X, y), batch_size=15, shuffle=True, generator=generator)
+    for _ in range(5):
+        batches = list(loader)
+        for start in range(0, len(batches), accumulate):
+            window = batches[start : start + accumulate]
+            inputs, target = (torch.cat(part) for part in zip(*window, strict=True))
+            optimizer.zero_grad()
+            (nn.functional.cross_entropy(model(inputs), target) + reference.penalty() / 100).backward()
+            if clip:
+                nn.utils.clip_grad_norm_(model.parameters(), clip)
+            optimizer.step()
+    assert gap(got, [p.detach() for p in model.parameters()]) < 1e-12
+
+
+def test_the_map_does_not_depend_on_the_batch_size_or_the_optimizer(iris):
+    """Invariance 3: full-batch L-BFGS, proximal, and small batches with a falling learning rate end at one point."""
+    train, _ = iris
+    prior = {"*": br.Gaussian(0.3)}
+
+    def linear():
+        torch.manual_seed(0)
+        return nn.Linear(4, 3).double()
+
+    truth, _ = fitted(train, prior, model=linear(), optimizer="lbfgs")
+    other, _ = fitted(train, prior, model=linear(), optimizer="proximal")
+    assert gap(truth, other) < 1e-7
+    for batch_size, accumulate in ((100, 1), (25, 4), (10, 10)):
+        got, _ = fitted(
+            train, prior, model=linear(), optimizer=sgd(0.3, momentum=0.9), batch_size=batch_size,
+            accumulate=accumulate, max_epochs=600,
+        )  # fmt: skip
+        assert gap(truth, got) < 1e-7
+    noisy, _ = fitted(
+        train, prior, model=linear(), optimizer=sgd(0.1), batch_size=10, max_epochs=300,
+        scheduler=lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 3000),
+    )  # fmt: skip
+    assert gap(truth, noisy) < 2e-2
+
+
+def test_the_gradient_of_the_log_joint_is_zero_at_the_map(iris):
+    (X, y), _ = iris
+    model = net()
+    prior = br.ModelPrior(model, {br.biases: br.Gaussian(2.0), "*": br.Gaussian(0.7)})
+    result = br.MAPTrainer(model, prior, L.Categorical(), optimizer="lbfgs").fit((X, y))
+    assert result.converged
+    joint = -L.Categorical().nll(model(X), y).sum() + prior.log_prob()
+    for slope in torch.autograd.grad(joint, list(model.parameters())):
+        assert slope.abs().max() < 1e-7
+
+
+def test_the_numbers_of_the_result_are_those_of_the_model(iris):
+    (X, y), (Xv, yv) = iris
+    model = net()
+    prior = br.ModelPrior(model, br.Gaussian(0.5))
+    result = br.MAPTrainer(model, prior, L.Categorical(), optimizer=sgd(), max_epochs=3).fit((X, y), (Xv, yv))
+    nll = nn.functional.cross_entropy(model(X), y).item()
+    assert result.mean_nll == pytest.approx(nll, rel=1e-12)
+    assert result.log_prior == pytest.approx(prior.log_prob().item(), rel=1e-12)
+    assert result.objective == pytest.approx(nll + prior.penalty().item() / 100, rel=1e-12)
+    assert result.val_nll == pytest.approx(nn.functional.cross_entropy(model(Xv), yv).item(), rel=1e-12)
+    assert result.val_metric == pytest.approx((model(Xv).argmax(1) == yv).double().mean().item())
+    assert result.num_data == 100
+    assert set(result.to_dict()) >= {"mean_nll", "log_prior", "objective", "val_nll"}
+    text = str(result.summary())
+    assert "validation accuracy" in text
+    assert "route native" in text
+
+
+def test_history_keeps_nll_and_log_prior_apart(iris):
+    train, val = iris
+    _, result = fitted(train, br.Gaussian(0.5), val=val, max_epochs=4)
+    assert result.history.column("epoch") == [1, 2, 3, 4]
+    for record in result.history:
+        assert {"mean_nll", "log_prior", "objective", "val_nll", "val_accuracy", "lr", "seconds"} <= set(record)
+    assert "mean_nll" in str(result.history)
+    with pytest.raises(KeyError, match="no column 'loss'; there are epoch, mean_nll"):
+        result.history.column("loss")
+
+
+def test_learned_noise_is_fitted_with_the_weights():
+    X, y = load_diabetes(return_X_y=True)
+    X, y = (X - X.mean(0)) / X.std(0), (y - y.mean()) / y.std()
+    noises = []
+    for optimizer, epochs in (("lbfgs", 1), (sgd(0.05, momentum=0.9), 1500)):
+        likelihood = L.Gaussian(noise_std="learned")
+        model = nn.Linear(10, 1).double()
+        trainer = br.MAPTrainer(
+            model, br.Gaussian(1.0), likelihood, optimizer=optimizer, batch_size=442, max_epochs=epochs
+        )
+        trainer.fit((X, y))
+        residual = (torch.as_tensor(y) - model(torch.as_tensor(X))[:, 0]).square().mean().sqrt().item()
+        # At the optimum τ² is the mean squared residual.
+        assert likelihood.noise_std == pytest.approx(residual, rel=1e-6)
+        noises.append(likelihood.noise_std)
+    assert noises[0] == pytest.approx(noises[1], rel=1e-6)
+
+
+def test_exact_zeros_by_stochastic_proximal_training(iris):
+    train, _ = iris
+    _, result = fitted(train, br.Laplace(0.05), optimizer=sgd(0.1), max_epochs=60)
+    assert result.exact_zeros > 0.3
+    assert {row[2] for row in result.routes.rows} == {"proximal", "none"}
+
+
+# -- data ----------------------------------------------------------------------------------------------
+
+
+def test_arrays_datasets_and_loaders_train_alike(iris):
+    (X, y), _ = iris
+    arrays, _ = fitted((X.numpy(), y.numpy()), br.Gaussian(0.5), batch_size=20, seed=1)
+    tensors, _ = fitted((X, y), br.Gaussian(0.5), batch_size=20, seed=1)
+    dataset, _ = fitted(TensorDataset(X, y), br.Gaussian(0.5), batch_size=20, seed=1)
+    loader = DataLoader(TensorDataset(X, y), batch_size=20, shuffle=True, generator=torch.Generator().manual_seed(1))
+    given, _ = fitted(loader, br.Gaussian(0.5))
+    for other in (tensors, dataset, given):
+        assert gap(arrays, other) < 1e-14
+
+
+def test_full_batch_solvers_take_loaders_too(iris):
+    (X, y), _ = iris
+    one, _ = fitted((X, y), br.Gaussian(0.5), optimizer="lbfgs")
+    two, result = fitted(DataLoader(TensorDataset(X, y), batch_size=7), br.Gaussian(0.5), optimizer="lbfgs")
+    assert gap(one, two) < 1e-8
+    assert result.num_data == 100
+
+
+def test_arrays_are_cast_to_the_dtype_of_the_model(iris):
+    (X, y), _ = iris
+    weights, _ = fitted((X.numpy(), y.numpy().astype(np.int32)), br.Gaussian(0.5), model=net(dtype=torch.float32))
+    assert weights[0].dtype == torch.float32
+
+
+class Stream(IterableDataset):
+    def __init__(self, X, y):
+        self.X, self.y = X, y
+
+    def __iter__(self):
+        yield from zip(self.X, self.y, strict=True)
+
+
+def test_a_stream_needs_its_size(iris):
+    (X, y), _ = iris
+    with pytest.raises(br.InvalidArgumentError, match="num_data: the size of this training set cannot be read off"):
+        fitted(DataLoader(Stream(X, y), batch_size=10), br.Gaussian(0.5))
+    _, result = fitted(DataLoader(Stream(X, y), batch_size=10), br.Gaussian(0.5), num_data=100)
+    assert result.num_data == 100
+
+
+def test_num_data_smaller_than_the_batch_is_refused(iris):
+    train, _ = iris
+    with pytest.raises(br.InvalidArgumentError, match="num_data: expected at least the batch size, 32, got 10"):
+        fitted(train, br.Gaussian(0.5), num_data=10)
+    for bad in (0, -1, 2.5):
+        with pytest.raises(br.InvalidArgumentError, match="num_data: expected an integer >= 1"):
+            fitted(train, br.Gaussian(0.5), num_data=bad)
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "message"),
+    [
+        ((torch.zeros(3, 4), torch.zeros(2).long()), br.DataError, "as many targets as inputs"),
+        ((torch.zeros(0, 4), torch.zeros(0).long()), br.DataError, "at least one example"),
+        ((torch.full((3, 4), math.nan), torch.zeros(3).long()), br.DataError, "inputs hold NaN or infinity"),
+        ((torch.zeros(3, 4), torch.zeros(3)), br.DataError, "expects integer targets, got dtype torch.float32"),
+        ((np.array([["a"] * 4] * 3), np.zeros(3, int)), br.DataError, "expected numbers as inputs, got dtype"),
+        ((torch.zeros(3, 4),), br.DataError, "expected a pair"),
+        ("data.csv", br.InvalidArgumentError, "train: expected a DataLoader, a Dataset"),
+    ],
+)
+def test_bad_data_is_refused(data, error, message):
+    with pytest.raises(error, match=message):
+        fitted(data, br.Gaussian(0.5))
+
+
+# -- validation, stopping, schedule --------------------------------------------------------------------
+
+
+def test_the_best_weights_are_kept_and_patience_stops(iris):
+    (X, y), _ = iris
+    rng = np.random.default_rng(0)
+    noise = torch.as_tensor(rng.integers(0, 3, 50))
+    weights, result = fitted(
+        (X, y), br.Flat(), val=(X[:50], noise), optimizer=sgd(0.5), max_epochs=200, patience=5, batch_size=10
+    )
+    curve = result.history.column("val_nll")
+    assert result.best_epoch == int(np.argmin(curve)) + 1
+    assert len(curve) == result.best_epoch + 5
+    assert result.val_nll == pytest.approx(min(curve), rel=1e-12)
+    last, kept = fitted(
+        (X, y), br.Flat(), val=(X[:50], noise), optimizer=sgd(0.5), max_epochs=len(curve), batch_size=10,
+        restore_best=False,
+    )  # fmt: skip
+    assert kept.val_nll == pytest.approx(curve[-1], rel=1e-12)
+    assert gap(weights, last) > 1e-3
+
+
+def test_a_callback_can_stop(iris):
+    train, _ = iris
+    _, result = fitted(train, br.Flat(), max_epochs=50, on_epoch_end=lambda record: record["epoch"] == 3)
+    assert len(result.history) == 3
+
+
+def test_the_schedule_steps_once_per_optimizer_step(iris):
+    train, _ = iris
+    _, result = fitted(
+        train, br.Flat(), batch_size=10, max_epochs=2, optimizer=sgd(1.0),
+        scheduler=lambda o: torch.optim.lr_scheduler.ExponentialLR(o, 0.9),
+    )  # fmt: skip
+    assert result.history.column("lr") == pytest.approx([0.9**10, 0.9**20])
+
+
+def test_an_optimizer_that_exists_is_used(iris):
+    train, _ = iris
+    model = net()
+    prior = br.ModelPrior(model, br.Gaussian(0.5))
+    optimizer = torch.optim.SGD(prior.param_groups(), lr=0.1)
+    br.MAPTrainer(model, prior, L.Categorical(), optimizer=optimizer, max_epochs=5).fit(train)
+    expected, _ = fitted(train, br.Gaussian(0.5))
+    assert gap([p.detach() for p in model.parameters()], expected) == 0.0
+    assert all(group["weight_decay"] == 0 for group in optimizer.param_groups)
+
+
+def test_modes_and_global_state_are_left_as_they_were(iris):
+    train, val = iris
+    model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3)).double()
+    model.eval()
+    state, dtype = torch.get_rng_state(), torch.get_default_dtype()
+    br.MAPTrainer(net(), br.Gaussian(0.5), L.Categorical(), optimizer=sgd(), max_epochs=2).fit(train, val)
+    torch.set_rng_state(state)
+    br.MAPTrainer(model, br.Gaussian(0.5), L.Categorical(), optimizer=sgd(), max_epochs=2).fit(train, val)
+    assert not model.training
+    assert torch.get_default_dtype() == dtype
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    br.MAPTrainer(net(1), br.Gaussian(0.5), L.Categorical(), optimizer="lbfgs").fit(train)
+    torch.manual_seed(1)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_training_draws_nothing_from_the_global_generator(iris):
+    train, val = iris
+    model = net()
+    state = torch.get_rng_state()
+    br.MAPTrainer(model, br.Gaussian(0.5), L.Categorical(), optimizer=sgd(), max_epochs=2).fit(train, val)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("fused", [False, True])
+def test_mixed_precision_follows_full_precision(iris, precision, clip, fused):
+    train, _ = iris
+    prior = {"0.weight": br.Gaussian(0.3, loc=0.2), "*": br.Gaussian(0.3)}
+    keywords = {"optimizer": sgd(fused=fused), "max_epochs": 10, "clip_norm": clip}
+    full, _ = fitted(train, prior, model=net(dtype=torch.float32), **keywords)
+    half, result = fitted(train, prior, model=net(dtype=torch.float32), mixed_precision=precision, **keywords)
+    assert all(w.dtype == torch.float32 for w in half)
+    # bfloat16 keeps three digits.
+    assert 0 < gap(full, half) < 0.02
+    assert len(result.history) == 10
+
+
+# -- when things go wrong ------------------------------------------------------------------------------
+
+
+def test_a_diverging_run_stops_with_the_last_good_weights(iris):
+    train, _ = iris
+    model = net()
+    start = copy.deepcopy(model.state_dict())
+    trainer = br.MAPTrainer(model, br.Gaussian(0.5), L.Categorical(), optimizer=sgd(1e6), max_epochs=50)
+    with pytest.raises(
+        br.NonFiniteObjectiveError, match=r"the objective became (nan|inf) in epoch \d+, batch \d+"
+    ) as caught:
+        trainer.fit(train)
+    assert caught.value.epoch >= 1
+    assert caught.value.batch >= 1
+    assert caught.value.parameter in dict(model.named_parameters())
+    assert caught.value.parameter in str(caught.value)
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+    if caught.value.epoch == 1:
+        assert all(torch.equal(model.state_dict()[k], v) for k, v in start.items())
+
+
+def test_a_nan_in_a_batch_is_met_before_it_spreads(iris):
+    (X, y), _ = iris
+    X = X.clone()
+    X[95] = math.nan
+    model = net()
+    loader = DataLoader(TensorDataset(X, y), batch_size=10)
+    trainer = br.MAPTrainer(model, br.Gaussian(0.5), L.Categorical(), optimizer=sgd(), max_epochs=3)
+    start = copy.deepcopy(model.state_dict())
+    with pytest.raises(
+        br.NonFiniteObjectiveError, match=r"in epoch 1, batch 10: the gradient of 0\.weight is not finite"
+    ):
+        trainer.fit(loader)
+    assert all(torch.equal(model.state_dict()[k], v) for k, v in start.items())
+
+
+def test_full_batch_solvers_meet_nan_too(iris):
+    (X, y), _ = iris
+    bad = DataLoader(TensorDataset(torch.where(X > 2, math.nan, X), y), batch_size=50)
+    with pytest.raises(br.NonFiniteObjectiveError, match="the objective became nan"):
+        fitted(bad, br.Gaussian(0.5), optimizer="lbfgs")
+
+
+def test_a_solver_that_stops_early_says_so(iris):
+    train, _ = iris
+    model = net()
+    trainer = br.MAPTrainer(model, br.Gaussian(0.5), L.Categorical(), optimizer="lbfgs", max_iterations=2)
+    with pytest.warns(RuntimeWarning, match=r"stopped at a KKT residual of .* raise max_iterations"):
+        result = trainer.fit(train)
+    assert result.converged is False
+
+
+def test_the_default_optimizer_is_adam(iris):
+    train, _ = iris
+    _, result = fitted(train, br.Gaussian(0.5), optimizer=None, max_epochs=2)
+    assert "Adam" in result.routes.title
+
+
+@pytest.mark.parametrize(
+    ("keywords", "error", "message"),
+    [
+        ({"optimizer": "adam"}, br.InvalidArgumentError, "optimizer: expected 'lbfgs', 'proximal', a torch optimizer"),
+        ({"optimizer": "lbfgs", "clip_norm": 1.0}, br.InvalidArgumentError,
+         "clip_norm: optimizer='lbfgs' is a full-batch"),
+        ({"batch_size": 0}, br.InvalidArgumentError, "batch_size: expected an integer >= 1"),
+        ({"max_epochs": -1}, br.InvalidArgumentError, "max_epochs: expected an integer >= 1"),
+        ({"clip_norm": 0.0}, br.InvalidArgumentError, "clip_norm: expected a value > 0"),
+        ({"mixed_precision": "fp8"}, br.InvalidArgumentError,
+         "mixed_precision: expected 'no', 'bf16' or 'fp16', got 'fp8'"),
+        ({"patience": 3}, br.InvalidArgumentError, "patience: early stopping needs validation data"),
+        ({"optimizer": partial(torch.optim.SGD, lr=0.1, weight_decay=0.1)}, br.InvalidArgumentError,
+         "SGD was given weight_decay=0.1 besides a prior"),
+    ],
+)  # fmt: skip
+def test_bad_arguments_are_refused(iris, keywords, error, message):
+    with pytest.raises(error, match=message):
+        fitted(iris[0], br.Gaussian(0.5), **keywords)
+
+
+def test_a_loss_is_not_a_likelihood(iris):
+    with pytest.raises(
+        br.InvalidArgumentError, match=r"likelihood: expected one of br\.likelihoods .* got CrossEntropyLoss"
+    ):
+        br.MAPTrainer(net(), br.Gaussian(0.5), nn.CrossEntropyLoss())
+
+
+@pytest.mark.parametrize("solver", ["lbfgs", "proximal"])
+def test_full_batch_solvers_refuse_random_models(iris, solver):
+    for layer, message in (
+        (nn.Dropout(0.5), r"Dropout\(p=0\.5\) does not"),
+        (nn.BatchNorm1d(8), "cannot train through"),
+    ):
+        model = nn.Sequential(nn.Linear(4, 8), layer, nn.Linear(8, 3)).double()
+        with pytest.raises(br.UnsupportedError, match=message):
+            fitted(iris[0], br.Gaussian(0.5), model=model, optimizer=solver)
+
+
+def test_solvers_refuse_priors_they_cannot_serve(iris):
+    with pytest.raises(br.UnsupportedError, match=r"'lbfgs' needs smooth priors, and that of 0\.weight has a kink"):
+        fitted(iris[0], br.Laplace(0.5), optimizer="lbfgs")
+    kinked = br.FromDistribution(torch.distributions.Laplace(torch.tensor(0.0).double(), 1.0))
+    with pytest.raises(br.UnsupportedError, match="has a kink but no proximal operator"):
+        fitted(iris[0], kinked, optimizer="proximal")
+    learned = br.Gaussian(nn.Parameter(torch.tensor(0.5)))
+    with pytest.raises(br.UnsupportedError, match="collapses; fix the scale"):
+        fitted(iris[0], learned, optimizer="lbfgs")
+
+
+# -- nets: the solvers on what is not convex -----------------------------------------------------------
+
+
+def test_proximal_solver_reaches_optimality_on_a_network(iris):
+    _, result = fitted(iris[0], br.Laplace(0.5), optimizer="proximal")
+    assert result.converged
+    assert 0.2 < result.exact_zeros < 1
+
+
+def test_frozen_parameters_stay(iris):
+    model = net()
+    model[0].weight.requires_grad_(False)
+    before = model[0].weight.clone()
+    for optimizer in (sgd(), "lbfgs"):
+        _, result = fitted(iris[0], {"2.*": br.Gaussian(0.5), "0.bias": br.Flat()}, model=model, optimizer=optimizer)
+        assert torch.equal(model[0].weight, before)
+    assert result.converged
