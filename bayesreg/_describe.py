@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from torch import Tensor
+from torch.nn.utils.parametrizations import _WeightNorm
 
 from bayesreg._tables import Table
 from bayesreg.errors import NotEquivalentError
@@ -17,7 +19,7 @@ from bayesreg.selection import biases, norms
 if TYPE_CHECKING:
     from bayesreg.model_prior import Entry, ModelPrior
 
-__all__ = ["describe_model_prior", "equivalent"]
+__all__ = ["describe_model_prior", "describe_routes", "equivalent"]
 
 
 def equivalent(prior: Prior, loss_scale: LossScale, optimizer: OptimizerLike | None = None) -> str:
@@ -36,6 +38,19 @@ def equivalent(prior: Prior, loss_scale: LossScale, optimizer: OptimizerLike | N
     return f"one per element{toward}" if isinstance(strength, Tensor) else f"{strength:.4g}{toward}"
 
 
+def describe_routes(title: str, members: Iterable[tuple[str, Prior, str]], loss_scale: LossScale) -> Table:
+    """Build the table of which parameters take which route: from (name, prior, route)."""
+    groups: dict[tuple[str, str], tuple[Prior, list[str]]] = {}
+    for name, prior, route in members:
+        groups.setdefault((route, prior.describe()), (prior, []))[1].append(name)
+    rows = [
+        (_names(names), words, route, equivalent(prior, loss_scale))
+        for (route, words), (prior, names) in groups.items()
+    ]
+    note = f"Training loss = s x NLL with s = {loss_scale.value:.4g} ({loss_scale.origin})."
+    return Table(title, ("parameters", "prior", "route", "equivalent weight_decay"), rows, (note,))
+
+
 def describe_model_prior(
     model_prior: ModelPrior, loss_scale: LossScale | None, optimizer: OptimizerLike | None, per_parameter: bool
 ) -> Table:
@@ -48,7 +63,7 @@ def describe_model_prior(
         groups.setdefault(key, []).append(entry)
     columns: tuple[str, ...] = ("parameters", "elements", "prior", "std", "rule")
     if loss_scale is not None:
-        columns = (*columns, "weight_decay")
+        columns = (*columns, "equivalent weight_decay")
     rows = []
     for entries in groups.values():
         first, prior = entries[0], entries[0].prior
@@ -92,7 +107,7 @@ def _notes(model_prior: ModelPrior, loss_scale: LossScale | None) -> list[str]:
     tied = [" = ".join(e.info.names) for e in model_prior if len(e.info.names) > 1]
     if tied:
         notes.append(f"Tied, counted once: {_names(tied)}.")
-    penalised = [e for e, prior in model_prior.active() if not isinstance(prior, Flat)]
+    penalised = [entry for entry, _ in _penalised(model_prior)]
     free_norms = [
         e for e, prior in model_prior.active() if isinstance(prior, Flat) and norms(e.info) and not biases(e.info)
     ]
@@ -101,4 +116,18 @@ def _notes(model_prior: ModelPrior, loss_scale: LossScale | None) -> list[str]:
             f"No MAP may exist: the normalisation scale {free_norms[0].name} is flat, so it can grow while a penalised "
             f"weight beside it shrinks and the objective falls for ever; give it a prior if you need a minimum."
         )
+    directions = [e.name for e, _ in _penalised(model_prior) if _is_direction(e)]
+    if directions:
+        notes.append(
+            f"Scale-free: {_names(directions)} enters the model only through its direction (weight_norm), so its prior "
+            f"pulls on a length that changes nothing; give it br.Flat() and keep the prior on original0, the length."
+        )
     return notes
+
+
+def _penalised(model_prior: ModelPrior) -> list[tuple[Entry, Prior]]:
+    return [(entry, prior) for entry, prior in model_prior.active() if not isinstance(prior, Flat)]
+
+
+def _is_direction(entry: Entry) -> bool:
+    return entry.info.attribute == "original1" and any(isinstance(m, _WeightNorm) for m in entry.info.module.children())

@@ -21,7 +21,7 @@ def scale_of_loss(
     num_data: int,
     *,
     targets: Tensor | None,
-    num_outputs: int,
+    num_outputs: int | None,
     noise_std: float | None,
     batch_size: int | None,
 ) -> tuple[float, str]:
@@ -53,8 +53,20 @@ def scale_of_loss(
     if isinstance(loss, _CATEGORICAL):
         count, words = _target_count(loss, name, num_data, targets)
     else:
-        count, words = float(num_data * num_outputs), f"{num_data:,} examples x {num_outputs:,} outputs"
+        outputs = _outputs(num_data, num_outputs, targets)
+        count, words = float(num_data * outputs), f"{num_data:,} examples x {outputs:,} outputs"
     return factor / count, f"{name}(mean) over {words}{noise}"
+
+
+def _outputs(num_data: int, num_outputs: int | None, targets: Tensor | None) -> int:
+    """Return K, as said or as the targets show it."""
+    if targets is None:
+        return num_outputs or 1
+    _count_matches(len(targets), num_data)
+    shown = targets.numel() // len(targets)
+    if num_outputs not in (None, shown):
+        raise InvalidArgumentError(f"num_outputs: expected {shown}, as in targets=, got {num_outputs}.")
+    return shown
 
 
 def _noise_factor(loss: nn.Module, name: str, noise_std: float | None) -> tuple[float, str]:

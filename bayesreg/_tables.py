@@ -67,10 +67,10 @@ class Table:
         from rich.table import Table as RichTable
         from rich.text import Text
 
-        table = RichTable(title=self.title, title_justify="left")
+        table = RichTable(title=Text(self.title), title_justify="left")
         for index, column in enumerate(self.columns):
             numeric = all(isinstance(row[index], int | float | None) for row in self.rows)
-            table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+            table.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
         for row in self._cells():
             table.add_row(*map(Text, row))
         return Group(table, *(Text(note) for note in self.notes))

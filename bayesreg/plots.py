@@ -9,6 +9,7 @@ import torch
 
 from bayesreg._files import atomic
 from bayesreg._optional import require
+from bayesreg.priors.loc_scale import LocScalePrior
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,11 +41,13 @@ def plot_history(result: FitResult, ax: Axes | None = None) -> Axes:
     history = result.history
     key = "epoch" if any("epoch" in record for record in history) else "iteration"
     steps = history.column(key)
+    # Stochastic training keeps running means over each epoch, solvers the exact values.
+    nll, objective = ("running_nll", "running_objective") if key == "epoch" else ("mean_nll", "objective")
     marker = "o" if len(steps) < 25 else ""
-    ax.plot(steps, history.column("objective"), color="#1b3a57", marker=marker, ms=4, label="objective = NLL + penalty")
-    ax.plot(steps, history.column("mean_nll"), color="#c2571a", ls="--", marker=marker, ms=4, label="mean NLL")
+    ax.plot(steps, history.column(objective), color="#1b3a57", marker=marker, ms=4, label="objective = NLL + penalty")
+    ax.plot(steps, history.column(nll), color="#c2571a", ls="--", marker=marker, ms=4, label="mean NLL")
     ax.fill_between(
-        steps, history.column("mean_nll"), history.column("objective"), color="#1b3a57", alpha=0.12, label="penalty / n"
+        steps, history.column(nll), history.column(objective), color="#1b3a57", alpha=0.12, label="penalty / n"
     )
     if any("val_nll" in record for record in history):
         ax.plot(steps, history.column("val_nll"), color="#4f7a28", ls=":", lw=2, label="validation NLL")
@@ -80,7 +83,7 @@ def plot_weights(prior: ModelPrior, ax: Axes | None = None) -> Axes:
     for entry, p in prior.active():
         variance = p.variance()
         if p.traits.proper and p.traits.elementwise and isinstance(variance, float):
-            loc = torch.as_tensor(p.hyperparameters().get("loc", 0.0)).to(entry.parameter.device)
+            loc = p.loc.to(entry.parameter.device) if isinstance(p, LocScalePrior) else torch.zeros(())
             offset = (entry.parameter.detach() - loc).reshape(-1).double().cpu()
             groups.setdefault(f"{p.family} {variance:.6g}", (p, []))[1].append(offset)
     ax.set_xlabel("weight − centre of its prior")
@@ -96,8 +99,12 @@ def plot_weights(prior: ModelPrior, ax: Axes | None = None) -> Axes:
     reach = max(float(offsets.abs().max()), 3.0 * variance**0.5)
     ax.hist(offsets.numpy(), bins=51, range=(-reach, reach), density=True, color="#c2571a", alpha=0.55, label="weights")
     grid = torch.linspace(-reach, reach, 401, dtype=torch.float64)
-    centred = type(shown)(**{**shown.hyperparameters(), "loc": 0.0}) if "loc" in shown.hyperparameters() else shown
-    density = torch.stack([centred.log_prob(point) for point in grid]).exp().detach()
+    # Of a prior with a centre for every weight any one centre will do: the curve is that of the offset.
+    centre = shown.loc.reshape(-1)[:1].double().cpu() if isinstance(shown, LocScalePrior) else torch.zeros(1)
+    one = (
+        type(shown)(**{**shown.hyperparameters(), "loc": float(centre)}) if isinstance(shown, LocScalePrior) else shown
+    )
+    density = torch.stack([one.log_prob(point + centre[0]) for point in grid]).exp().detach()
     ax.plot(
         grid.numpy(), density.numpy(), color="#1b3a57", lw=2, label=f"{shown.family} prior, std {variance**0.5:.3g}"
     )

@@ -24,6 +24,9 @@ __all__ = ["FORMAT", "load_entries", "save_model_prior"]
 #: Raised when a file written before could not be read by the code before the change.
 FORMAT = 1
 
+# What reading a field of foreign JSON can raise.
+_DAMAGED = (KeyError, TypeError, IndexError, ValueError, AttributeError)
+
 
 def save_model_prior(entries: list[Entry], path: str | os.PathLike[str]) -> None:
     """Write entries to a safetensors file, whole or not at all."""
@@ -68,10 +71,15 @@ def load_entries(
     record, tensors = _read(source)
     try:
         priors = [_rebuild(source, number, row, tensors) for number, row in enumerate(record["priors"])]
-        rows = {row["name"]: row for row in record["entries"]}
-        shapes = {name: tuple(row["shape"]) for name, row in rows.items()}
-    except (KeyError, TypeError, IndexError) as error:
+        rows = {str(row["name"]): row for row in record["entries"]}
+        shapes = {name: tuple(map(int, row["shape"])) for name, row in rows.items()}
+        numbers = {name: row["prior"] for name, row in rows.items()}
+        rules = {name: str(row["rule"]) for name, row in rows.items()}
+    except _DAMAGED as error:
         raise PriorFileError(f"{source}: damaged prior file, its metadata lacks {error}.") from error
+    for name, number in numbers.items():
+        if number is not None and not (type(number) is int and 0 <= number < len(priors)):
+            raise PriorFileError(f"{source}: damaged prior file, {name} names prior {number!r} of {len(priors)}.")
     by_name = {name: info for info in infos for name in info.names}
     problems = []
     for name, shape in shapes.items():
@@ -87,11 +95,16 @@ def load_entries(
         raise PriorFileError(f"{source}: the prior does not fit the model: {'; '.join(problems)}.")
     result: list[tuple[ParameterInfo, Prior | None, str]] = []
     for info in infos:
-        row = next((rows[name] for name in info.names if name in rows), None)
-        prior = None if row is None or row["prior"] is None else priors[row["prior"]]
-        if prior is not None:
-            prior.to(info.parameter.device)
-        result.append((info, prior, "" if row is None else row["rule"]))
+        known = next((n for n in info.names if n in rows), None)
+        number = None if known is None else numbers[known]
+        prior = None
+        if known is not None and number is not None:
+            prior = priors[number].to(info.parameter.device)
+            try:
+                prior = prior.bound_to(known, info.parameter)
+            except InvalidArgumentError as error:
+                raise PriorFileError(f"{source}: damaged prior file ({error})") from error
+        result.append((info, prior, "" if known is None else rules[known]))
     return result
 
 
@@ -120,8 +133,10 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         record = json.loads(text)
         version = int(record["format"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (*_DAMAGED, OverflowError, RecursionError) as error:
         raise PriorFileError(f"{path}: damaged prior file, its metadata cannot be read ({error}).") from error
+    if version < 1:
+        raise PriorFileError(f"{path}: damaged prior file, format {version}.")
     if version > FORMAT:
         raise PriorFileError(
             f"{path}: written by bayesreg {record.get('bayesreg')} in format {version}; this is {__version__}, which "
@@ -131,7 +146,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _rebuild(path: Path, number: int, row: dict[str, Any], tensors: dict[str, Tensor]) -> Prior:
-    family = row["family"]
+    family = str(row["family"])
     if family not in FAMILIES:
         raise PriorFileError(f"{path}: unknown prior family {family!r}{nearest(family, FAMILIES)}")
     arguments: dict[str, Tensor] = {}
@@ -140,5 +155,5 @@ def _rebuild(path: Path, number: int, row: dict[str, Any], tensors: dict[str, Te
         arguments[name] = nn.Parameter(held) if name in row["learned"] else held
     try:
         return FAMILIES[family].from_saved(arguments, row["options"])
-    except (BayesRegError, TypeError, ValueError) as error:
+    except (BayesRegError, RuntimeError, *_DAMAGED) as error:
         raise PriorFileError(f"{path}: damaged prior file, {family} cannot be rebuilt ({error}).") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -119,7 +120,7 @@ def _read(path: Path) -> Mapping[str, Any]:
             f"{path}: corrupt, or it holds pickled objects other than tensors, which bayesreg never loads; save a "
             f"state dict (torch.save(model.state_dict(), path)) or a .safetensors file."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # torch's reader raises whatever a damaged byte leads to
         raise PriorFileError(f"{path}: not a readable torch file, corrupt or truncated ({error}).") from error
     if not isinstance(loaded, Mapping):
         raise PriorFileError(f"{path}: expected a state dict, got {type(loaded).__name__}.")
@@ -135,9 +136,18 @@ def _state_dict_in(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
     return mapping
 
 
+_WRAPPERS = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+_PARAMETRIZED = re.compile(r"parametrizations\.(\w+)\.original(\d*)$")
+
+
+def _parametrized(match: re.Match[str]) -> str:
+    """`parametrizations.weight.original` is the weight; `original0`, `original1` are parts of it."""
+    return match[1] + (f".original{match[2]}" if match[2] else "")
+
+
 def _plain_names(mapping: Mapping[str, Any]) -> dict[str, Any]:
     """Strip the prefixes that wrappers put before every name."""
-    names = {name: str(name).replace("_orig_mod.", "") for name in mapping}
+    names = {name: _PARAMETRIZED.sub(_parametrized, _WRAPPERS.sub("", str(name))) for name in mapping}
     # AveragedModel adds a counter beside the wrapped weights.
     if all(new.startswith("module.") or new == "n_averaged" for new in names.values()):
         names = {old: new.removeprefix("module.") for old, new in names.items() if new != "n_averaged"}

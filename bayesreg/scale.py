@@ -164,7 +164,7 @@ class LossScale:
         num_data: int,
         *,
         targets: Tensor | None = None,
-        num_outputs: int = 1,
+        num_outputs: int | None = None,
         noise_std: float | None = None,
         batch_size: int | None = None,
         likelihood_weight: float = 1.0,
@@ -184,7 +184,7 @@ class LossScale:
             num_data: n, examples in the training set (for CrossEntropyLoss on sequences: targets), >= 1.
             targets: All training targets. Needed when the loss has class weights; otherwise optional: with them
                 the targets equal to `ignore_index` are not counted.
-            num_outputs: K, outputs per example, for the elementwise losses. Default 1.
+            num_outputs: K, outputs per example, for the elementwise losses. Default: as in `targets`, else 1.
             noise_std: τ, needed for MSELoss only, which says nothing of the noise.
             batch_size: B, needed for reduction="sum"; the size of the training set for full-batch training.
             likelihood_weight: κ > 0, see `mean`.
@@ -209,7 +209,7 @@ class LossScale:
             loss,
             _checks.positive_int("num_data", num_data),
             targets=targets,
-            num_outputs=_checks.positive_int("num_outputs", num_outputs),
+            num_outputs=None if num_outputs is None else _checks.positive_int("num_outputs", num_outputs),
             noise_std=noise_std,
             batch_size=batch_size,
         )

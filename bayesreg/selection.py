@@ -42,12 +42,14 @@ class ParameterInfo:
         parameter: The parameter, as it is now.
         modules: The modules around it, outermost first; the last one owns it.
         attribute: Its attribute name in the owner.
+        shared: The modules around it at its other places, for tied weights.
     """
 
     name: str
     names: tuple[str, ...]
     modules: tuple[nn.Module, ...] = field(repr=False)
     attribute: str
+    shared: tuple[tuple[nn.Module, ...], ...] = field(default=(), repr=False)
 
     @property
     def parameter(self) -> nn.Parameter:
@@ -179,7 +181,11 @@ def as_selector(rule: SelectorLike) -> Selector:
 
 def _by_type(*kinds: type) -> Selector:
     label = " | ".join(kind.__name__ for kind in kinds)
-    return Selector(lambda info: any(isinstance(module, kinds) for module in info.modules), label)
+
+    def inside(info: ParameterInfo) -> bool:
+        return any(isinstance(module, kinds) for chain in (info.modules, *info.shared) for module in chain)
+
+    return Selector(inside, label)
 
 
 def _is_bias(info: ParameterInfo) -> bool:
@@ -267,7 +273,8 @@ def parameters_of(model: nn.Module) -> list[ParameterInfo]:
     for group in by_identity.values():
         first = group[0]
         names = dict.fromkeys(n for found in group for n in (found.name, found.alias) if n is not None)
-        infos.append(ParameterInfo(first.name, tuple(names), first.modules, first.attribute))
+        shared = tuple(found.modules for found in group[1:])
+        infos.append(ParameterInfo(first.name, tuple(names), first.modules, first.attribute, shared))
     return infos
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import random
 
 import pytest
 import torch
@@ -45,6 +46,26 @@ def test_references_from_modules_dicts_and_files(tmp_path):
         reference = load_reference(source)
         assert set(reference) == set(state)
         assert all(torch.equal(reference[name], tensor) for name, tensor in state.items())
+
+
+def test_state_dicts_of_parametrized_models_are_understood():
+    model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)))
+    assert set(load_reference(model.state_dict())) == set(load_reference(model))
+    br.ModelPrior(model, br.Gaussian.centered_at(model.state_dict(), 0.1))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_mutated_torch_files_are_read_or_refused(tmp_path, seed):
+    torch.save(net().state_dict(), tmp_path / "w.pt")
+    data, dice = bytearray((tmp_path / "w.pt").read_bytes()), random.Random(seed)
+    for _ in range(8):
+        data[dice.randrange(len(data))] = dice.randrange(256)
+    (tmp_path / "m.pt").write_bytes(data)
+    try:
+        reference = load_reference(tmp_path / "m.pt")
+    except br.BayesRegError:
+        return
+    assert all(isinstance(tensor, torch.Tensor) for tensor in reference.values())
 
 
 def test_pickled_objects_are_never_loaded(tmp_path):
@@ -180,6 +201,20 @@ def damaged(path, how):
             tensors.pop("prior.0.scale")
         elif how == "bad scale":
             tensors["prior.0.scale"] = torch.tensor(-1.0)
+        elif how == "foreign prior":
+            record["entries"][0]["prior"] = 7
+        elif how == "negative prior":
+            record["entries"][0]["prior"] = -1
+        elif how == "format 0":
+            record["format"] = 0
+        elif how == "infinite format":
+            record["format"] = float("inf")
+        elif how == "wrong type":
+            record["priors"][2]["options"]["distribution"] = 5
+        elif how == "wrong shape":
+            tensors["prior.0.scale"] = torch.ones(7)
+        elif how == "no list":
+            record["entries"] = 7
         elif how == "foreign distribution":
             record["priors"][2]["options"]["distribution"] = "os.system"
         text = "{" if how == "bad json" else json.dumps(record)
@@ -201,6 +236,13 @@ def damaged(path, how):
         ("bad scale", "Gaussian cannot be rebuilt .*scale: expected a value > 0"),
         ("newer", r"written by bayesreg 9\.9\.9 in format 2; this is .* upgrade bayesreg"),
         ("unknown family", "unknown prior family 'Gausian'; did you mean 'Gaussian'"),
+        ("foreign prior", "names prior 7 of 4"),
+        ("negative prior", "names prior -1 of 4"),
+        ("format 0", "format 0"),
+        ("infinite format", "its metadata cannot be read"),
+        ("wrong type", "FromDistribution cannot be rebuilt"),
+        ("wrong shape", r"Gaussian scale: expected a shape that broadcasts to parameter '0\.weight'"),
+        ("no list", "its metadata lacks"),
         ("foreign distribution", "FromDistribution cannot be rebuilt"),
     ],
 )

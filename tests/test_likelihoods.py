@@ -95,7 +95,7 @@ def test_a_function_can_be_a_loss():
     assert likelihood.nll(torch.zeros(2, 3), torch.ones(2, 3)).tolist() == [3.0, 3.0]
     with pytest.raises(br.UnsupportedError, match="the distribution this loss stands for is not known"):
         likelihood.predictive(torch.zeros(2, 3))
-    with pytest.raises(br.DataError, match=r"expected one value per example, \(2, \.\.\.\)"):
+    with pytest.raises(br.DataError, match=r"expected one value per example or element, \(2, \.\.\.\)"):
         L.FromLoss(lambda output, target: (output - target).mean()).nll(torch.zeros(2, 3), torch.ones(2, 3))
 
 
@@ -115,6 +115,21 @@ def test_a_function_can_be_a_loss():
 def test_bad_input_is_refused(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_broadcasts_inside_a_loss_are_refused():
+    """(batch, 1) against (batch,) gives (batch, batch), whose length hides the mistake."""
+    with pytest.raises(br.DataError, match=r"got \(4, 4\) for output \(4, 1\) and target \(4,\)"):
+        L.FromLoss(lambda o, t: (o - t) ** 2).nll(torch.zeros(4, 1), torch.arange(4.0))
+    with pytest.raises(br.DataError, match="MSELoss: expected one target per output"):
+        L.FromLoss(nn.MSELoss(), noise_std=1.0).nll(torch.zeros(4, 2), torch.zeros(4, 1))
+    with pytest.raises(br.DataError, match="Gaussian: expected one target per output"):
+        L.Gaussian(1.0).nll(torch.zeros(1, 2, 3), torch.zeros(1, 3, 2))
+
+
+def test_labels_outside_the_classes_are_named():
+    with pytest.raises(br.DataError, match=r"class indices from 0 to 2 \(the model has 3 outputs\), got 0 to 3"):
+        L.Categorical().nll(torch.zeros(2, 3), torch.tensor([0, 3]))
 
 
 def test_constants_are_counted():

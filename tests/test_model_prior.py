@@ -207,10 +207,10 @@ def test_a_tied_parameter_is_found_under_any_of_its_names():
 def test_describe_gives_the_equivalent_weight_decay():
     prior = br.ModelPrior(net(), {br.biases | br.norms: br.Flat(), "3.*": br.Laplace(0.1), "*": br.Gaussian(0.5)})
     rows = {row["parameters"]: row for row in prior.describe(1000).to_dict()["rows"]}
-    assert rows["0.weight"]["weight_decay"] == "0.004"
-    assert rows["3.weight"]["weight_decay"] == "none; L1 coefficient 0.01"
+    assert rows["0.weight"]["equivalent weight_decay"] == "0.004"
+    assert rows["3.weight"]["equivalent weight_decay"] == "none; L1 coefficient 0.01"
     assert rows["0.weight"]["std"] == pytest.approx(0.5)
-    assert prior.describe(1000, optimizer="adamw").to_dict()["rows"][0]["weight_decay"] == "none"
+    assert prior.describe(1000, optimizer="adamw").to_dict()["rows"][0]["equivalent weight_decay"] == "none"
     assert len(prior.describe(per_parameter=True).rows) == 6
     assert "<table>" in prior.describe()._repr_html_()
 
@@ -220,6 +220,20 @@ def test_describe_warns_where_no_map_exists():
     assert "No MAP may exist: the normalisation scale 1.weight is flat" in str(flat_scale.describe())
     everything = br.ModelPrior(net(), {br.biases: br.Flat(), "*": br.Gaussian(0.1)})
     assert "No MAP" not in str(everything.describe())
+
+
+def test_describe_warns_where_weight_norm_makes_a_direction_scale_free():
+    model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)))
+    assert "Scale-free: 0.weight.original1" in str(br.ModelPrior(model, br.Gaussian(1.0)).describe())
+    rules = {"*original1": br.Flat(), br.biases: br.Flat(), "*": br.Gaussian(1.0)}
+    assert "Scale-free" not in str(br.ModelPrior(model, rules).describe())
+
+
+def test_priors_follow_a_model_that_is_moved():
+    model = net()
+    prior = br.ModelPrior(model, {"*": br.Gaussian.centered_at(net(), 0.1)})
+    model.to("meta")
+    assert prior.penalty().device.type == "meta"
 
 
 def test_samples_come_from_the_prior_and_flat_parts_stay():

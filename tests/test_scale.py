@@ -223,6 +223,15 @@ def test_from_cross_entropy_with_probability_targets_ignores_class_weights_in_th
     )
 
 
+def test_outputs_are_counted_off_the_targets():
+    scale = br.LossScale.from_loss(nn.MSELoss(), 100, targets=torch.zeros(100, 3), noise_std=1.0)
+    assert scale == br.LossScale.mse(100, 3, 1.0)
+    with pytest.raises(br.InvalidArgumentError, match="num_outputs: expected 3, as in targets=, got 2"):
+        br.LossScale.from_loss(nn.BCELoss(), 100, targets=torch.zeros(100, 3), num_outputs=2)
+    with pytest.raises(br.InvalidArgumentError, match="num_data: expected the number of training targets given, 100"):
+        br.LossScale.from_loss(nn.BCELoss(), 50, targets=torch.zeros(100, 3))
+
+
 def test_minibatch_sum_from_loss():
     scale = br.LossScale.from_loss(nn.CrossEntropyLoss(reduction="sum"), 1000, batch_size=50)
     assert scale == br.LossScale.minibatch_sum(1000, 50)

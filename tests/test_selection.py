@@ -190,6 +190,15 @@ def test_tied_weights_are_one_parameter_with_all_names():
     assert set(canonical_tensors(model)) == {"in.weight", "out.weight"}
 
 
+@pytest.mark.parametrize("first", ["head", "table"])
+def test_tied_weights_are_selected_by_the_type_of_either_owner(first):
+    parts = {"head": nn.Linear(3, 4, bias=False), "table": nn.Embedding(4, 3)}
+    model = nn.ModuleDict({key: parts[key] for key in (first, *(set(parts) - {first}))})
+    model["head"].weight = model["table"].weight
+    assert len(names(model, br.embeddings)) == 1
+    assert len(names(model, nn.Linear)) == 1
+
+
 def test_parameters_are_looked_up_afresh():
     model = nn.Linear(2, 2)
     (weight, _) = parameters_of(model)

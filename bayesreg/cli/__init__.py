@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 
 import typer
 
@@ -35,8 +36,13 @@ def _root(version: bool = typer.Option(False, "--version", help="Show the versio
         raise typer.Exit
 
 
+def _one_line(message: Warning | str, *_: object, **__: object) -> None:
+    typer.echo(f"warning: {message}", err=True)
+
+
 def main() -> None:
     """Run the command line; errors that bayesreg raises on purpose are one line and exit status 1."""
+    warnings.showwarning = _one_line
     try:
         app()
     except (BayesRegError, ImportError, OSError) as error:

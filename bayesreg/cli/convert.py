@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from bayesreg import conversion
+from bayesreg import _checks, conversion
 from bayesreg._tables import Table
 from bayesreg.cli._output import for_json, say, show
 from bayesreg.errors import InvalidArgumentError
-from bayesreg.optimizers import require_coupled
+from bayesreg.optimizers import decay_rule, require_coupled
 from bayesreg.scale import LossScale
 
 __all__ = ["convert"]
@@ -62,9 +62,15 @@ def convert(
     """Convert a regularisation constant to a prior, and to every other convention."""
     scale = _scale(loss, num_data, noise_std, num_outputs, batch_size, likelihood_weight)
     family = "Laplace" if kind in _LAPLACE else "Gaussian"
-    values = _laplace(value, kind, scale, num_data, noise_std) if family == "Laplace" else _gaussian(
-        value, kind, scale, noise_std, optimizer
-    )  # fmt: skip
+    if optimizer is not None:
+        decay_rule(optimizer)
+    # scikit-learn counts each example once: emphasis acts there as less noise, or as a larger C.
+    emphasis = _checks.positive_float("--likelihood-weight", likelihood_weight)
+    noise = None if noise_std is None else _checks.positive_float("--noise-std", noise_std) / math.sqrt(emphasis)
+    if family == "Laplace":
+        values = _laplace(value, kind, scale, num_data, noise, emphasis)
+    else:
+        values = _gaussian(value, kind, scale, noise, optimizer, emphasis)
     note = f"Training loss = s x NLL with s = {scale.value:.4g} ({scale.origin})."
     if as_json:
         say(for_json({"family": family, "loss_scale": scale.value, "loss": scale.origin, **values}))
@@ -102,56 +108,64 @@ def _scale(
 
 
 def _gaussian(
-    value: float, kind: Kind, scale: LossScale, noise_std: float | None, optimizer: str | None
+    value: float, kind: Kind, scale: LossScale, noise: float | None, optimizer: str | None, emphasis: float
 ) -> dict[str, float]:
     if optimizer is not None:
         require_coupled(optimizer)
     to_variance = {
         Kind.weight_decay: lambda v: conversion.weight_decay_to_variance(v, scale, optimizer=optimizer),
         Kind.variance: lambda v: v,
-        Kind.std: lambda v: v**2,
+        Kind.std: lambda v: v * v,
         Kind.precision: lambda v: 1.0 / v if v else math.inf,
         Kind.l2_coefficient: lambda v: conversion.l2_coefficient_to_variance(v, scale),
-        Kind.ridge_alpha: lambda v: conversion.ridge_alpha_to_variance(v, _noise(noise_std, kind)),
-        Kind.logistic_c: conversion.logistic_c_to_variance,
+        Kind.ridge_alpha: lambda v: conversion.ridge_alpha_to_variance(v, _noise(noise, kind)),
+        Kind.logistic_c: lambda v: conversion.logistic_c_to_variance(v) / emphasis,
     }
     if value < 0 or math.isnan(value):
         raise InvalidArgumentError(f"{kind.value}: expected a number >= 0, got {value:g}.")
     variance = float(to_variance[kind](value))
-    if variance == 0:
-        raise InvalidArgumentError(f"{kind.value}: expected a number > 0, got {value:g}; a prior needs a width.")
+    if not 0 < variance < math.inf:
+        raise InvalidArgumentError(
+            f"{kind.value}: expected a number that gives a prior a finite width > 0, got {value:g}; no penalty at all "
+            f"is the prior flat()."
+        )
     values = {
         "variance": variance,
         "std": math.sqrt(variance),
         "precision": 1.0 / variance,
         "weight_decay": conversion.variance_to_weight_decay(variance, scale, optimizer=optimizer),
         "l2_coefficient_without_half": conversion.variance_to_l2_coefficient(variance, scale),
-        "sklearn_logistic_C": variance,
+        "sklearn_logistic_C": variance * emphasis,
     }
-    if noise_std is not None:
-        values["sklearn_ridge_alpha"] = conversion.variance_to_ridge_alpha(variance, noise_std)
+    if noise is not None:
+        values["sklearn_ridge_alpha"] = conversion.variance_to_ridge_alpha(variance, noise)
     return values
 
 
 def _laplace(
-    value: float, kind: Kind, scale: LossScale, num_data: int | None, noise_std: float | None
+    value: float, kind: Kind, scale: LossScale, num_data: int | None, noise: float | None, emphasis: float
 ) -> dict[str, float]:
     to_scale = {
         Kind.laplace_scale: lambda v: v,
         Kind.l1_coefficient: lambda v: conversion.l1_to_laplace_scale(v, scale),
         Kind.lasso_alpha: lambda v: conversion.lasso_alpha_to_laplace_scale(
-            v, _count(num_data, kind), _noise(noise_std, kind)
+            v, _count(num_data, kind), _noise(noise, kind)
         ),
     }
-    if value <= 0 or math.isnan(value):
-        raise InvalidArgumentError(f"{kind.value}: expected a number > 0, got {value:g}.")
+    if not 0 < value < math.inf:
+        raise InvalidArgumentError(f"{kind.value}: expected a finite number > 0, got {value:g}.")
     b = float(to_scale[kind](value))
     return {
         "scale": b,
         "std": math.sqrt(2.0) * b,
         "variance": 2.0 * b**2,
         "l1_coefficient": conversion.laplace_scale_to_l1(b, scale),
-        "sklearn_logistic_C": b,
+        "sklearn_logistic_C": b * emphasis,
+        **(
+            {"sklearn_lasso_alpha": conversion.laplace_scale_to_lasso_alpha(b, num_data, noise)}
+            if num_data is not None and noise is not None
+            else {}
+        ),
     }
 
 
@@ -161,7 +175,7 @@ def _count(num_data: int | None, kind: Kind) -> int:
     return num_data
 
 
-def _noise(noise_std: float | None, kind: Kind) -> float:
-    if noise_std is None:
+def _noise(noise: float | None, kind: Kind) -> float:
+    if noise is None:
         raise InvalidArgumentError(f"--noise-std: {kind.value} is relative to the noise; pass its standard deviation.")
-    return noise_std
+    return noise

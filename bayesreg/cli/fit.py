@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bayesreg import _checks
 from bayesreg.cli._output import for_json, say, show
 from bayesreg.errors import InvalidArgumentError
 
@@ -50,7 +51,7 @@ def fit(
     target: Annotated[str | None, typer.Option(help="Target column of a CSV; default the last.")] = None,
     task: Annotated[TaskName | None, typer.Option(help="Default: by looking at the target.")] = None,
     model: Annotated[str, typer.Option(help="linear, mlp, or module:function (inputs, outputs) -> module.")] = "linear",
-    hidden: Annotated[int, typer.Option(help="Hidden units of --model mlp.")] = 32,
+    hidden: Annotated[int, typer.Option(min=1, help="Hidden units of --model mlp.")] = 32,
     prior: Annotated[str, typer.Option(help="In words: gaussian(0.1), laplace(0.1), flat().")] = "gaussian(1.0)",
     noise_std: Annotated[str, typer.Option(help="Regression: noise std in target units, or learned.")] = "learned",
     optimizer: Annotated[OptimizerName, typer.Option(help="auto: lbfgs or proximal if linear, else adam.")] = (
@@ -60,7 +61,7 @@ def fit(
     epochs: Annotated[int, typer.Option(help="Epochs of adam and sgd.")] = 100,
     batch_size: Annotated[int, typer.Option(help="Batch size of adam and sgd.")] = 32,
     val_fraction: Annotated[float, typer.Option(help="Share of the rows held out for validation.")] = 0.2,
-    seed: Annotated[int, typer.Option(help="Of the split, the initial weights and the order.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the split, the initial weights and the order.")] = 0,
     output: Annotated[Path, typer.Option(help="Run folder to create; must not exist.")] = Path("runs/fit"),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -74,12 +75,15 @@ def fit(
         raise InvalidArgumentError(f"--output: {output} exists already; name another folder or remove it.")
     if not 0.0 <= val_fraction < 1.0:
         raise InvalidArgumentError(f"--val-fraction: expected a share in [0, 1), got {val_fraction:g}.")
+    _checks.positive("--lr", lr)
     table = load_tabular(data, target, task.value if task else None)
     train, val = _split(table, val_fraction, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = _model(model, table, hidden, *train)
     likelihood: Likelihood = br.likelihoods.Categorical()
+    if table.task == "classification" and noise_std != "learned":
+        raise InvalidArgumentError("--noise-std: a classification has no noise std; leave it out.")
     if table.task == "regression":
         likelihood = _gaussian_noise(noise_std, train[1])
     family = br.prior_from_words(prior, len(train[1]))
@@ -110,8 +114,8 @@ def _split(table: Tabular, val_fraction: float, seed: int) -> tuple[tuple[Any, A
 
     n = len(table.target)
     held = round(n * val_fraction)
-    if n - held < 1:
-        raise InvalidArgumentError(f"--val-fraction: nothing is left to train on, {n} rows in all.")
+    if n - held < 2:
+        raise InvalidArgumentError(f"--val-fraction: {n - held} of {n} rows are left to train on, 2 are needed.")
     order = np.random.default_rng(seed).permutation(n)
     rest, kept = order[:held], order[held:]
     train = (table.features[kept], table.target[kept])
@@ -142,7 +146,7 @@ def _model(name: str, table: Tabular, hidden: int, features: Any, targets: Any) 
     elif name == "mlp":
         net = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
     elif ":" in name:
-        net = _imported(name)(inputs, outputs)
+        net = _built(name, inputs, outputs)
         if not isinstance(net, nn.Module):
             raise InvalidArgumentError(f"--model {name}: expected a torch module, got {type(net).__name__}.")
     else:
@@ -153,13 +157,15 @@ def _model(name: str, table: Tabular, hidden: int, features: Any, targets: Any) 
     return nn.Sequential(layers).double()
 
 
-def _imported(name: str) -> Any:
+def _built(name: str, inputs: int, outputs: int) -> Any:
     module, _, function = name.partition(":")
     sys.path.insert(0, "")
     try:
-        return getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
+        return getattr(importlib.import_module(module), function)(inputs, outputs)
+    except (ImportError, AttributeError, ValueError) as error:
         raise InvalidArgumentError(f"--model {name}: cannot be imported ({error}).") from error
+    except TypeError as error:
+        raise InvalidArgumentError(f"--model {name}: cannot be called with (inputs, outputs) ({error}).") from error
     finally:
         sys.path.remove("")
 

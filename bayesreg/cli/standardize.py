@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 __all__ = ["Standardize", "Unstandardize"]
@@ -14,7 +15,6 @@ class Standardize(nn.Module):
         features: (n, d) training features; constant columns keep a std of 1.
 
     Example:
-        >>> import torch
         >>> Standardize(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))(torch.tensor([[2.0, 5.0]]))
         tensor([[0., 0.]])
     """
@@ -24,9 +24,10 @@ class Standardize(nn.Module):
 
     def __init__(self, features: Tensor) -> None:
         super().__init__()
-        std = features.std(0, correction=0)
-        std[std == 0] = 1.0
-        self.register_buffer("mean", features.mean(0))
+        mean, std = features.mean(0), features.std(0, correction=0)
+        # A constant column has a std of round-off, not of 0.
+        std[std <= 1e-12 * mean.abs().clamp_min(1.0)] = 1.0
+        self.register_buffer("mean", mean)
         self.register_buffer("std", std)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -41,7 +42,6 @@ class Unstandardize(nn.Module):
         targets: (n,) training targets.
 
     Example:
-        >>> import torch
         >>> Unstandardize(torch.tensor([1.0, 3.0]))(torch.tensor([[-1.0]]))
         tensor([[1.]])
     """
@@ -51,9 +51,10 @@ class Unstandardize(nn.Module):
 
     def __init__(self, targets: Tensor) -> None:
         super().__init__()
-        std = targets.std(correction=0)
-        self.register_buffer("mean", targets.mean())
-        self.register_buffer("std", std if float(std) > 0 else std + 1.0)
+        mean, std = targets.mean(), targets.std(correction=0)
+        constant = bool(std <= 1e-12 * mean.abs().clamp_min(1.0))
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", torch.ones_like(std) if constant else std)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the values in units of the target."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -87,12 +88,15 @@ def _read_csv(path: Path, target: str | None) -> tuple[Matrix, npt.NDArray[np.ge
         raise DataError(f"{path}: no such file.")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if row]
+            reader = csv.reader(file)
+            rows = [(reader.line_num, row) for row in reader if row]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: not a readable CSV file in UTF-8 ({error}).") from error
     if len(rows) < 2:
         raise DataError(f"{path}: expected a header and at least one row, got {len(rows)} lines.")
-    header = [name.strip() for name in rows[0]]
+    header = [name.strip() for name in rows[0][1]]
+    if len(header) == 1 and any(mark in header[0] for mark in ";\t|"):
+        raise DataError(f"{path}: expected columns separated by commas, got the header {header[0]!r}.")
     if len(set(header)) != len(header):
         raise DataError(f"{path}: expected different column names, got {header}.")
     column = target if target is not None else header[-1]
@@ -101,7 +105,7 @@ def _read_csv(path: Path, target: str | None) -> tuple[Matrix, npt.NDArray[np.ge
     where = header.index(column)
     features = np.empty((len(rows) - 1, len(header) - 1))
     labels = []
-    for number, row in enumerate(rows[1:], start=2):
+    for index, (number, row) in enumerate(rows[1:]):
         if len(row) != len(header):
             raise DataError(f"{path}, line {number}: expected {len(header)} values, got {len(row)}.")
         for name, text in zip(header, row, strict=True):
@@ -110,10 +114,10 @@ def _read_csv(path: Path, target: str | None) -> tuple[Matrix, npt.NDArray[np.ge
                     f"{path}, line {number}, column {name!r}: missing value; drop the row or impute it first."
                 )
         labels.append(row[where].strip())
-        features[number - 2] = [
+        features[index] = [
             _number(path, number, name, text)
-            for index, (name, text) in enumerate(zip(header, row, strict=True))
-            if index != where
+            for place, (name, text) in enumerate(zip(header, row, strict=True))
+            if place != where
         ]
     names = [name for name in header if name != column]
     return features, np.asarray(labels), names
@@ -132,11 +136,12 @@ def _read_npz(path: Path) -> tuple[Matrix, npt.NDArray[np.generic], list[str]]:
     if not path.is_file():
         raise DataError(f"{path}: no such file.")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here, so that it is closed whatever numpy makes of it.
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             if not {"X", "y"} <= set(file.files):
                 raise DataError(f"{path}: expected arrays X and y, got {', '.join(file.files)}.")
             features, labels = file["X"], file["y"]
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, TypeError, IndexError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: not a readable NPZ file of plain arrays ({error}).") from error
     if features.ndim != 2 or labels.ndim != 1 or len(features) != len(labels) or features.dtype.kind not in "biuf":
         raise DataError(
@@ -152,6 +157,8 @@ def _checked(features: Matrix, labels: npt.NDArray[np.generic], names: list[str]
     if not np.isfinite(features).all():
         row, column = np.argwhere(~np.isfinite(features))[0]
         raise DataError(f"data: row {row + 1}, column {names[column]!r} is NaN or infinite; drop or impute it first.")
+    if len(labels) < 2:
+        raise DataError(f"data: expected at least two rows, got {len(labels)}.")
     numeric = _as_numbers(labels)
     if numeric is not None and not np.isfinite(numeric).all():
         raise DataError("data: the target holds NaN or infinity; drop those rows first.")
@@ -166,7 +173,11 @@ def _checked(features: Matrix, labels: npt.NDArray[np.generic], names: list[str]
     classes, index = np.unique(labels if numeric is None else numeric, return_inverse=True)
     if len(classes) < 2:
         raise DataError(f"data: classification needs at least two classes, got only {str(classes[0])!r}.")
-    return Tabular(features, index, names, task, [f"{c:g}" if numeric is not None else str(c) for c in classes])
+    return Tabular(features, index, names, task, [_class_name(c) for c in classes])
+
+
+def _class_name(value: np.generic) -> str:
+    return str(int(value)) if isinstance(value, np.floating) and value == int(value) else str(value)
 
 
 def _as_numbers(labels: npt.NDArray[np.generic]) -> Matrix | None:

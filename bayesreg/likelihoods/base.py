@@ -16,8 +16,8 @@ __all__ = ["Likelihood", "aligned"]
 class Likelihood(nn.Module, ABC):
     """From a model's output to a per-example negative log-likelihood and a predictive distribution."""
 
-    #: Whether targets are class indices or real numbers.
-    target_kind: ClassVar[Literal["integer", "real"]] = "real"
+    #: Whether targets are class indices, real numbers, or whatever the loss takes.
+    target_kind: Literal["integer", "real", "any"] = "real"
     #: Name of `metric`.
     metric_name: ClassVar[str] = "mse"
 
@@ -81,10 +81,11 @@ def aligned(output: Tensor, target: Tensor, name: str) -> tuple[Tensor, Tensor]:
     Raises:
         DataError: If they do not hold the same number of elements per example.
     """
-    rows = len(output)
-    if len(target) != rows or output.numel() != target.numel():
+    same = (target.shape, (*target.shape, 1), target.shape[:-1] if target.shape[-1:] == (1,) else target.shape)
+    if output.ndim == 0 or output.shape not in same:
         raise DataError(
             f"{name}: expected one target per output, got output of shape {tuple(output.shape)} and target of shape "
             f"{tuple(target.shape)}."
         )
+    rows = len(output)
     return output.reshape(rows, -1), target.reshape(rows, -1).to(output.dtype)

@@ -44,6 +44,12 @@ class Categorical(Likelihood):
             )
         if target.is_floating_point():
             raise DataError(f"Categorical: expected integer class indices as targets, got dtype {target.dtype}.")
+        counted = target[target != self.ignore_index]
+        if counted.numel() and not 0 <= int(counted.min()) <= int(counted.max()) < output.shape[1]:
+            raise DataError(
+                f"Categorical: expected class indices from 0 to {output.shape[1] - 1} (the model has {output.shape[1]} "
+                f"outputs), got {int(counted.min())} to {int(counted.max())}."
+            )
         terms = F.cross_entropy(output, target, ignore_index=self.ignore_index, reduction="none")
         return terms.reshape(len(terms), -1).sum(1)
 

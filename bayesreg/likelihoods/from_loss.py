@@ -18,6 +18,9 @@ from bayesreg.likelihoods.base import Likelihood, aligned
 __all__ = ["FromLoss"]
 
 _CATEGORICAL = (nn.CrossEntropyLoss, nn.NLLLoss)
+_ELEMENTWISE = (
+    nn.BCELoss, nn.BCEWithLogitsLoss, nn.HuberLoss, nn.L1Loss, nn.MSELoss, nn.PoissonNLLLoss, nn.SmoothL1Loss,
+)  # fmt: skip
 
 
 @final
@@ -52,19 +55,20 @@ class FromLoss(Likelihood):
             loss = copy.deepcopy(loss)
             loss.reduction = "none"  # type: ignore[assignment]
         self.loss = loss
-        self._integer = isinstance(loss, _CATEGORICAL)
+        elementwise = isinstance(loss, _ELEMENTWISE)
+        self.target_kind = "integer" if isinstance(loss, _CATEGORICAL) else "real" if elementwise else "any"
 
     def nll(self, output: Tensor, target: Tensor) -> Tensor:
-        if self._integer:
-            terms = self.loss(output, target)
-        elif isinstance(self.loss, nn.Module) and output.numel() == target.numel():
-            terms = self.loss(*aligned(output, target, type(self.loss).__name__))
-        else:
-            terms = self.loss(output, target)
-        if not isinstance(terms, Tensor) or terms.ndim == 0 or len(terms) != len(output):
+        if isinstance(self.loss, _ELEMENTWISE):
+            output, target = aligned(output, target, type(self.loss).__name__)
+        terms = self.loss(output, target)
+        shapes = (output.shape[:1], output.shape, target.shape)
+        # Any other shape is a broadcast: (batch, 1) against (batch,) gives (batch, batch).
+        if not isinstance(terms, Tensor) or terms.ndim == 0 or terms.shape not in shapes:
             got = tuple(terms.shape) if isinstance(terms, Tensor) else type(terms).__name__
             raise DataError(
-                f"FromLoss: expected one value per example, ({len(output)}, ...), from the loss, got {got}."
+                f"FromLoss: expected one value per example or element, ({len(output)}, ...), from the loss, got {got} "
+                f"for output {tuple(output.shape)} and target {tuple(target.shape)}."
             )
         per_example = terms.reshape(len(terms), -1)
         if self.noise_std is not None:

@@ -280,7 +280,8 @@ class Prior(nn.Module, ABC):
         if isinstance(value, nn.Parameter):
             self.register_parameter(name, value)
         elif isinstance(value, Tensor) and value.ndim > 0:
-            self.register_buffer(name, value.detach())
+            # A copy: the tensor may be the very weight that is about to be trained.
+            self.register_buffer(name, value.detach().clone())
         else:
             self.register_buffer(name, torch.tensor(float(value), dtype=torch.float64))
 

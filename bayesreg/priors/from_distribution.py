@@ -20,6 +20,8 @@ from bayesreg.scale import LossScale
 __all__ = ["FromDistribution"]
 
 _KINKED = {"Laplace", "AsymmetricLaplace"}
+# Families that torch builds by a transform but that have a name of their own.
+_NAMED = {"Logistic", "Gumbel", "LogNormal", "HalfNormal", "HalfCauchy", "Weibull", "Pareto", "Kumaraswamy"}
 _LOG_CONCAVE = {"Normal", "MultivariateNormal", "LowRankMultivariateNormal", "Laplace", "Gumbel", "Logistic"}
 
 
@@ -75,6 +77,7 @@ class FromDistribution(Prior):
         return f"FromDistribution({type(self.distribution).__name__})"
 
     def penalty(self, value: Tensor) -> Tensor:
+        self.check_shape(value.shape)
         density = self.distribution.log_prob(promoted(value))
         # A density with an event covers several elements at once; broadcast factors count once per element.
         return -density.sum()
@@ -163,7 +166,8 @@ class FromDistribution(Prior):
     def weight_decay(self, loss_scale: LossScale | int, optimizer: OptimizerLike | None = None) -> Hyperparameter:
         """Return s/σ² for a zero-centred Normal, and raise for everything else; see `Prior.weight_decay`."""
         base = _base(self.distribution)
-        if isinstance(base, torch.distributions.Normal):
+        shifted = isinstance(self.distribution, torch.distributions.TransformedDistribution)
+        if isinstance(base, torch.distributions.Normal) and not shifted:
             same = Gaussian(scale=_collapsed(base.scale), loc=_collapsed(base.loc))
             return same.weight_decay(loss_scale, optimizer)
         raise NotEquivalentError(
@@ -193,18 +197,22 @@ class FromDistribution(Prior):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
+        # Move, never narrow: what `fn` does to the dtype is not wanted here.
+        device = fn(torch.empty(0)).device
         arguments = _arguments(self.distribution)
-        if arguments:
-            # Move, never narrow: what `fn` does to the dtype is not wanted here.
-            device = fn(torch.empty(0)).device
+        if arguments is None:
+            if device.type != "cpu":
+                raise UnsupportedError(f"{self.family}: it cannot be rebuilt, so it cannot be moved to {device}.")
+        else:
             moved = {name: value.to(device) for name, value in arguments.items()}
             self.distribution = _rebuilt(self.distribution, moved)
         return self
 
 
 def _base(distribution: Distribution) -> Distribution:
-    """Strip `Independent`, which changes only how log_prob is summed."""
-    while isinstance(distribution, torch.distributions.Independent):
+    """Strip `Independent`, which changes only how log_prob is summed, and transforms, which keep a kink a kink."""
+    wrappers = (torch.distributions.Independent, torch.distributions.TransformedDistribution)
+    while isinstance(distribution, wrappers) and type(distribution).__name__ not in _NAMED:
         distribution = distribution.base_dist
     return distribution
 

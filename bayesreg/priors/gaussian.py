@@ -97,7 +97,7 @@ class Gaussian(LocScalePrior):
             torch._foreach_add_(list(grads), list(values), alpha=strength)
             for grad in grads:
                 if self.loc.ndim:
-                    grad.add_(self.loc, alpha=-strength)
+                    grad.add_(self.loc.to(grad.device), alpha=-strength)
                 elif float(self.loc) != 0.0:
                     grad.sub_(strength * float(self.loc))
             return

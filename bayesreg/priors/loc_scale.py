@@ -7,6 +7,7 @@ from abc import ABC
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
+import torch
 from torch import Tensor, nn
 
 from bayesreg import _checks
@@ -46,6 +47,11 @@ class LocScalePrior(Prior, ABC):
         if isinstance(loc, Mapping):
             self.reference = loc if isinstance(loc, Reference) else load_reference(loc)
             loc = 0.0
+        if isinstance(loc, nn.Parameter):
+            raise InvalidArgumentError(
+                "loc: expected a number, a tensor or a mapping, got an nn.Parameter; to centre the prior on its values "
+                "write loc=parameter.detach()."
+            )
         self._hold("loc", _checks.finite("loc", loc))
 
     @classmethod
@@ -92,8 +98,13 @@ class LocScalePrior(Prior, ABC):
         prior = self
         if self.reference is not None:
             loc = self.reference[name].to(device=parameter.device)
+            if not self.traits.smooth:
+                # A weight can only sit exactly on a centre that its own dtype can hold.
+                loc = loc.to(parameter.dtype)
             others: dict[str, Any] = {key: _as_given(held) for key, held in self._tensors().items() if key != "loc"}
-            prior = type(self)(**others, loc=loc if loc.ndim else float(loc))
+            prior = type(self)(**others)
+            # The reference is a copy already: shared, not copied again.
+            prior._buffers["loc"] = loc if loc.ndim else loc.to(torch.float64)
             prior.source = self.reference.source
         prior.check_shape(parameter.shape, f"parameter {name!r}")
         return prior
@@ -117,6 +128,11 @@ class LocScalePrior(Prior, ABC):
     def _shifted(self, value: Tensor) -> Tensor:
         """Return value − loc in float32 or better, refusing shapes that would broadcast the value itself."""
         self._require_bound()
+        for name in ("loc", "scale"):
+            held = self._buffers.get(name)
+            if held is not None and held.ndim and held.device != value.device:
+                # The model was moved after the prior was made: follow it, once.
+                self._buffers[name] = held.to(value.device)
         shifted = promoted(value) - self.loc
         if shifted.shape != value.shape or (self.scale.ndim and self.scale.shape != value.shape):
             self.check_shape(value.shape)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from bayesreg._describe import equivalent
+from bayesreg._describe import describe_routes
 from bayesreg._tables import Table
 from bayesreg.errors import CoverageError, InvalidArgumentError, UnsupportedError
 from bayesreg.model_prior import ModelPrior
@@ -21,7 +21,10 @@ from bayesreg.scale import LossScale, as_loss_scale
 
 __all__ = ["Handle", "attach"]
 
-_attached: weakref.WeakKeyDictionary[Optimizer, Handle] = weakref.WeakKeyDictionary()
+_attached: weakref.WeakSet[Optimizer] = weakref.WeakSet()
+
+# Proximal steps of adaptive optimizers are at most this many learning rates long, see _capped.
+_LONGEST = 10.0
 
 
 def attach(
@@ -108,33 +111,38 @@ class Handle:
         self._applied = False
         self._clip_factor: float | None = None
         self._plan = make_plan(optimizer, prior, loss_scale, before_clip=before_clip, without_prior=without_prior)
-        for entry, p in prior.active():
-            p.to(entry.parameter.device)
-        self._set_native()
+        for entry in prior:
+            if entry.prior is not None:
+                entry.prior.to(entry.parameter.device)
+        self._set_decay()
         self._hooks = [
             optimizer.register_step_pre_hook(self._before_step),
             optimizer.register_step_post_hook(self._after_step),
             # A checkpoint carries the decay of the run that wrote it.
-            optimizer.register_load_state_dict_post_hook(lambda _: self._set_native()),
+            optimizer.register_load_state_dict_post_hook(lambda _: self._set_decay()),
         ]
-        _attached[optimizer] = self
+        _attached.add(optimizer)
 
     def remove(self) -> None:
         """Detach the prior: hooks are gone, native weight decay is 0 again."""
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
-        for plan, group in zip(self._plan, self._optimizer.param_groups, strict=False):
+        for plan, group in self._groups():
             if plan.decay:
                 group["weight_decay"] = 0.0
-        _attached.pop(self._optimizer, None)
+        _attached.discard(self._optimizer)
 
     def apply_(self) -> None:
         """Add the prior's gradient to `.grad` now; for `attach(..., before_clip=True)`, once per step before the clip.
 
+        Each call adds it: call it once between backward() and the clip.
+
         Raises:
-            InvalidArgumentError: If the prior was not attached with before_clip=True.
+            InvalidArgumentError: If the prior was not attached with before_clip=True, or removed.
         """
+        if not self._hooks:
+            raise InvalidArgumentError("apply_(): this prior was removed from its optimizer; attach it again.")
         if not self._before_clip:
             raise InvalidArgumentError("apply_() is for br.attach(..., before_clip=True); without it steps do it.")
         self._add_gradients()
@@ -151,29 +159,21 @@ class Handle:
 
     def describe(self) -> Table:
         """Return a table of which parameters take which route with which strength."""
-        rows: dict[tuple[str, str], list[Planned]] = {}
-        for plan in self._plan:
-            for member in plan.members:
-                rows.setdefault((member.route, member.prior.describe()), []).append(member)
-        table = [
-            (
-                ", ".join(m.entry.name for m in members[:3]) + (f" and {len(members) - 3} more" if members[3:] else ""),
-                prior_words,
-                route,
-                equivalent(members[0].prior, self.loss_scale),
-            )
-            for (route, prior_words), members in rows.items()
-        ]
-        name = type(self._optimizer).__name__
-        note = f"Training loss = s x NLL with s = {self.loss_scale.value:.4g} ({self.loss_scale.origin})."
-        return Table(f"Prior on {name}", ("parameters", "prior", "route", "weight_decay"), table, (note,))
+        members = [(m.entry.name, m.prior, m.route) for plan in self._plan for m in plan.members]
+        return describe_routes(f"Prior on {type(self._optimizer).__name__}", members, self.loss_scale)
 
     # -- hooks -----------------------------------------------------------------------------------------
 
-    def _set_native(self) -> None:
-        for plan, group in zip(self._plan, self._optimizer.param_groups, strict=False):
-            if plan.decay:
+    def _groups(self) -> Iterator[tuple[GroupPlan, dict[str, Any]]]:
+        # Read afresh: loading a state dict replaces the group dictionaries.
+        return zip(self._plan, self._optimizer.param_groups, strict=False)
+
+    def _set_decay(self) -> None:
+        for plan, group in self._groups():
+            if "weight_decay" in group or plan.decay:
                 group["weight_decay"] = plan.decay
+            if "lambd" in group:
+                group["lambd"] = 0.0
 
     def _before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
@@ -184,6 +184,13 @@ class Handle:
             )
         if len(optimizer.param_groups) != len(self._plan):
             raise CoverageError("param groups were added after br.attach; remove() the handle and attach again.")
+        for plan in self._plan:
+            for member in plan.members:
+                if member.entry.parameter is not member.parameter:
+                    raise CoverageError(
+                        f"{member.entry.name} of the model is another tensor than the one the optimizer holds (loaded "
+                        f"with assign=True, or replaced, after br.attach); build the optimizer again and attach again."
+                    )
         if not self._before_clip:
             self._add_gradients()
         elif not self._applied:
@@ -198,9 +205,9 @@ class Handle:
         amp = getattr(self._optimizer, "grad_scale", None)
         amp_scale = 1.0 if amp is None else float(amp)
         s = self.loss_scale.value
-        for plan in self._plan:
+        for plan, group in self._groups():
             # Every optimizer negates the gradient for `maximize` before it adds its decay, which shrinks either way.
-            sign = -1.0 if plan.group.get("maximize") else 1.0
+            sign = -1.0 if group.get("maximize") else 1.0
             for member in plan.on("gradient"):
                 grad = _dense_grad(member)
                 if grad is not None:
@@ -224,12 +231,14 @@ class Handle:
         found_inf = getattr(optimizer, "found_inf", None)
         if found_inf is not None and bool(found_inf):
             return
-        for plan, group in zip(self._plan, optimizer.param_groups, strict=True):
+        for plan, group in self._groups():
             for member in plan.on("proximal"):
                 if member.parameter.grad is None:
                     continue
                 factor = self.loss_scale.value * self._clip()
                 step = effective_step(optimizer, member.parameter, group)
+                if isinstance(step, Tensor):
+                    step = _capped(step, member, group, factor)
                 member.parameter.copy_(member.prior.prox(member.parameter, factor * step))
         self._clip_factor = None
 
@@ -242,6 +251,17 @@ class Handle:
                 "handle.clipped(total_norm, max_norm), so that the proximal step is clipped alike."
             )
         return self._clip_factor
+
+
+def _capped(step: Tensor, member: Planned, group: dict[str, Any], factor: float) -> Tensor:
+    """Keep a proximal step from moving a weight further than a few learning rates."""
+    # Where an adaptive optimizer has met no gradient yet its step size is lr/eps, and one proximal step would throw a
+    # pretrained weight to zero. The cap leaves the fixed point alone: at a nonzero weight the gradient equals the
+    # prior's slope, so the move is one learning rate; at a zero the optimizer's own move is about one at most.
+    slope = torch.zeros_like(step)
+    member.prior.add_grad_([slope], [member.parameter], factor)
+    rate = float(group["lr"]) / (1.0 - float(group.get("momentum", 0.0)))
+    return torch.minimum(step, _LONGEST * rate / slope.abs())
 
 
 def _dense_grad(member: Planned) -> Tensor | None:

@@ -36,7 +36,6 @@ class Planned:
 class GroupPlan:
     """One param group of the optimizer: its own decay, and what is added around the step."""
 
-    group: dict[str, Any]
     #: The group's native weight_decay; 0 where the route is another.
     decay: float
     members: list[Planned] = field(default_factory=list)
@@ -57,7 +56,8 @@ def make_plan(
     """Give every covered parameter its route, or raise with what to do instead."""
     _refuse_optimizer(optimizer)
     _refuse_decay(optimizer)
-    covered = {id(entry.parameter): (entry, p) for entry, p in prior.active()}
+    # Frozen ones too: they may be unfrozen later.
+    covered = {id(entry.parameter): (entry, entry.prior) for entry in prior if entry.prior is not None}
     free = {id(parameter) for parameter in without_prior}
     _check_membership(optimizer, covered, free)
     native = loss_scale if decay_rule(optimizer).kind == "coupled" and not before_clip else None
@@ -72,9 +72,9 @@ def _plan_group(
 ) -> GroupPlan:
     found = [(parameter, *covered[id(parameter)]) for parameter in group["params"] if id(parameter) in covered]
     # A parameter of the group that the prior leaves alone would be decayed too.
-    alone = all(id(p) in covered or not p.requires_grad for p in group["params"])
+    alone = all(id(p) in covered for p in group["params"])
     decay = _shared_decay([p for _, _, p in found], native) if native is not None and alone else 0.0
-    plan = GroupPlan(group, decay)
+    plan = GroupPlan(decay)
     for parameter, entry, prior in found:
         plan.members.append(Planned(entry, prior, _route(optimizer, entry, prior, decay > 0), parameter))
     return plan
@@ -145,7 +145,7 @@ def _refuse_decay(optimizer: Optimizer) -> None:
 def _check_membership(optimizer: Optimizer, covered: dict[int, tuple[Entry, Prior]], free: set[int]) -> None:
     held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     ids = {id(parameter) for parameter in held}
-    missing = [entry.name for key, (entry, _) in covered.items() if key not in ids]
+    missing = [e.name for key, (e, _) in covered.items() if key not in ids and e.parameter.requires_grad]
     if missing:
         raise CoverageError(
             f"the optimizer does not hold {', '.join(missing[:5])}{' and more' if len(missing) > 5 else ''}, which the "

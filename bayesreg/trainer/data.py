@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, SequentialSampler, SubsetRandomSampler
 
 from bayesreg import _checks
 from bayesreg.errors import DataError, InvalidArgumentError
@@ -61,12 +61,13 @@ def _as_arrays(data: tuple[Any, Any], dtype: torch.dtype, likelihood: Likelihood
     inputs, targets = (_tensor(name, value) for name, value in zip(("inputs", "targets"), data, strict=True))
     if inputs.is_floating_point():
         inputs = inputs.to(dtype)
-    if likelihood.target_kind == "real":
-        targets = targets.to(dtype) if not getattr(likelihood, "_integer", False) else targets
-    elif targets.is_floating_point():
-        raise DataError(f"data: {likelihood.describe()} expects integer targets, got dtype {targets.dtype}.")
-    else:
-        targets = targets.long()
+    if likelihood.target_kind == "real" or (likelihood.target_kind == "any" and targets.is_floating_point()):
+        targets = targets.to(dtype)
+    elif likelihood.target_kind == "integer":
+        # Class probabilities are targets too, one row per example.
+        if targets.is_floating_point() and targets.ndim == 1:
+            raise DataError(f"data: {likelihood.describe()} expects integer targets, got dtype {targets.dtype}.")
+        targets = targets.to(dtype) if targets.is_floating_point() else targets.long()
     return Arrays(inputs, targets)
 
 
@@ -138,9 +139,7 @@ def num_examples(loader: DataLoader[Any], num_data: int | None) -> int:
         InvalidArgumentError: If it cannot be known, or is smaller than a batch.
         DataError: If there is no example.
     """
-    counted = len(loader.sampler) if isinstance(loader.sampler, Sized) and loader.batch_size is not None else None
-    if counted is None and isinstance(loader.dataset, Sized):
-        counted = len(loader.dataset)
+    counted = _counted(loader) if num_data is None or isinstance(loader.dataset, Sized) else None
     n = counted if num_data is None else _checks.positive_int("num_data", num_data)
     if n is None:
         raise InvalidArgumentError(
@@ -155,6 +154,21 @@ def num_examples(loader: DataLoader[Any], num_data: int | None) -> int:
             f"training set, not of a batch."
         )
     return n
+
+
+def _counted(loader: DataLoader[Any]) -> int | None:
+    """Return the number of different examples a loader can draw, None where it does not tell."""
+    sampler = getattr(loader.batch_sampler, "sampler", None) or loader.sampler
+    if isinstance(sampler, SubsetRandomSampler):
+        return len(sampler)
+    if not isinstance(loader.dataset, Sized):
+        return None
+    total = len(loader.dataset)
+    known = isinstance(sampler, SequentialSampler | DistributedSampler)
+    if known or not isinstance(sampler, Sized) or len(sampler) == total:
+        return total
+    # It draws more or fewer than there are, with replacement or a fresh subset each epoch: only the user knows.
+    return None
 
 
 def whole(loader: DataLoader[Any], device: torch.device) -> list[tuple[Tensor, Tensor]]:

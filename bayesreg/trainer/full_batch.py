@@ -54,6 +54,8 @@ class FullBatchProblem:
                     "collapses; fix the scale."
                 )
         for name, parameter in likelihood.named_parameters():
+            if not parameter.requires_grad:
+                continue
             self.names.append(f"likelihood.{name}")
             self.parameters.append(parameter)
             self.priors.append(_FLAT)
@@ -185,6 +187,12 @@ def _refuse_random(model: nn.Module) -> None:
             raise UnsupportedError(
                 f"{name or 'model'}: a full-batch solver needs a model that computes the same output twice, and "
                 f"{type(module).__name__}(p={module.p}) does not; set p=0 or train with a stochastic optimizer."
+            )
+        dropped = module.dropout if isinstance(module, nn.RNNBase | nn.MultiheadAttention) else 0.0
+        if dropped:
+            raise UnsupportedError(
+                f"{name or 'model'}: a full-batch solver needs a model that computes the same output twice, and "
+                f"{type(module).__name__}(dropout={dropped}) does not; set it to 0 or use a stochastic optimizer."
             )
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             raise UnsupportedError(

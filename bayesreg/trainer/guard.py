@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 
 import torch
@@ -14,6 +15,11 @@ __all__ = ["Snapshot", "first_non_finite", "stop"]
 Named = Iterable[tuple[str, Tensor]]
 
 
+def _copied(value: object) -> object:
+    # A module's extra state need not be a tensor.
+    return value.detach().clone() if isinstance(value, Tensor) else copy.deepcopy(value)
+
+
 class Snapshot:
     """A copy of a module's state in memory.
 
@@ -23,7 +29,7 @@ class Snapshot:
 
     def __init__(self, *modules: torch.nn.Module) -> None:
         self._modules = modules
-        self._states = [{k: v.detach().clone() for k, v in m.state_dict().items()} for m in modules]
+        self._states = [{k: _copied(v) for k, v in m.state_dict().items()} for m in modules]
 
     def restore(self) -> None:
         """Copy the state back."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from bayesreg.errors import DataError
 from bayesreg.likelihoods import Likelihood
 from bayesreg.routes.attach import Handle
 from bayesreg.trainer.guard import Snapshot, first_non_finite, stop
@@ -80,6 +81,10 @@ class Loop:
         self.optimizer, self.handle, self.scheduler = optimizer, handle, scheduler
         self.clip_norm, self.accumulate = clip_norm, accumulate
         self.half = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        if not accelerator.unwrap_model(model).training:
+            # A model in evaluation mode is put in training mode as a whole; in one that trains already, modules that
+            # were frozen by .eval() stay so.
+            model.train()
         self.scaler = torch.amp.GradScaler(accelerator.device.type, enabled=self.half is torch.float16)
 
     def named(self) -> list[tuple[str, Tensor]]:
@@ -90,15 +95,19 @@ class Loop:
 
     def epoch(self, loader: Iterable[Batch], number: int, good: Snapshot) -> float:
         """Train one epoch; return the mean NLL that was met on the way."""
-        self.model.train()
-        total, examples = 0.0, 0
+        total, examples, index = 0.0, 0, 0
         for index, window in enumerate(windows(loader, self.accumulate), start=1):
             nll, count = self.step(window, number, index, good)
             total, examples = total + nll, examples + count
+        if examples == 0:
+            raise DataError(
+                "train: the loader gave no examples, so nothing was trained (drop_last=True with fewer examples than a "
+                "batch does that)."
+            )
         bad = first_non_finite(self.named())
         if bad is not None:
             stop(self.named(), good, epoch=number, batch=index, loss=float("nan"))
-        return total / max(examples, 1)
+        return total / examples
 
     def step(self, window: list[Batch], epoch: int, index: int, good: Snapshot) -> tuple[float, int]:
         """Take one optimizer step on a window of micro-batches; return the summed NLL and the example count."""
@@ -140,14 +149,19 @@ _HALF = (torch.float16, torch.bfloat16)
 def evaluate(
     model: nn.Module, likelihood: Likelihood, loader: Iterable[Batch], device: torch.device
 ) -> tuple[float, float]:
-    """Return mean NLL and mean metric per example, in evaluation mode."""
-    training = model.training
+    """Return mean NLL and mean metric per example, in evaluation mode; NaN for both from the first NLL that is."""
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     nll, metric, examples = 0.0, 0.0, 0
-    for inputs, target in loader:
-        output, target = model(inputs.to(device)), target.to(device)
-        nll += float(likelihood.nll(output, target).sum())
-        metric += float(likelihood.metric(output, target).sum())
-        examples += len(target)
-    model.train(training)
+    try:
+        for inputs, target in loader:
+            output, target = model(inputs.to(device)), target.to(device)
+            nll += float(likelihood.nll(output, target).sum())
+            if not abs(nll) < float("inf"):
+                return nll, float("nan")
+            metric += float(likelihood.metric(output, target).sum())
+            examples += len(target)
+    finally:
+        for module, training in modes.items():
+            module.training = training
     return nll / max(examples, 1), metric / max(examples, 1)

@@ -14,7 +14,11 @@ __all__ = ["FitResult", "History"]
 
 
 class History(list[dict[str, Any]]):
-    """One record per epoch (or solver iteration); prints as a table."""
+    """One record per epoch (or solver iteration); prints as a table.
+
+    Epochs of stochastic training keep `running_nll`, the mean over the epoch while the weights moved, and
+    `running_objective`; solvers keep the exact `mean_nll` and `objective`.
+    """
 
     @property
     def table(self) -> Table:
@@ -107,7 +111,7 @@ class FitResult:
             rows.append(("converged", "yes" if self.converged else "no"))
         if self.best_epoch is not None:
             rows.append(("epoch kept", self.best_epoch))
-        notes = [f"{row[0]}: {row[1]}, route {row[2]}, weight_decay {row[3]}" for row in self.routes.rows]
+        notes = [f"{row[0]}: {row[1]}, route {row[2]}, equivalent weight_decay {row[3]}" for row in self.routes.rows]
         return Table("MAP fit", ("quantity", "value"), rows, (*notes, *self.routes.notes))
 
     def plot(self, ax: Axes | None = None) -> Axes:

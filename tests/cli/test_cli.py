@@ -107,6 +107,16 @@ def test_convert_knows_every_loss(run, arguments, scale):
     assert answer(run, "convert", 1.0, *arguments)["loss_scale"] == pytest.approx(scale)
 
 
+def test_emphasis_reaches_scikit_learns_numbers(run):
+    """κ·NLL + w²/(2σ²): ridge alpha = τ²/(κσ²), logistic C = κσ²."""
+    more = ("--num-data", 100, "--noise-std", 3, "--likelihood-weight", 2)
+    found = answer(run, "convert", 0.5, "--from", "variance", *more)
+    assert found["sklearn_ridge_alpha"] == pytest.approx(9 / (2 * 0.5))
+    assert found["sklearn_logistic_C"] == pytest.approx(1.0)
+    for kind, value in (("ridge-alpha", 9.0), ("logistic-c", 1.0)):
+        assert answer(run, "convert", value, "--from", kind, *more)["variance"] == pytest.approx(0.5)
+
+
 def test_convert_prints_a_table(run):
     status, out, _ = run("convert", "5e-4", "--num-data", 50_000)
     assert status == 0
@@ -120,13 +130,18 @@ def test_convert_prints_a_table(run):
         (["0.01", "--num-data", 100, "--optimizer", "sdg"], "got 'sdg'; did you mean 'sgd'"),
         (["0.01"], "--num-data: pass the size of the training set"),
         (["0.01", "--num-data", 0], "num_data: expected an integer >= 1, got 0"),
-        (["0", "--from", "variance", "--num-data", 10], "expected a number > 0, got 0"),
+        (
+            ["0", "--from", "variance", "--num-data", 10],
+            "a finite width > 0, got 0; no penalty at all is the prior",
+        ),
         (["nan", "--num-data", 10], "expected a number >= 0, got nan"),
         (["1", "--from", "ridge-alpha", "--num-data", 10], "--noise-std: ridge-alpha is relative to the noise"),
         (["1", "--loss", "mse", "--num-data", 10], "--noise-std: a squared error needs one"),
         (["1", "--loss", "minibatch-sum", "--num-data", 10], "--batch-size: pass it"),
         (["1", "--loss", "minibatch-sum", "--num-data", 10, "--batch-size", 20], "expected at most num_data = 10"),
-        (["abc", "--num-data", 10], "'abc' is not a valid float"),
+        (["1e200", "--from", "std", "--num-data", 10], "a finite width > 0"),
+        (["1", "--from", "laplace-scale", "--num-data", 10, "--optimizer", "nonsense"], "got 'nonsense'"),
+        (["abc", "--num-data", 10], "Invalid value"),
         (["1", "--from", "lambda", "--num-data", 10], "'lambda' is not one of"),
     ],
 )
@@ -200,6 +215,19 @@ def test_fit_with_text_classes(run, tmp_path):
     assert metrics["task"] == "classification"
 
 
+def test_large_labels_keep_their_names(run, tmp_path):
+    rows = [f"{x},{1000001 + (x > 0)}" for x in np.linspace(-1, 1, 40)]
+    (tmp_path / "t.csv").write_text("x,label\n" + "\n".join(rows))
+    assert answer(run, "fit", "t.csv", "--output", "run")["classes"] == ["1000001", "1000002"]
+
+
+def test_constant_columns_are_left_alone(run, tmp_path):
+    rows = [f"0.1,{x},{int(x > 0)}" for x in np.linspace(-1, 1, 50)]
+    (tmp_path / "c.csv").write_text("same,x,label\n" + "\n".join(rows))
+    answer(run, "fit", "c.csv", "--output", "run")
+    assert load_file(tmp_path / "run" / "model.safetensors")["standardize.std"][0] == 1.0
+
+
 def test_fit_other_models_and_optimizers(run, tmp_path):
     mlp = answer(
         run, "fit", "iris", "--model", "mlp", "--optimizer", "sgd", "--lr", 0.05, "--epochs", 5, "--output", "a"
@@ -239,6 +267,9 @@ BAD_FILES = {
     "empty.csv": ("", "expected a header and at least one row"),
     "header.csv": ("x,y\n", "expected a header and at least one row"),
     "twice.csv": ("x,x\n1,0\n", "expected different column names"),
+    "semicolons.csv": ("x;y\n1;0\n2;1\n", "expected columns separated by commas, got the header 'x;y'"),
+    "blank_lines.csv": ("x,y\n\n\n1,0\n\ntwo,1\n", "line 6, column 'x'"),
+    "one_row.csv": ("x,y\n1,0\n", "expected at least two rows, got 1"),
     "only_target.csv": ("y\n1\n0\n", "at least one feature column"),
 }
 
@@ -254,11 +285,16 @@ def test_fit_refuses_bad_tables(run, tmp_path, name):
 def test_fit_refuses_bad_files(run, tmp_path):
     (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 not a zip")
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
+    np.savez(tmp_path / "empty.npz")
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    (tmp_path / "array.npy").rename(tmp_path / "array.npz")
     np.savez(tmp_path / "pickled.npz", X=np.array([{}], dtype=object), y=np.zeros(1))
     (tmp_path / "latin.csv").write_bytes("x,y\n1,é\n".encode("latin-1"))
     for name, message in [
         ("broken.npz", "not a readable NPZ file"),
         ("other.npz", "expected arrays X and y, got a"),
+        ("empty.npz", "expected arrays X and y"),
+        ("array.npz", "not a readable NPZ file"),
         ("pickled.npz", "not a readable NPZ file of plain arrays"),
         ("latin.csv", "not a readable CSV file in UTF-8"),
         ("no.csv", "no such file"),
@@ -280,6 +316,14 @@ def test_fit_refuses_bad_files(run, tmp_path):
         (["--prior", "gaussian(0.1, center='no.pt')"], "no such file"),
         (["--model", "cnn"], "expected linear, mlp or module:function, got 'cnn'"),
         (["--model", "no_such:build"], "cannot be imported"),
+        (["--model", ":build"], "cannot be imported"),
+        (["--model", "math:sqrt"], "cannot be called with (inputs, outputs)"),
+        (["--seed", "-1"], "--seed"),
+        (["--hidden", "0"], "--hidden"),
+        (["--lr", "nan"], "--lr: expected a finite number"),
+        (["--lr", "-1"], "--lr: expected a value > 0"),
+        (["--noise-std", "2"], "a classification has no noise std"),
+        (["--val-fraction", "0.999"], "rows are left to train on"),
         (["--val-fraction", "1.5"], "expected a share in [0, 1)"),
         (["--task", "regression", "--noise-std", "loud"], "expected a number or 'learned', got 'loud'"),
         (["--optimizer", "lbfgs", "--prior", "laplace(1)"], "needs smooth priors"),

@@ -119,3 +119,18 @@ def test_a_mixture_trains_but_cannot_be_saved(tmp_path):
     with pytest.raises(br.UnsupportedError, match="cannot be saved"):
         prior.save(tmp_path / "p.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_transformed_laplace_keeps_its_kink():
+    affine = distributions.transforms.AffineTransform(1.0, 2.0)
+    moved = distributions.TransformedDistribution(distributions.Laplace(0.0, 1.0), affine)
+    assert not br.FromDistribution(moved).traits.smooth
+    normal = distributions.TransformedDistribution(distributions.Normal(0.0, 1.0), affine)
+    with pytest.raises(br.NotEquivalentError, match="TransformedDistribution"):
+        br.FromDistribution(normal).weight_decay(10)
+
+
+def test_values_that_would_broadcast_are_refused():
+    prior = br.FromDistribution(distributions.Normal(torch.zeros(3), 1.0))
+    with pytest.raises(br.InvalidArgumentError, match=r"broadcasts to value of shape \(3, 1\), got \(3,\)"):
+        prior.log_prob(torch.zeros(3, 1))

@@ -126,3 +126,15 @@ def test_a_named_centre_needs_a_name():
         prior.log_prob(torch.zeros(2, 2))
     bound = prior.bound_to("weight", torch.zeros(2, 2))
     assert bound.loc.shape == (2, 2)
+
+
+def test_the_centre_is_a_copy():
+    weight = nn.Linear(3, 2).weight
+    prior = br.Gaussian(0.05, loc=weight.detach())
+    before = prior.penalty(weight.detach()).item()
+    with torch.no_grad():
+        weight += 1.0
+    assert before == 0.0
+    assert prior.penalty(weight.detach()).item() == pytest.approx(0.5 * 6 / 0.05**2)
+    with pytest.raises(br.InvalidArgumentError, match=r"got an nn\.Parameter; .* write loc=parameter\.detach\(\)"):
+        br.Gaussian(0.05, loc=weight)

@@ -73,3 +73,11 @@ def test_centred_on_a_reference():
 def test_bad_scales_are_refused(scale):
     with pytest.raises(br.InvalidArgumentError, match="scale: expected"):
         br.Laplace(scale)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_weights_can_sit_on_a_centre_given_in_a_wider_dtype(dtype):
+    model = nn.Linear(3, 2).to(dtype)
+    prior = br.ModelPrior(model, {"*": br.Laplace.centered_at(nn.Linear(3, 2).double(), 0.1)})
+    pulled = prior["weight"].prox(model.weight.detach(), 1e6)
+    assert prior["weight"].at_kink(pulled).all()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import inspect
+import weakref
 
 import numpy as np
 import pytest
@@ -321,6 +323,20 @@ def test_centred_rmsprop_refuses_kinks():
         br.attach(torch.optim.RMSprop(prior.param_groups(), centered=True), prior, num_data=10)
 
 
+@pytest.mark.parametrize("make", [torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop, torch.optim.Adamax])
+def test_weights_without_a_gradient_yet_are_not_thrown_to_zero(make):
+    """Adam's step is lr/eps where it has met no gradient; one batch must not wipe an embedding table."""
+    table = nn.Embedding(100, 4)
+    prior = br.ModelPrior(table, {"*": br.Laplace(1.0)})
+    optimizer = make(prior.param_groups(), lr=1e-3, weight_decay=0.0)
+    br.attach(optimizer, prior, num_data=100_000)
+    table(torch.arange(8)).square().sum().backward()
+    before = table.weight.detach().clone()
+    optimizer.step()
+    assert (table.weight[8:] != 0).float().mean() > 0.98
+    assert (table.weight[8:] - before[8:]).abs().max() <= 10.001e-3
+
+
 def test_a_skipped_amp_step_takes_no_proximal_step():
     model = nn.Linear(2, 1)
     prior = br.ModelPrior(model, br.Laplace(1e-3))
@@ -368,6 +384,70 @@ def test_loading_a_checkpoint_does_not_bring_back_an_old_decay():
     assert optimizer.param_groups[0]["weight_decay"] == br.Gaussian(0.3).weight_decay(N)
 
 
+def test_loading_replaces_every_decay_of_the_checkpoint():
+    model, prior, optimizer, handle = attached()
+    state = copy.deepcopy(optimizer.state_dict())
+    handle.remove()
+    handle = br.attach(optimizer, prior, num_data=N, before_clip=True)
+    assert state["param_groups"][0]["weight_decay"] > 0
+    optimizer.load_state_dict(state)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.0, 0.0]
+    handle.remove()
+    adamw = torch.optim.AdamW(model.parameters())
+    foreign = copy.deepcopy(adamw.state_dict())
+    adamw.param_groups[0]["weight_decay"] = 0.0
+    br.attach(adamw, prior, num_data=N)
+    adamw.load_state_dict(foreign)
+    assert adamw.param_groups[0]["weight_decay"] == 0.0
+
+
+@pytest.mark.parametrize(
+    "rules", [{"*": br.Gaussian(0.5, loc=1.0)}, {"0.*": br.Gaussian(0.3, loc=1.0), "*": br.Flat()}]
+)
+def test_parameters_unfrozen_after_attach_get_their_prior(rules):
+    model = net()
+    model[0].weight.requires_grad_(False)
+    prior = br.ModelPrior(model, rules)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    br.attach(optimizer, prior, num_data=N)
+    model[0].weight.requires_grad_(True)
+    with torch.no_grad():
+        model[0].weight.fill_(1.0)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    # Already at the centre: neither pulled to 0 nor left without a prior.
+    assert torch.allclose(model[0].weight, torch.ones_like(model[0].weight))
+    with torch.no_grad():
+        model[0].weight.fill_(2.0)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    assert (model[0].weight < 2.0).all()
+
+
+def test_replaced_parameters_are_noticed():
+    model, _, optimizer, _ = attached()
+    model.load_state_dict({k: v.clone() for k, v in model.state_dict().items()}, assign=True)
+    with pytest.raises(br.CoverageError, match=r"0\.weight of the model is another tensor than the one the optimizer"):
+        optimizer.step()
+
+
+def test_a_handle_does_not_keep_the_model_alive():
+    model, prior, optimizer, handle = attached()
+    alive = weakref.ref(model[0].weight), weakref.ref(optimizer)
+    del model, prior, optimizer, handle
+    gc.collect()
+    assert [reference() for reference in alive] == [None, None]
+
+
+def test_a_removed_handle_cannot_be_applied():
+    _, _, _, handle = attached(before_clip=True)
+    handle.remove()
+    with pytest.raises(br.InvalidArgumentError, match="was removed from its optimizer"):
+        handle.apply_()
+
+
 def test_parameters_without_a_gradient_feel_no_prior():
     model, _, optimizer, _ = attached({"*": br.Gaussian(0.3, loc=1.0)})
     before = model[2].weight.detach().clone()
@@ -391,7 +471,9 @@ def test_describe_lists_the_routes():
         "2.weight": br.Gaussian(0.5),
         "*": br.Gaussian(0.5, loc=1.0),
     })
-    routes = {row["parameters"]: (row["route"], row["weight_decay"]) for row in handle.describe().to_dict()["rows"]}
+    routes = {
+        row["parameters"]: (row["route"], row["equivalent weight_decay"]) for row in handle.describe().to_dict()["rows"]
+    }
     assert routes["0.weight"][0] == "proximal"
     assert routes["0.bias"] == ("none", "0")
     assert routes["2.weight"][0] == "native"

@@ -11,7 +11,16 @@ import pytest
 import torch
 from sklearn.datasets import load_diabetes, load_iris
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 import bayesreg as br
 
@@ -145,9 +154,11 @@ def test_history_keeps_nll_and_log_prior_apart(iris):
     _, result = fitted(train, br.Gaussian(0.5), val=val, max_epochs=4)
     assert result.history.column("epoch") == [1, 2, 3, 4]
     for record in result.history:
-        assert {"mean_nll", "log_prior", "objective", "val_nll", "val_accuracy", "lr", "seconds"} <= set(record)
-    assert "mean_nll" in str(result.history)
-    with pytest.raises(KeyError, match="no column 'loss'; there are epoch, mean_nll"):
+        assert {"running_nll", "log_prior", "running_objective", "val_nll", "val_accuracy", "lr", "seconds"} <= set(
+            record
+        )
+    assert "running_nll" in str(result.history)
+    with pytest.raises(KeyError, match="no column 'loss'; there are epoch, running_nll"):
         result.history.column("loss")
 
 
@@ -244,6 +255,57 @@ def test_num_data_smaller_than_the_batch_is_refused(iris):
 def test_bad_data_is_refused(data, error, message):
     with pytest.raises(error, match=message):
         fitted(data, br.Gaussian(0.5))
+
+
+@pytest.mark.parametrize(
+    ("sampler", "expected"),
+    [
+        (lambda d: SubsetRandomSampler(range(30)), 30),
+        (lambda d: DistributedSampler(d, num_replicas=2, rank=0), 100),
+        (lambda d: RandomSampler(d, num_samples=10), None),
+        (lambda d: WeightedRandomSampler(torch.ones(100), 10), None),
+    ],
+)
+def test_n_is_what_a_sampler_can_draw_not_what_it_draws(iris, sampler, expected):
+    dataset = TensorDataset(*iris[0])
+    for loader in (
+        DataLoader(dataset, batch_size=10, sampler=sampler(dataset)),
+        DataLoader(dataset, batch_sampler=BatchSampler(sampler(dataset), 10, drop_last=False)),
+    ):
+        if expected is None:
+            with pytest.raises(br.InvalidArgumentError, match="num_data: the size of this training set cannot be read"):
+                fitted(loader, br.Gaussian(0.5), max_epochs=1)
+            assert fitted(loader, br.Gaussian(0.5), max_epochs=1, num_data=100)[1].num_data == 100
+        else:
+            assert fitted(loader, br.Gaussian(0.5), max_epochs=1)[1].num_data == expected
+
+
+def test_a_loader_without_examples_is_refused(iris):
+    loader = DataLoader(TensorDataset(*iris[0]), batch_size=101, drop_last=True)
+    with pytest.raises(br.DataError, match="the loader gave no examples, so nothing was trained"):
+        fitted(loader, br.Gaussian(0.5))
+
+
+@pytest.mark.parametrize("optimizer", [sgd(), "lbfgs"])
+def test_a_prior_over_another_model_is_refused(iris, optimizer):
+    model, other = net(), net()
+    with pytest.raises(br.CoverageError, match=r"0\.weight, 0\.bias, 2\.weight belongs to another model"):
+        fitted(iris[0], br.ModelPrior(other, br.Gaussian(0.5)), model=model, optimizer=optimizer)
+    model[0].weight.requires_grad_(False)
+    prior = br.ModelPrior(model, {"2.*": br.Gaussian(0.5), "0.bias": br.Flat()})
+    model[0].weight.requires_grad_(True)
+    with pytest.raises(br.CoverageError, match=r"0\.weight has no prior in it"):
+        fitted(iris[0], prior, model=model, optimizer=optimizer)
+
+
+def test_targets_of_a_function_keep_their_kind(iris):
+    (X, y), _ = iris
+    function = L.FromLoss(lambda output, target: nn.functional.cross_entropy(output, target, reduction="none"))
+    expected, _ = fitted((X, y), br.Gaussian(0.5))
+    for loss, target in ((function, y), (L.FromLoss(nn.CrossEntropyLoss()), y.int())):
+        model = net()
+        br.MAPTrainer(model, br.Gaussian(0.5), loss, optimizer=sgd(), max_epochs=5).fit((X, target))
+        assert gap([p.detach() for p in model.parameters()], expected) < 1e-13
 
 
 # -- validation, stopping, schedule --------------------------------------------------------------------
@@ -440,6 +502,50 @@ def test_solvers_refuse_priors_they_cannot_serve(iris):
     learned = br.Gaussian(nn.Parameter(torch.tensor(0.5)))
     with pytest.raises(br.UnsupportedError, match="collapses; fix the scale"):
         fitted(iris[0], learned, optimizer="lbfgs")
+
+
+def test_a_validation_nll_that_is_not_finite_stops(iris):
+    train, (Xv, yv) = iris
+    Xv = Xv.clone()
+    Xv[3] = math.nan
+    for likelihood in (L.Categorical(), L.FromLoss(nn.CrossEntropyLoss())):
+        trainer = br.MAPTrainer(net(), br.Gaussian(0.5), likelihood, optimizer=sgd(), max_epochs=3)
+        with pytest.raises(br.NonFiniteObjectiveError, match="the validation NLL became nan in epoch 1"):
+            trainer.fit(train, DataLoader(TensorDataset(Xv, yv), batch_size=10))
+
+
+def test_modules_with_extra_state_are_trained_too(iris):
+    class Extra(nn.Linear):
+        def get_extra_state(self):
+            return {"calls": 3}
+
+        def set_extra_state(self, state):
+            self.calls = state["calls"]
+
+    train, val = iris
+    _, result = fitted(train, br.Gaussian(0.5), model=nn.Sequential(Extra(4, 3)).double(), val=val)
+    assert len(result.history) == 5
+
+
+def test_frozen_batch_norms_stay_frozen(iris):
+    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)).double()
+    model[1].eval()
+    fitted(iris[0], br.Gaussian(0.5), model=model, val=iris[1])
+    assert not model[1].training
+    assert model.training
+    assert torch.equal(model[1].running_mean, torch.zeros(8, dtype=torch.float64))
+
+
+def test_solvers_refuse_settings_they_would_ignore(iris):
+    for name, value in (("on_epoch_end", max), ("accumulate", 2), ("mixed_precision", "bf16")):
+        with pytest.raises(br.InvalidArgumentError, match=f"{name}: optimizer='lbfgs' is a full-batch solver"):
+            fitted(iris[0], br.Gaussian(0.5), optimizer="lbfgs", **{name: value})
+
+
+def test_float32_is_taken_as_far_as_it_goes(iris):
+    _, result = fitted(iris[0], br.Gaussian(0.5), model=nn.Linear(4, 3), optimizer="lbfgs")
+    assert result.converged
+    assert result.kkt_residual < 1e-5
 
 
 # -- nets: the solvers on what is not convex -----------------------------------------------------------

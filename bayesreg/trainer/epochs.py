@@ -1,0 +1,174 @@
+"""Fitting by epochs with a torch optimizer: early stopping, best weights, history."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from bayesreg.errors import InvalidArgumentError, NonFiniteObjectiveError
+from bayesreg.routes.attach import Handle
+from bayesreg.scale import LossScale
+from bayesreg.trainer.guard import Snapshot
+from bayesreg.trainer.loop import Loop, evaluate
+from bayesreg.trainer.result import FitResult, History
+from bayesreg.trainer.task import Task
+
+__all__ = ["EpochSettings", "OptimizerFactory", "fit_epochs"]
+
+OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
+
+
+@dataclass(frozen=True)
+class EpochSettings:
+    """How to train by epochs; the fields are `MAPTrainer`'s arguments.
+
+    Raises:
+        InvalidArgumentError: If mixed_precision is not known.
+    """
+
+    scheduler: Callable[[Optimizer], Any] | None
+    max_epochs: int
+    accumulate: int
+    clip_norm: float | None
+    patience: int | None
+    restore_best: bool
+    mixed_precision: str
+    cpu: bool
+    on_epoch_end: Callable[[dict[str, Any]], bool | None] | None
+
+    def __post_init__(self) -> None:
+        if self.mixed_precision not in ("no", "bf16", "fp16"):
+            raise InvalidArgumentError(
+                f"mixed_precision: expected 'no', 'bf16' or 'fp16', got {self.mixed_precision!r}."
+            )
+
+    def refuse_for(self, solver: str) -> None:
+        """Raise if a setting was given that a full-batch solver would ignore.
+
+        Args:
+            solver: Its name.
+
+        Raises:
+            InvalidArgumentError: If there is one.
+        """
+        unused = {"scheduler": None, "clip_norm": None, "patience": None, "on_epoch_end": None, "accumulate": 1}
+        for name, neutral in {**unused, "mixed_precision": "no"}.items():
+            if getattr(self, name) != neutral:
+                raise InvalidArgumentError(f"{name}: optimizer={solver!r} is a full-batch solver and takes none.")
+
+
+def fit_epochs(task: Task, optimizer: Optimizer | OptimizerFactory, settings: EpochSettings) -> FitResult:
+    """Train epoch by epoch.
+
+    Args:
+        task: What to train.
+        optimizer: The optimizer, or what makes one from param groups.
+        settings: How to train.
+
+    Returns:
+        The outcome.
+
+    Raises:
+        NonFiniteObjectiveError: If the training or validation NLL becomes NaN or infinite.
+    """
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(cpu=True) if settings.cpu else Accelerator()
+    for module in (task.model, task.likelihood, task.prior):
+        module.to(accelerator.device)
+    extra = [p for p in task.likelihood.parameters() if p.requires_grad]
+    optimizer = _with_likelihood(optimizer, task, extra)
+    handle = Handle(
+        optimizer,
+        task.prior,
+        LossScale.mean(task.num_data),
+        before_clip=settings.clip_norm is not None,
+        without_prior=extra,
+    )
+    model = task.model
+    try:
+        scheduler = None if settings.scheduler is None else settings.scheduler(optimizer)
+        model, _, batches = accelerator.prepare(task.model, optimizer, task.loader)
+        loop = Loop(
+            accelerator,
+            model,
+            task.likelihood,
+            optimizer,
+            handle,
+            scheduler,
+            settings.clip_norm,
+            settings.accumulate,
+            settings.mixed_precision,
+        )
+        history, best_epoch = _epochs(loop, batches, task, settings)
+        return task.result(batches, history, handle.describe(), best_epoch=best_epoch)
+    finally:
+        handle.remove()
+        # Accelerate may have wrapped the forward of the user's model.
+        accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+
+
+def _with_likelihood(optimizer: Optimizer | OptimizerFactory, task: Task, extra: list[Any]) -> Optimizer:
+    """Return the optimizer, holding the likelihood's own parameters too."""
+    if not isinstance(optimizer, Optimizer):
+        groups = task.prior.param_groups()
+        return optimizer([*groups, {"params": extra, "weight_decay": 0.0}] if extra else groups)
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    missing = [p for p in extra if id(p) not in held]
+    if missing:
+        optimizer.add_param_group({"params": missing, "weight_decay": 0.0})
+    return optimizer
+
+
+def _epochs(loop: Loop, batches: Any, task: Task, settings: EpochSettings) -> tuple[History, int]:
+    history = History()
+    good = Snapshot(task.model, task.likelihood)
+    best, best_nll, best_epoch = good, float("inf"), 0
+    bar = task.bar(settings.max_epochs, "MAP", main=loop.accelerator.is_main_process)
+    for epoch in range(1, settings.max_epochs + 1):
+        began = time.perf_counter()
+        nll = loop.epoch(batches, epoch, good)
+        good = Snapshot(task.model, task.likelihood)
+        penalty, constant = task.prior_terms()
+        record: dict[str, Any] = {
+            "epoch": epoch,
+            "running_nll": nll,
+            "log_prior": constant - penalty,
+            "running_objective": nll + penalty / task.num_data,
+        }
+        if task.val_loader is not None:
+            record.update(_validated(task, loop.accelerator.device, epoch))
+        record["lr"] = float(loop.optimizer.param_groups[0]["lr"])
+        record["seconds"] = time.perf_counter() - began
+        history.append(record)
+        bar.update()
+        bar.set_postfix_str(f"NLL {nll:.4f}, log prior {record['log_prior']:.4g}")
+        if task.val_loader is None or record["val_nll"] < best_nll:
+            best, best_nll, best_epoch = good, record.get("val_nll", 0.0), epoch
+        wants_stop = settings.on_epoch_end is not None and bool(settings.on_epoch_end(record))
+        if wants_stop or (settings.patience is not None and epoch - best_epoch >= settings.patience):
+            break
+    bar.close()
+    if not settings.restore_best:
+        return history, epoch
+    if best_epoch != epoch:
+        best.restore()
+    return history, best_epoch
+
+
+def _validated(task: Task, device: torch.device, epoch: int) -> dict[str, float]:
+    nll, metric = evaluate(task.model, task.likelihood, task.val_loader, device)
+    if not nll < float("inf"):
+        raise NonFiniteObjectiveError(
+            f"the validation NLL became {nll} in epoch {epoch}, while the training NLL is finite: look for NaN or "
+            f"impossible targets in the validation data. The weights of this epoch are in the model.",
+            epoch=epoch,
+            batch=0,
+            parameter=None,
+        )
+    return {"val_nll": nll, f"val_{task.likelihood.metric_name}": metric}

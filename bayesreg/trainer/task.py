@@ -1,0 +1,87 @@
+"""What is trained on what: shared by the full-batch solvers and the stochastic loop."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from bayesreg._tables import Table
+from bayesreg.likelihoods import Likelihood
+from bayesreg.model_prior import ModelPrior
+from bayesreg.trainer.loop import evaluate
+from bayesreg.trainer.result import FitResult, History
+
+__all__ = ["Task"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A model, its prior and likelihood, and the data.
+
+    Attributes:
+        model: The model.
+        prior: The prior over it.
+        likelihood: The likelihood.
+        loader: Training batches.
+        val_loader: Validation batches, or None.
+        num_data: n.
+        start: When fitting began, by `time.perf_counter`.
+        progress: Whether to show a bar; None: only in a terminal.
+    """
+
+    model: nn.Module
+    prior: ModelPrior
+    likelihood: Likelihood
+    loader: Any
+    val_loader: Any
+    num_data: int
+    start: float
+    progress: bool | None
+
+    @torch.no_grad()
+    def prior_terms(self) -> tuple[float, float]:
+        """Return penalty and constant of the log-prior, nats."""
+        return float(self.prior.penalty()), float(self.prior.log_constant())
+
+    def bar(self, total: int, label: str, main: bool = True) -> Any:
+        """Return a progress bar."""
+        from tqdm.auto import tqdm
+
+        # tqdm's None means: only where the output is a terminal.
+        disable = None if self.progress is None else not self.progress
+        return tqdm(total=total, desc=label, disable=disable if main else True, leave=False)
+
+    def result(self, batches: Any, history: History, routes: Table, **more: Any) -> FitResult:
+        """Measure the trained model and put everything together."""
+        device = next(self.model.parameters()).device
+        mean_nll, _ = evaluate(self.model, self.likelihood, batches, device)
+        penalty, constant = self.prior_terms()
+        val_nll, val_metric = (None, None)
+        if self.val_loader is not None:
+            val_nll, val_metric = evaluate(self.model, self.likelihood, self.val_loader, device)
+        return FitResult(
+            mean_nll=mean_nll,
+            log_prior=constant - penalty,
+            log_prior_constant=constant,
+            objective=mean_nll + penalty / self.num_data,
+            num_data=self.num_data,
+            history=history,
+            routes=routes,
+            exact_zeros=self._exact_zeros(),
+            val_nll=val_nll,
+            val_metric=val_metric,
+            metric_name=self.likelihood.metric_name,
+            seconds=time.perf_counter() - self.start,
+            **more,
+        )
+
+    def _exact_zeros(self) -> float | None:
+        kinked = [(e.parameter, p) for e, p in self.prior.active() if not p.traits.smooth and p.traits.has_prox]
+        if not kinked:
+            return None
+        zeros = sum(int(p.at_kink(parameter).sum()) for parameter, p in kinked)
+        return zeros / sum(parameter.numel() for parameter, _ in kinked)
