@@ -339,7 +339,7 @@ def laplace_scale_to_lasso_alpha(laplace_scale: float, num_data: int, noise_std:
 def sklearn_to_elastic_net_rates(
     elastic_net_alpha: float, l1_ratio: float, num_data: int, noise_std: float
 ) -> tuple[float, float]:
-    """Return the rates (l1, l2) of the prior ∝ exp(−l1·|w| − l2·w²/2) that scikit-learn's ElasticNet assumes.
+    """Return the rates (l1, l2) of the prior ``∝ exp(−l1·|w| − l2·w²/2)`` that scikit-learn's ElasticNet assumes.
 
     l1 = n · alpha · l1_ratio / τ² and l2 = n · alpha · (1 − l1_ratio) / τ².
 
@@ -368,10 +368,10 @@ def sklearn_to_elastic_net_rates(
 
 
 def elastic_net_rates_to_sklearn(l1: float, l2: float, num_data: int, noise_std: float) -> tuple[float, float]:
-    """Return scikit-learn's (alpha, l1_ratio) for the prior ∝ exp(−l1·|w| − l2·w²/2).
+    """Return scikit-learn's (alpha, l1_ratio) for the prior ``∝ exp(−l1·|w| − l2·w²/2)``.
 
     Args:
-        l1: Rate >= 0 of |w|.
+        l1: Rate >= 0 of ``|w|``.
         l2: Rate >= 0 of w²/2 (a precision).
         num_data: n >= 1.
         noise_std: τ > 0.

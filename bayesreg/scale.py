@@ -171,11 +171,13 @@ class LossScale:
     ) -> LossScale:
         """Read the scale off one of torch's loss modules.
 
-        | loss | s for reduction="mean" | s for reduction="sum" |
-        |---|---|---|
-        | CrossEntropyLoss, NLLLoss | 1/n, n the valid targets, or 1/Σ of the targets' class weights | B/n |
-        | BCELoss, BCEWithLogitsLoss, GaussianNLLLoss, PoissonNLLLoss | 1/(nK) | B/n |
-        | MSELoss with noise std τ | 2τ²/(nK) | 2τ²·B/n |
+        With reduction="mean", for n examples of K outputs:
+
+        - CrossEntropyLoss, NLLLoss: s = 1/n, n the valid targets; with class weights 1/Σ of the targets' weights
+        - BCELoss, BCEWithLogitsLoss, GaussianNLLLoss, PoissonNLLLoss: s = 1/(nK)
+        - MSELoss with noise std τ: s = 2τ²/(nK)
+
+        With reduction="sum" over batches of B examples s = B/n, for MSELoss 2τ²·B/n.
 
         Label smoothing, `pos_weight` and elementwise `weight` change the likelihood but not its scale.
 

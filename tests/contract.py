@@ -159,6 +159,16 @@ class PriorContract(ABC):
         # (x − v)/step plays the gradient of the rest: the certificate must be 0 in every coordinate.
         assert prior.subdiff_distance(x, (x - v) / step).max() < 1e-9 / scale
 
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+    def test_prox_in_place_is_the_prox(self, dtype):
+        prior, value = self.make(0.5), self.points(0.5).to(dtype)
+        if not prior.traits.has_prox:
+            return
+        for step in (0.3, torch.linspace(0.1, 1.0, len(value))):
+            expected, changed = prior.prox(value, step), value.clone()
+            prior.prox_(changed, step)
+            assert torch.equal(changed, expected.to(dtype))
+
     def test_certificate_is_the_distance_to_the_subdifferential(self):
         prior, value = self.make(0.7), self.points(0.7)
         grad = torch.linspace(-2, 2, len(value), dtype=torch.float64)

@@ -181,6 +181,18 @@ class Prior(nn.Module, ABC):
         """
         raise UnsupportedError(f"{self.family}: this prior has no proximal operator; use the gradient route.")
 
+    def prox_(self, value: Tensor, step: float | Tensor) -> None:
+        """Replace `value` by `prox(value, step)`, in place; families override it where that saves memory traffic.
+
+        Args:
+            value: The point, changed in place.
+            step: As in `prox`.
+
+        Raises:
+            UnsupportedError: If the family has no prox.
+        """
+        value.copy_(self.prox(value, step))
+
     def subdiff_distance(self, value: Tensor, grad: Tensor, coefficient: float = 1.0) -> Tensor:
         """Return how far −grad is from coefficient · ∂(−log p)(value), elementwise: 0 at a MAP.
 

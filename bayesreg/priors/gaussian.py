@@ -21,7 +21,7 @@ __all__ = ["Gaussian"]
 
 @final
 class Gaussian(LocScalePrior):
-    r"""Independent Gaussian elements, log p(w) = −½ Σ ((w − loc)/scale)² − Σ log scale − (d/2) log 2π.
+    r"""Independent Gaussian elements, ``log p(w) = −½ Σ ((w − loc)/scale)² − Σ log scale − (d/2) log 2π``.
 
     With loc = 0 and one scale it is L2 regularisation: weight_decay = s/scale², with s the loss scale.
 

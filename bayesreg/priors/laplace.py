@@ -21,7 +21,7 @@ __all__ = ["Laplace"]
 
 @final
 class Laplace(LocScalePrior):
-    r"""Independent Laplace elements, log p(w) = −Σ |w − loc|/scale − Σ log(2·scale).
+    r"""Independent Laplace elements, ``log p(w) = −Σ |w − loc|/scale − Σ log(2·scale)``.
 
     It is L1 regularisation: loss + (s/scale)·‖w − loc‖₁, with s the loss scale. The MAP has exact zeros (weights
     exactly at loc), which only the proximal route and solver find. The standard deviation is √2 · scale.
@@ -88,6 +88,15 @@ class Laplace(LocScalePrior):
         threshold = step / self.scale
         # v − clamp(v, −t, t) is soft-thresholding, with an exact 0 inside the threshold.
         return (shifted - torch.clamp(shifted, -threshold, threshold) + self.loc).to(value.dtype)
+
+    def prox_(self, value: Tensor, step: float | Tensor) -> None:
+        """Soft-threshold in place: one pass and no temporary for the plain L1 case; see `Prior.prox_`."""
+        plain_l1 = self._centred_on_zero_scalar and self.scale.ndim == 0 and isinstance(step, float)
+        if plain_l1 and value.dtype in (torch.float32, torch.float64) and value.is_contiguous():
+            assert isinstance(step, float)
+            torch.ops.aten.softshrink.out(value, step / float(self.scale), out=value)
+        else:
+            value.copy_(self.prox(value, step))
 
     def subdiff_distance(self, value: Tensor, grad: Tensor, coefficient: float = 1.0) -> Tensor:
         shifted = self._shifted(value.detach())

@@ -125,6 +125,10 @@ class LocScalePrior(Prior, ABC):
     def _centred_on_zero(self) -> bool:
         return self.reference is None and not bool((self.loc != 0).any())
 
+    @property
+    def _centred_on_zero_scalar(self) -> bool:
+        return self.reference is None and self.loc.ndim == 0 and float(self.loc) == 0.0
+
     def _shifted(self, value: Tensor) -> Tensor:
         """Return value − loc in float32 or better, refusing shapes that would broadcast the value itself."""
         self._require_bound()

@@ -239,7 +239,7 @@ class Handle:
                 step = effective_step(optimizer, member.parameter, group)
                 if isinstance(step, Tensor):
                     step = _capped(step, member, group, factor)
-                member.parameter.copy_(member.prior.prox(member.parameter, factor * step))
+                member.prior.prox_(member.parameter, factor * step)
         self._clip_factor = None
 
     def _clip(self) -> float:

@@ -1,0 +1,55 @@
+"""What the benchmarks share: interleaved timing and output."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+
+def interleaved(variants: dict[str, Callable[[], object]], rounds: int, warmup: int = 2) -> dict[str, list[float]]:
+    """Time every variant once per round, in alternating order; seconds per call."""
+    names = list(variants)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for index in range(rounds + warmup):
+        for name in names if index % 2 else reversed(names):
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            start = time.perf_counter()
+            variants[name]()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if index >= warmup:
+                times[name].append(time.perf_counter() - start)
+    return times
+
+
+def paired_ratio(times: dict[str, list[float]], name: str, base: str) -> float:
+    """Median over rounds of the ratio within a round."""
+    return statistics.median(a / b for a, b in zip(times[name], times[base], strict=True))
+
+
+def machine() -> str:
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    return f"{device}; torch {torch.__version__}; Python {platform.python_version()}"
+
+
+def write(rows: list[dict[str, object]], description: str) -> None:
+    """Print rows as a Markdown table; write them as JSON where asked."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    columns = list(rows[0])
+    print(machine())
+    print("| " + " | ".join(columns) + " |")
+    print("|" + "---|" * len(columns))
+    for row in rows:
+        print("| " + " | ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()) + " |")
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2) + "\n")

@@ -1,0 +1,46 @@
+"""Sphinx configuration: Furo, MyST-NB, formulas as MathML at build, no network."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+
+import bayesreg
+
+project = "bayesreg"
+author = "The bayesreg developers"
+copyright = "The bayesreg developers"
+version = release = bayesreg.__version__
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.doctest",
+    "sphinx.ext.napoleon",
+    "coverage_check",
+    "mathml",
+]
+myst_enable_extensions = ["dollarmath", "colon_fence"]
+myst_heading_anchors = 3
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 120
+exclude_patterns = ["_build", "jupyter_execute"]
+nitpicky = False
+
+html_theme = "furo"
+html_title = f"bayesreg {release}"
+html_static_path = ["_static"]
+html_math_renderer = "mathml"
+html_show_sourcelink = False
+
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+doctest_global_setup = "import torch\nimport bayesreg as br\nfrom torch import nn\nfrom bayesreg import *"
+# Doctests run with pytest; here only those of the pages.
+doctest_test_doctest_blocks = ""
