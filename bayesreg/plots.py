@@ -133,6 +133,7 @@ def save(ax: Axes, path: str | os.PathLike[str]) -> None:
 
 
 def _axes() -> Axes:
-    from matplotlib.figure import Figure
+    # By pyplot, so that a notebook shows the figure at the end of the cell.
+    from matplotlib import pyplot
 
-    return Figure(figsize=(6.4, 4.0), layout="constrained").add_subplot()
+    return pyplot.subplots(figsize=(6.4, 4.0), layout="constrained")[1]

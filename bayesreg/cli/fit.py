@@ -234,7 +234,13 @@ def _plots(folder: Path, trainer: MAPTrainer, result: FitResult) -> None:
     if importlib.util.find_spec("matplotlib") is None:
         typer.echo("no pictures: pip install 'bayesreg[viz]' for them.", err=True)
         return
+    from matplotlib.figure import Figure
+
     from bayesreg.plots import plot_history, plot_weights, save
 
-    save(plot_history(result), folder / "history.png")
-    save(plot_weights(trainer.prior), folder / "weights.png")
+    # Figures of their own: pyplot would look for a screen.
+    for name, draw in (
+        ("history.png", partial(plot_history, result)),
+        ("weights.png", partial(plot_weights, trainer.prior)),
+    ):
+        save(draw(Figure(figsize=(6.4, 4.0), layout="constrained").add_subplot()), folder / name)
