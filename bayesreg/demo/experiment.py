@@ -113,8 +113,8 @@ class DemoResult:
         early = [row["method"] for row in self.rows if not row["converged"]]
         which = ", ".join(f"{early.count(method)} {method}" for method in dict.fromkeys(early))
         solved = (
-            f"Every fit is a full-batch solve (300 iterations at most) to a KKT residual of {TOLERANCE:g}; stopped before "
-            f"it: {which or 'none'}."
+            f"Every fit is a full-batch solve (at most 300 iterations) to a KKT residual of {TOLERANCE:g}; stopped early: "
+            f"{which or 'none'}."
         )
         return Table("Target test set, mean ± sd over 5 seeds", columns, rows, (zero, SHIFT, STRENGTH, solved))
 
