@@ -15,6 +15,7 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg._describe import equivalent
+from bayesreg._progress import progress_bar
 from bayesreg._tables import Table
 from bayesreg.demo.tasks import ROTATION, Split, draw, load_tasks
 from bayesreg.model_prior import ModelPrior
@@ -112,10 +113,8 @@ class DemoResult:
         zero += f"NLL {self.zero_shot['nll']:.2f}."
         early = [row["method"] for row in self.rows if not row["converged"]]
         which = ", ".join(f"{early.count(method)} {method}" for method in dict.fromkeys(early))
-        solved = (
-            f"Every fit is a full-batch solve (at most 300 iterations) to a KKT residual of {TOLERANCE:g}; stopped early: "
-            f"{which or 'none'}."
-        )
+        solved = f"Every fit is a full-batch solve, at most 300 iterations, to a KKT residual of {TOLERANCE:g}"
+        solved += f"; stopped before it: {which or 'none'}."
         return Table("Target test set, mean ± sd over 5 seeds", columns, rows, (zero, SHIFT, STRENGTH, solved))
 
 
@@ -192,14 +191,11 @@ def run_demo(progress: bool | None = None) -> DemoResult:
     Raises:
         ImportError: If scikit-learn is not installed.
     """
-    from tqdm.auto import tqdm
-
     start = time.perf_counter()
     tasks = load_tasks()
     settings = sum(len(method.scales) for method in METHODS.values())
     fits = len(SIZES) * (settings * len(REHEARSALS) + len(METHODS) * len(SEEDS))
-    disable = None if progress is None else not progress
-    bar = tqdm(total=fits, desc="demo", disable=disable, leave=False)
+    bar = progress_bar(fits, "demo", progress)
     source = _network(seed=1)
     _fit(source, Gaussian(0.3), tasks.source)
 

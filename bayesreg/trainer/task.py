@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from bayesreg._progress import progress_bar
 from bayesreg._tables import Table
 from bayesreg.likelihoods import Likelihood
 from bayesreg.model_prior import ModelPrior
@@ -49,11 +50,7 @@ class Task:
 
     def bar(self, total: int, label: str, main: bool = True) -> Any:
         """Return a progress bar."""
-        from tqdm.auto import tqdm
-
-        # tqdm's None means: only where the output is a terminal.
-        disable = None if self.progress is None else not self.progress
-        return tqdm(total=total, desc=label, disable=disable if main else True, leave=False)
+        return progress_bar(total, label, self.progress, main=main)
 
     def result(self, batches: Any, history: History, routes: Table, **more: Any) -> FitResult:
         """Measure the trained model and put everything together."""
