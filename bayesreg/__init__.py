@@ -12,24 +12,24 @@ from bayesreg._version import __version__
 
 if TYPE_CHECKING:
     from bayesreg import likelihoods as likelihoods
-    from bayesreg.conversion import elastic_net_rates_to_sklearn as elastic_net_rates_to_sklearn
     from bayesreg.conversion import l1_to_laplace_scale as l1_to_laplace_scale
     from bayesreg.conversion import l2_coefficient_to_variance as l2_coefficient_to_variance
     from bayesreg.conversion import laplace_scale_to_l1 as laplace_scale_to_l1
-    from bayesreg.conversion import laplace_scale_to_lasso_alpha as laplace_scale_to_lasso_alpha
-    from bayesreg.conversion import laplace_scale_to_logistic_c as laplace_scale_to_logistic_c
-    from bayesreg.conversion import lasso_alpha_to_laplace_scale as lasso_alpha_to_laplace_scale
-    from bayesreg.conversion import logistic_c_to_laplace_scale as logistic_c_to_laplace_scale
-    from bayesreg.conversion import logistic_c_to_variance as logistic_c_to_variance
     from bayesreg.conversion import precision_to_weight_decay as precision_to_weight_decay
-    from bayesreg.conversion import ridge_alpha_to_variance as ridge_alpha_to_variance
-    from bayesreg.conversion import sklearn_to_elastic_net_rates as sklearn_to_elastic_net_rates
     from bayesreg.conversion import variance_to_l2_coefficient as variance_to_l2_coefficient
-    from bayesreg.conversion import variance_to_logistic_c as variance_to_logistic_c
-    from bayesreg.conversion import variance_to_ridge_alpha as variance_to_ridge_alpha
     from bayesreg.conversion import variance_to_weight_decay as variance_to_weight_decay
     from bayesreg.conversion import weight_decay_to_precision as weight_decay_to_precision
     from bayesreg.conversion import weight_decay_to_variance as weight_decay_to_variance
+    from bayesreg.conversion_sklearn import elastic_net_rates_to_sklearn as elastic_net_rates_to_sklearn
+    from bayesreg.conversion_sklearn import laplace_scale_to_lasso_alpha as laplace_scale_to_lasso_alpha
+    from bayesreg.conversion_sklearn import laplace_scale_to_logistic_c as laplace_scale_to_logistic_c
+    from bayesreg.conversion_sklearn import lasso_alpha_to_laplace_scale as lasso_alpha_to_laplace_scale
+    from bayesreg.conversion_sklearn import logistic_c_to_laplace_scale as logistic_c_to_laplace_scale
+    from bayesreg.conversion_sklearn import logistic_c_to_variance as logistic_c_to_variance
+    from bayesreg.conversion_sklearn import ridge_alpha_to_variance as ridge_alpha_to_variance
+    from bayesreg.conversion_sklearn import sklearn_to_elastic_net_rates as sklearn_to_elastic_net_rates
+    from bayesreg.conversion_sklearn import variance_to_logistic_c as variance_to_logistic_c
+    from bayesreg.conversion_sklearn import variance_to_ridge_alpha as variance_to_ridge_alpha
     from bayesreg.errors import BayesRegError as BayesRegError
     from bayesreg.errors import CoverageError as CoverageError
     from bayesreg.errors import DataError as DataError
@@ -62,11 +62,13 @@ if TYPE_CHECKING:
     from bayesreg.trainer import MAPTrainer as MAPTrainer
 
 _CONVERSIONS = (
-    "elastic_net_rates_to_sklearn l1_to_laplace_scale l2_coefficient_to_variance laplace_scale_to_l1 "
-    "laplace_scale_to_lasso_alpha laplace_scale_to_logistic_c lasso_alpha_to_laplace_scale "
-    "logistic_c_to_laplace_scale logistic_c_to_variance precision_to_weight_decay ridge_alpha_to_variance "
-    "sklearn_to_elastic_net_rates variance_to_l2_coefficient variance_to_logistic_c variance_to_ridge_alpha "
-    "variance_to_weight_decay weight_decay_to_precision weight_decay_to_variance"
+    "l1_to_laplace_scale l2_coefficient_to_variance laplace_scale_to_l1 precision_to_weight_decay "
+    "variance_to_l2_coefficient variance_to_weight_decay weight_decay_to_precision weight_decay_to_variance"
+)
+_SKLEARN = (
+    "elastic_net_rates_to_sklearn laplace_scale_to_lasso_alpha laplace_scale_to_logistic_c "
+    "lasso_alpha_to_laplace_scale logistic_c_to_laplace_scale logistic_c_to_variance ridge_alpha_to_variance "
+    "sklearn_to_elastic_net_rates variance_to_logistic_c variance_to_ridge_alpha"
 )
 _ERRORS = (
     "BayesRegError CoverageError DataError InvalidArgumentError NonFiniteObjectiveError NotEquivalentError "
@@ -74,6 +76,7 @@ _ERRORS = (
 )
 _HOME = {
     "conversion": _CONVERSIONS,
+    "conversion_sklearn": _SKLEARN,
     "errors": _ERRORS,
     "model_prior": "ModelPrior",
     "objective": "MAPObjective",

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+# Two workers with two threads each would fight over two cores; the tensors here are small.
+torch.set_num_threads(1)
+
 
 @pytest.fixture(autouse=True)
 def _seeded():

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bayesreg import _checks, conversion
+from bayesreg import _checks, conversion, conversion_sklearn
 from bayesreg._tables import Table
 from bayesreg.cli._output import for_json, say, show
 from bayesreg.errors import InvalidArgumentError
@@ -118,8 +118,8 @@ def _gaussian(
         Kind.std: lambda v: v * v,
         Kind.precision: lambda v: 1.0 / v if v else math.inf,
         Kind.l2_coefficient: lambda v: conversion.l2_coefficient_to_variance(v, scale),
-        Kind.ridge_alpha: lambda v: conversion.ridge_alpha_to_variance(v, _noise(noise, kind)),
-        Kind.logistic_c: lambda v: conversion.logistic_c_to_variance(v) / emphasis,
+        Kind.ridge_alpha: lambda v: conversion_sklearn.ridge_alpha_to_variance(v, _noise(noise, kind)),
+        Kind.logistic_c: lambda v: conversion_sklearn.logistic_c_to_variance(v) / emphasis,
     }
     if value < 0 or math.isnan(value):
         raise InvalidArgumentError(f"{kind.value}: expected a number >= 0, got {value:g}.")
@@ -138,7 +138,7 @@ def _gaussian(
         "sklearn_logistic_C": variance * emphasis,
     }
     if noise is not None:
-        values["sklearn_ridge_alpha"] = conversion.variance_to_ridge_alpha(variance, noise)
+        values["sklearn_ridge_alpha"] = conversion_sklearn.variance_to_ridge_alpha(variance, noise)
     return values
 
 
@@ -148,7 +148,7 @@ def _laplace(
     to_scale = {
         Kind.laplace_scale: lambda v: v,
         Kind.l1_coefficient: lambda v: conversion.l1_to_laplace_scale(v, scale),
-        Kind.lasso_alpha: lambda v: conversion.lasso_alpha_to_laplace_scale(
+        Kind.lasso_alpha: lambda v: conversion_sklearn.lasso_alpha_to_laplace_scale(
             v, _count(num_data, kind), _noise(noise, kind)
         ),
     }
@@ -162,7 +162,7 @@ def _laplace(
         "l1_coefficient": conversion.laplace_scale_to_l1(b, scale),
         "sklearn_logistic_C": b * emphasis,
         **(
-            {"sklearn_lasso_alpha": conversion.laplace_scale_to_lasso_alpha(b, num_data, noise)}
+            {"sklearn_lasso_alpha": conversion_sklearn.laplace_scale_to_lasso_alpha(b, num_data, noise)}
             if num_data is not None and noise is not None
             else {}
         ),
