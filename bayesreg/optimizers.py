@@ -53,7 +53,8 @@ _KINDS: dict[str, Literal["coupled", "decoupled", "none"]] = {
 def _class_of(optimizer: OptimizerLike) -> tuple[type, dict[str, Any]]:
     """Return the optimizer class and the settings that are known of it."""
     if isinstance(optimizer, str):
-        by_lower = {name.lower(): name for name in _KINDS}
+        # Older versions of torch lack some of them.
+        by_lower = {name.lower(): name for name in _KINDS if hasattr(torch.optim, name)}
         if optimizer.lower() not in by_lower:
             raise InvalidArgumentError(
                 f"optimizer: expected a torch optimizer, got {optimizer!r}{nearest(optimizer.lower(), by_lower)}"
