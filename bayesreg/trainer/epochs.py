@@ -106,7 +106,7 @@ def fit_epochs(task: Task, optimizer: Optimizer | OptimizerFactory, settings: Ep
             settings.mixed_precision,
         )
         history, best_epoch = _epochs(loop, batches, task, settings)
-        return task.result(batches, history, handle.describe(), best_epoch=best_epoch)
+        return task.result(task.loader, history, handle.describe(), best_epoch=best_epoch)
     finally:
         handle.remove()
         # Accelerate may have wrapped the forward of the user's model.

@@ -107,13 +107,18 @@ class Loop:
         bad = first_non_finite(self.named())
         if bad is not None:
             stop(self.named(), good, epoch=number, batch=index, loss=float("nan"))
-        return total / examples
+        # Over all processes: each has met its own share.
+        met = torch.tensor([total, examples], dtype=torch.float64, device=self.accelerator.device)
+        summed: list[float] = self.accelerator.reduce(met, "sum").tolist()
+        return summed[0] / summed[1]
 
     def step(self, window: list[Batch], epoch: int, index: int, good: Snapshot) -> tuple[float, int]:
         """Take one optimizer step on a window of micro-batches; return the summed NLL and the example count."""
         accelerator = self.accelerator
         count = sum(len(target) for _, target in window)
-        share = accelerator.num_processes / int(accelerator.reduce(torch.tensor(count, device=accelerator.device)))
+        share = accelerator.num_processes / int(
+            accelerator.reduce(torch.tensor(count, device=accelerator.device), "sum")
+        )
         self.optimizer.zero_grad()
         total = 0.0
         for number, (inputs, target) in enumerate(window, start=1):
