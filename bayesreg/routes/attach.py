@@ -191,13 +191,22 @@ class Handle:
                         f"{member.entry.name} of the model is another tensor than the one the optimizer holds (loaded "
                         f"with assign=True, or replaced, after br.attach); build the optimizer again and attach again."
                     )
-        if not self._before_clip:
+        if self._before_clip:
+            self._check_clip()
+        else:
             self._add_gradients()
-        elif not self._applied:
+        self._applied = False
+
+    def _check_clip(self) -> None:
+        if not self._applied:
             raise InvalidArgumentError(
                 "the prior was attached with before_clip=True, but handle.apply_() was not called before this step."
             )
-        self._applied = False
+        if self._clip_factor is None and any(plan.on("proximal") for plan in self._plan):
+            raise InvalidArgumentError(
+                "a prior with a kink was attached with before_clip=True: after clip_grad_norm_ call "
+                "handle.clipped(total_norm, max_norm), so that the proximal step is clipped alike."
+            )
 
     @torch.no_grad()
     def _add_gradients(self) -> None:
@@ -235,22 +244,12 @@ class Handle:
             for member in plan.on("proximal"):
                 if member.parameter.grad is None:
                     continue
-                factor = self.loss_scale.value * self._clip()
+                factor = self.loss_scale.value * (1.0 if self._clip_factor is None else self._clip_factor)
                 step = effective_step(optimizer, member.parameter, group)
                 if isinstance(step, Tensor):
                     step = _capped(step, member, group, factor)
                 member.prior.prox_(member.parameter, factor * step)
         self._clip_factor = None
-
-    def _clip(self) -> float:
-        if not self._before_clip:
-            return 1.0
-        if self._clip_factor is None:
-            raise InvalidArgumentError(
-                "a prior with a kink was attached with before_clip=True: after clip_grad_norm_ call "
-                "handle.clipped(total_norm, max_norm), so that the proximal step is clipped alike."
-            )
-        return self._clip_factor
 
 
 def _capped(step: Tensor, member: Planned, group: dict[str, Any], factor: float) -> Tensor:

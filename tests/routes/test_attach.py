@@ -304,8 +304,10 @@ def test_proximal_steps_without_the_clip_factor_are_refused():
     handle = br.attach(optimizer, prior, num_data=10, before_clip=True)
     model(torch.ones(1, 2)).sum().backward()
     handle.apply_()
+    before = model.weight.detach().clone()
     with pytest.raises(br.InvalidArgumentError, match=r"call handle\.clipped\(total_norm, max_norm\)"):
         optimizer.step()
+    assert torch.equal(model.weight, before)
 
 
 @pytest.mark.parametrize("name", ["Rprop", "Adadelta", "NAdam", "ASGD"])
