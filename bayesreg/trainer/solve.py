@@ -69,6 +69,8 @@ def fit_full_batch(task: Task, solver: str, tolerance: float, max_iterations: in
     if not abs(first) < float("inf"):
         good = Snapshot(task.model, task.likelihood)
         stop(task.model.named_parameters(), good, epoch=1, batch=1, loss=first)
+    beginning = problem.get()
+    report(0, beginning, problem.residual(beginning, problem.value_and_grad(beginning)[1]))
     minimise = minimise_lbfgs if solver == "lbfgs" else minimise_proximal
     flat = minimise(problem, tolerance, max_iterations, report)
     bar.close()

@@ -162,6 +162,17 @@ def test_history_keeps_nll_and_log_prior_apart(iris):
         result.history.column("loss")
 
 
+def test_history_of_a_solver_begins_before_its_first_step(iris):
+    (X, y), _ = iris
+    before = nn.functional.cross_entropy(net()(X), y).item()
+    _, result = fitted((X, y), br.Gaussian(0.5), optimizer="lbfgs")
+    first, last = result.history[0], result.history[-1]
+    assert first["iteration"] == 0
+    assert first["mean_nll"] == pytest.approx(before, rel=1e-9)
+    assert last["objective"] == pytest.approx(result.objective, rel=1e-9)
+    assert last["kkt_residual"] <= 1e-9 < first["kkt_residual"]
+
+
 def test_learned_noise_is_fitted_with_the_weights():
     X, y = load_diabetes(return_X_y=True)
     X, y = (X - X.mean(0)) / X.std(0), (y - y.mean()) / y.std()
