@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
+from torch.optim import LBFGS, Optimizer
 
 from bayesreg._describe import describe_routes
 from bayesreg._tables import Table
@@ -39,10 +39,11 @@ def attach(
 
     The cheapest exact route is chosen for each param group: the optimizer's own weight decay for isotropic Gaussians
     on coupled optimizers; the prior's gradient, added once per step, for smooth priors; proximal steps in the
-    optimizer's metric for priors with a kink. The loop stays as it is: backward(), step().
+    optimizer's metric for priors with a kink. The loop stays as it is: backward(), step(); or step(closure), where for
+    LBFGS the prior's value enters the line search.
 
     Args:
-        optimizer: Any torch optimizer but LBFGS and SparseAdam, with no weight decay of its own; built from
+        optimizer: Any torch optimizer but SparseAdam, with no weight decay of its own; built from
             `prior.param_groups()` or `model.parameters()`.
         prior: The prior over the model.
         num_data: Size of the training set, for a mean loss.
@@ -175,13 +176,46 @@ class Handle:
             if "lambd" in group:
                 group["lambd"] = 0.0
 
-    def _before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _before_step(
+        self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        self._check_parameters(optimizer)
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if closure is not None:
-            raise UnsupportedError(
-                "optimizer.step(closure) computes its gradients inside the step, where an attached prior cannot reach "
-                "them: call the closure yourself and then step(), or add br.MAPObjective(prior, n).penalty() in it."
-            )
+            # The gradients are made inside the step, after this hook: the prior must go in there too.
+            if self._before_clip:
+                raise UnsupportedError(
+                    "optimizer.step(closure) makes its gradients inside the step, so a clip before it clips nothing; "
+                    "call the closure yourself, then handle.apply_(), the clip and step()."
+                )
+            wrapped = self._with_prior(closure)
+            if "closure" in kwargs:
+                return args, {**kwargs, "closure": wrapped}
+            return (args[0], wrapped, *args[2:]), kwargs
+        if self._before_clip:
+            self._check_clip()
+        else:
+            self._add_gradients()
+        self._applied = False
+        return None
+
+    def _with_prior(self, closure: Callable[[], Any]) -> Callable[[], Any]:
+        """Return the closure with the prior's gradient added, and for line searches its value too."""
+        searches = isinstance(self._optimizer, LBFGS)
+
+        def wrapped() -> Any:
+            loss = closure()
+            self._add_gradients()
+            return loss + self._penalty() if searches else loss
+
+        return wrapped
+
+    @torch.no_grad()
+    def _penalty(self) -> float:
+        terms = (m.prior.penalty(m.parameter) for plan in self._plan for m in plan.members if m.parameter.requires_grad)
+        return self.loss_scale.value * sum(float(term) for term in terms)
+
+    def _check_parameters(self, optimizer: Optimizer) -> None:
         if len(optimizer.param_groups) != len(self._plan):
             raise CoverageError("param groups were added after br.attach; remove() the handle and attach again.")
         for plan in self._plan:
@@ -191,11 +225,6 @@ class Handle:
                         f"{member.entry.name} of the model is another tensor than the one the optimizer holds (loaded "
                         f"with assign=True, or replaced, after br.attach); build the optimizer again and attach again."
                     )
-        if self._before_clip:
-            self._check_clip()
-        else:
-            self._add_gradients()
-        self._applied = False
 
     def _check_clip(self) -> None:
         if not self._applied:

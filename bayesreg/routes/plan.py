@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from torch import Tensor, nn
-from torch.optim import LBFGS, Optimizer, SparseAdam
+from torch.optim import Optimizer, SparseAdam
 
 from bayesreg.errors import CoverageError, InvalidArgumentError, UnsupportedError
 from bayesreg.model_prior import Entry, ModelPrior
@@ -114,11 +114,6 @@ def _route(optimizer: Optimizer, entry: Entry, prior: Prior, native: bool) -> Ro
 
 
 def _refuse_optimizer(optimizer: Optimizer) -> None:
-    if isinstance(optimizer, LBFGS):
-        raise UnsupportedError(
-            "LBFGS evaluates the loss in a closure, so the prior must be in the closure too: add "
-            "br.MAPObjective(prior, num_data).penalty() to the loss there, or use br.MAPTrainer(optimizer='lbfgs')."
-        )
     if isinstance(optimizer, SparseAdam):
         raise UnsupportedError("SparseAdam takes sparse gradients, a prior's gradient is dense; use Adam.")
 

@@ -102,6 +102,11 @@ class MAPTrainer:
             raise InvalidArgumentError(
                 f"optimizer: expected 'lbfgs', 'proximal', a torch optimizer or a factory of one, got {optimizer!r}."
             )
+        lbfgs = torch.optim.LBFGS
+        if isinstance(optimizer, lbfgs) or optimizer is lbfgs or getattr(optimizer, "func", None) is lbfgs:
+            raise InvalidArgumentError(
+                "optimizer: torch.optim.LBFGS is a full-batch method; write optimizer='lbfgs', which takes it to optimality."
+            )
         self.model = model
         self.prior = prior if isinstance(prior, ModelPrior) else ModelPrior(model, prior)
         self.likelihood = likelihood

@@ -191,6 +191,62 @@ def test_fused_optimizers_under_a_gradient_scaler():
         assert largest_gap(run(scaler, **keywords), expected) < 1e-5
 
 
+# -- closures ------------------------------------------------------------------------------------------
+
+
+def closure_for(model, optimizer, penalty=lambda: 0.0):
+    X, y = data()
+
+    def closure():
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(X), y) + penalty()
+        loss.backward()
+        return loss
+
+    return closure
+
+
+@pytest.mark.parametrize("by_keyword", [False, True])
+@pytest.mark.parametrize("rules", [PRIORS["isotropic"], PRIORS["centred"], PRIORS["student-t"]])
+def test_steps_with_a_closure_follow_the_autograd_penalty(rules, by_keyword):
+    """Frameworks that pass a closure to step() make the gradients inside it; a plain hook would lose the prior."""
+    one, two = net(), net()
+    prior, reference = br.ModelPrior(one, rules()), br.ModelPrior(two, rules())
+    optimizer = torch.optim.SGD(prior.param_groups(), lr=0.05, momentum=0.9)
+    br.attach(optimizer, prior, num_data=N)
+    plain = torch.optim.SGD(two.parameters(), lr=0.05, momentum=0.9)
+    closure, with_penalty = closure_for(one, optimizer), closure_for(two, plain, lambda: reference.penalty() / N)
+    for _ in range(STEPS):
+        optimizer.step(**{"closure": closure}) if by_keyword else optimizer.step(closure)
+        plain.step(with_penalty)
+    assert largest_gap([p.detach() for p in one.parameters()], [p.detach() for p in two.parameters()]) < 1e-12
+
+
+@pytest.mark.parametrize("rules", [PRIORS["isotropic"], PRIORS["centred"], PRIORS["student-t"]])
+def test_lbfgs_searches_along_the_whole_objective(rules):
+    model = net()
+    prior = br.ModelPrior(model, rules())
+    optimizer = torch.optim.LBFGS(
+        model.parameters(), line_search_fn="strong_wolfe", max_iter=50, tolerance_grad=1e-10, tolerance_change=0.0
+    )
+    handle = br.attach(optimizer, prior, num_data=N)
+    assert {row[2] for row in handle.describe().rows} <= {"gradient", "none"}
+    X, y = data()
+    first = F.cross_entropy(model(X), y).item() + prior.penalty().item() / N
+    assert optimizer.step(closure_for(model, optimizer)).item() == pytest.approx(first, rel=1e-12)
+    for _ in range(20):
+        optimizer.step(closure_for(model, optimizer))
+    objective = F.cross_entropy(model(X), y) + prior.penalty() / N
+    for slope in torch.autograd.grad(objective, list(model.parameters())):
+        assert slope.abs().max() < 1e-6
+
+
+def test_a_clip_cannot_reach_into_a_closure():
+    _, _, optimizer, _ = attached(before_clip=True)
+    with pytest.raises(br.UnsupportedError, match=r"makes its gradients inside the step, so a clip before it clips"):
+        optimizer.step(lambda: torch.zeros(()))
+
+
 # -- clipping ------------------------------------------------------------------------------------------
 
 
@@ -503,7 +559,6 @@ def refuse(build, error, message):
         (lambda m, p: torch.optim.AdamW(m.parameters()), br.InvalidArgumentError,
          r"AdamW param group 0 already has weight_decay=0\.01"),
         (lambda m, p: torch.optim.ASGD(p.param_groups()), br.InvalidArgumentError, "a hidden weight decay"),
-        (lambda m, p: torch.optim.LBFGS(m.parameters()), br.UnsupportedError, "LBFGS evaluates the loss in a closure"),
         (lambda m, p: torch.optim.SparseAdam(m.parameters()), br.UnsupportedError, "SparseAdam takes sparse gradients"),
         (lambda m, p: torch.optim.SGD(m[0].parameters()), br.CoverageError, r"does not hold 2\.weight, 2\.bias"),
         (lambda m, p: torch.optim.SGD([*m.parameters(), nn.Parameter(torch.zeros(3))]), br.CoverageError,
@@ -533,10 +588,8 @@ def test_other_refusals():
         br.attach(optimizer, bounded, num_data=N)
 
 
-def test_closures_and_later_groups_are_refused_at_the_step():
+def test_later_groups_are_refused_at_the_step():
     model, _, optimizer, _ = attached()
-    with pytest.raises(br.UnsupportedError, match=r"optimizer\.step\(closure\) computes its gradients inside"):
-        optimizer.step(lambda: torch.zeros(()))
     optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(2))]})
     with pytest.raises(br.CoverageError, match=r"param groups were added after br\.attach"):
         trained(model, optimizer, steps=1)
