@@ -104,9 +104,7 @@ class MAPTrainer:
             )
         lbfgs = torch.optim.LBFGS
         if isinstance(optimizer, lbfgs) or optimizer is lbfgs or getattr(optimizer, "func", None) is lbfgs:
-            raise InvalidArgumentError(
-                "optimizer: torch.optim.LBFGS is a full-batch method; write optimizer='lbfgs', which takes it to optimality."
-            )
+            raise InvalidArgumentError("optimizer: torch.optim.LBFGS is a full-batch method; write optimizer='lbfgs'.")
         self.model = model
         self.prior = prior if isinstance(prior, ModelPrior) else ModelPrior(model, prior)
         self.likelihood = likelihood
