@@ -69,6 +69,7 @@ def test_optimizers_without_weight_decay_are_refused():
 
 def test_hidden_decay_of_asgd_is_counted():
     assert br.weight_decay_to_variance(0.1, 10, optimizer=torch.optim.ASGD) == pytest.approx(0.1 / 0.1001)
+    assert br.weight_decay_to_precision(0.1, 10, optimizer="asgd") == pytest.approx(1.001)
     decay = br.variance_to_weight_decay(1.0, 10, optimizer="asgd")
     assert decay == pytest.approx(0.1 - 1e-4)
     with pytest.raises(br.NotEquivalentError, match=r"lambd=0\.0001, more than the prior asks for"):

@@ -276,6 +276,17 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_reader_of_the_old_file_is_not_disturbed(tmp_path):
+    """Renamed into place: whoever has the old file open goes on reading it, and nobody ever sees half of the new one."""
+    path = tmp_path / "prior.safetensors"
+    br.ModelPrior(net(), br.Gaussian(1.0)).save(path)
+    before = path.read_bytes()
+    with path.open("rb") as reader:
+        br.ModelPrior(net(), br.Gaussian(2.0)).save(path)
+        assert reader.read() == before
+    assert path.read_bytes() != before
+
+
 def test_atomic_writes_make_ordinary_files(tmp_path):
     with atomic(tmp_path / "deep" / "a.txt") as temporary:
         temporary.write_text("x")

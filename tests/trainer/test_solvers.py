@@ -1,0 +1,62 @@
+"""The full-batch solvers: what they promise away from the convex problems."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from sklearn.datasets import load_iris
+from torch import nn
+
+import bayesreg as br
+from bayesreg.trainer.full_batch import FullBatchProblem
+from bayesreg.trainer.newton import newton_polish
+
+
+def problem(prior, seed, spread=1.0):
+    X, y = load_iris(return_X_y=True)
+    X = torch.as_tensor((X - X.mean(0)) / X.std(0))
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(spread)
+    built = br.ModelPrior(model, prior)
+    return FullBatchProblem(model, built, br.likelihoods.Categorical(), [(X, torch.as_tensor(y))], len(y))
+
+
+@pytest.mark.parametrize("prior", [br.Gaussian(0.5), br.Laplace(0.5)])
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("spread", [0.1, 1.0, 5.0])
+def test_newton_steps_never_make_the_residual_larger(prior, seed, spread):
+    """Far from a minimum the curvature is negative and a Newton step may lead anywhere: it is then refused."""
+    task = problem(prior, seed, spread)
+    start = task.get()
+    before = task.residual(start, task.value_and_grad(start)[1])
+    end = newton_polish(task, start, 1e-12, max_steps=5)
+    assert task.residual(end, task.value_and_grad(end)[1]) <= before
+
+
+@pytest.mark.parametrize("prior", [br.Gaussian(0.5), br.Laplace(0.5), br.Flat()])
+def test_derivatives_are_those_of_the_value(prior):
+    task = problem(prior, seed=0)
+    flat = task.get()
+    direction = torch.randn(flat.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    step = 1e-5
+    ahead, behind = flat + step * direction, flat - step * direction
+    slope = (task.value(ahead) - task.value(behind)) / (2 * step)
+    value, grad = task.value_and_grad(flat)
+    assert value == pytest.approx(task.value(flat), rel=1e-13)
+    assert float(grad @ direction) == pytest.approx(slope, rel=1e-6)
+    curved = (task.value_and_grad(ahead)[1] - task.value_and_grad(behind)[1]) / (2 * step)
+    assert torch.allclose(task.hessian_times(flat, direction), curved, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("solver", ["lbfgs", "proximal"])
+def test_both_solvers_descend_to_a_stationary_point_of_a_network(solver):
+    X, y = load_iris(return_X_y=True)
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+    trainer = br.MAPTrainer(model, br.Gaussian(1.0), br.likelihoods.Categorical(), optimizer=solver)
+    result = trainer.fit(((X - X.mean(0)) / X.std(0), y))
+    assert result.converged
+    assert result.objective < result.history[0]["objective"]
