@@ -277,7 +277,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
 
 
 def test_a_reader_of_the_old_file_is_not_disturbed(tmp_path):
-    """Renamed into place: whoever has the old file open goes on reading it, and nobody ever sees half of the new one."""
+    """Renamed into place: whoever has the old file open goes on reading it, and nobody sees half of the new one."""
     path = tmp_path / "prior.safetensors"
     br.ModelPrior(net(), br.Gaussian(1.0)).save(path)
     before = path.read_bytes()

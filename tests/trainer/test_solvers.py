@@ -26,7 +26,7 @@ def problem(prior, seed, spread=1.0):
 
 @pytest.mark.parametrize("prior", [br.Gaussian(0.5), br.Laplace(0.5)])
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("spread", [0.1, 1.0, 5.0])
+@pytest.mark.parametrize("spread", [0.1, 1.0, 20.0])
 def test_newton_steps_never_make_the_residual_larger(prior, seed, spread):
     """Far from a minimum the curvature is negative and a Newton step may lead anywhere: it is then refused."""
     task = problem(prior, seed, spread)
