@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from bayesreg.priors.parsing import prior_from_words as prior_from_words
     from bayesreg.routes.attach import Handle as Handle
     from bayesreg.routes.attach import attach as attach
+    from bayesreg.run_folder import load_run as load_run
     from bayesreg.scale import LossScale as LossScale
     from bayesreg.selection import ParameterInfo as ParameterInfo
     from bayesreg.selection import Selector as Selector
@@ -83,6 +84,7 @@ _HOME = {
     "priors": "Flat FromDistribution Gaussian Laplace Prior",
     "priors.parsing": "prior_from_words",
     "routes.attach": "Handle attach",
+    "run_folder": "load_run",
     "scale": "LossScale",
     "selection": "ParameterInfo Selector biases embeddings norms where",
     "trainer": "FitResult MAPTrainer",

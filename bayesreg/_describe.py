@@ -30,7 +30,7 @@ def equivalent(prior: Prior, loss_scale: LossScale, optimizer: OptimizerLike | N
     try:
         if isinstance(prior, Gaussian):
             strength = prior.weight_decay(loss_scale, optimizer, about_loc=True)
-            toward = "" if not bool((prior.loc != 0).any()) else " toward loc"
+            toward = "" if not bool((prior.loc != 0).any()) else " toward its centre"
         else:
             strength, toward = prior.weight_decay(loss_scale, optimizer), ""
     except NotEquivalentError:

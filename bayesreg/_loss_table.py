@@ -26,6 +26,8 @@ def scale_of_loss(
     batch_size: int | None,
 ) -> tuple[float, str]:
     """Return s and its origin in words."""
+    if isinstance(loss, type):
+        raise UnknownLossError(f"loss: expected an instance, got the class; write {loss.__name__}().")
     # A subclass may compute something else, so the class must be torch's own.
     if type(loss) not in _KNOWN:
         raise UnknownLossError(

@@ -271,11 +271,17 @@ class ModelPrior(nn.Module):
             The prior.
 
         Raises:
+            InvalidArgumentError: If the arguments are of other types.
             PriorFileError: If the file is not readable, newer than this bayesreg, or does not fit the model (every
                 mismatch is listed).
         """
         from bayesreg.prior_file import load_entries
 
+        if not isinstance(path, str | os.PathLike) or not isinstance(model, nn.Module):
+            raise InvalidArgumentError(
+                f"ModelPrior.load(path, model): expected a path and a module, got {type(path).__name__} and "
+                f"{type(model).__name__}."
+            )
         return cls._from_entries([Entry(*row) for row in load_entries(path, parameters_of(model))])
 
 

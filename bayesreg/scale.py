@@ -255,4 +255,9 @@ def as_loss_scale(loss_scale: LossScale | int) -> LossScale:
             f"{loss_scale!r}; write br.LossScale.mean(num_data) for a mean loss or br.LossScale({loss_scale!r}) "
             f"for a scale given by hand."
         )
+    if getattr(loss_scale, "forward", None) is not None:
+        raise InvalidArgumentError(
+            f"loss_scale: expected a LossScale or an integer num_data, got the loss itself; write "
+            f"br.LossScale.from_loss({type(loss_scale).__name__}(), num_data)."
+        )
     return LossScale.mean(_checks.positive_int("num_data", loss_scale))

@@ -172,10 +172,12 @@ def as_selector(rule: SelectorLike) -> Selector:
     elif isinstance(rule, type):
         if issubclass(rule, nn.Module):
             return _by_type(rule)
-    elif callable(rule):
+    elif callable(rule) and not isinstance(rule, nn.Module):
         return where(rule)
+    instance = isinstance(rule, nn.Module | Tensor)
     raise InvalidArgumentError(
-        f"rule: expected a glob, a selector such as br.biases, an nn.Module class or a predicate, got {rule!r}."
+        f"rule: expected a glob such as 'head.*', a selector such as br.biases, an nn.Module class or a predicate, got "
+        f"{f'a {type(rule).__name__}; name it by a glob' if instance else repr(rule)}."
     )
 
 

@@ -10,6 +10,7 @@ import torch
 from _common import interleaved, write
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
 from sklearn.linear_model import Lasso, LogisticRegression, Ridge
+from threadpoolctl import threadpool_limits
 from torch import nn
 
 import bayesreg as br
@@ -80,4 +81,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     torch.manual_seed(0)
-    main()
+    # One thread for both: at these sizes more of them cost time, by how much depends on the machine's other work.
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        main()

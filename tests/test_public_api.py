@@ -72,7 +72,8 @@ def test_modules_declare_their_names_as_strings():
 ORDER = [
     "errors", "_checks", "optimizers", "scale", "_loss_table", "conversion", "conversion_sklearn", "selection",
     "references", "priors", "likelihoods", "_tables", "_files", "_optional", "_progress", "_version",
-    "prior_file", "_describe", "model_prior", "objective", "routes", "plots", "trainer", "demo", "cli",
+    "prior_file", "_describe", "model_prior", "standardize", "run_folder", "objective", "routes", "plots",
+    "trainer", "demo", "cli",
 ]  # fmt: skip
 
 

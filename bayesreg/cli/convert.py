@@ -11,7 +11,7 @@ import typer
 from bayesreg import _checks, conversion, conversion_sklearn
 from bayesreg._tables import Table
 from bayesreg.cli._output import for_json, say, show
-from bayesreg.errors import InvalidArgumentError
+from bayesreg.errors import InvalidArgumentError, NotEquivalentError
 from bayesreg.optimizers import decay_rule, require_coupled
 from bayesreg.scale import LossScale
 
@@ -67,16 +67,20 @@ def convert(
     # scikit-learn counts each example once: emphasis acts there as less noise, or as a larger C.
     emphasis = _checks.positive_float("--likelihood-weight", likelihood_weight)
     noise = None if noise_std is None else _checks.positive_float("--noise-std", noise_std) / math.sqrt(emphasis)
+    values: dict[str, float | None]
     if family == "Laplace":
-        values = _laplace(value, kind, scale, num_data, noise, emphasis)
+        values = {**_laplace(value, kind, scale, num_data, noise, emphasis)}
     else:
         values = _gaussian(value, kind, scale, noise, optimizer, emphasis)
     note = f"Training loss = s x NLL with s = {scale.value:.4g} ({scale.origin})."
+    notes = [note]
+    if family == "Gaussian" and values["weight_decay"] is None:
+        notes.append(f"No weight_decay of {optimizer} means this prior; br.attach adds its gradient instead.")
     if as_json:
         say(for_json({"family": family, "loss_scale": scale.value, "loss": scale.origin, **values}))
         return
     rows = [(name.replace("_", " "), number) for name, number in values.items()]
-    show(Table(f"{kind.value} {value:g} as a {family} prior", ("quantity", "value"), rows, (note,)))
+    show(Table(f"{kind.value} {value:g} as a {family} prior", ("quantity", "value"), rows, tuple(notes)))
 
 
 def _scale(
@@ -109,8 +113,8 @@ def _scale(
 
 def _gaussian(
     value: float, kind: Kind, scale: LossScale, noise: float | None, optimizer: str | None, emphasis: float
-) -> dict[str, float]:
-    if optimizer is not None:
+) -> dict[str, float | None]:
+    if optimizer is not None and kind is Kind.weight_decay:
         require_coupled(optimizer)
     to_variance = {
         Kind.weight_decay: lambda v: conversion.weight_decay_to_variance(v, scale, optimizer=optimizer),
@@ -133,13 +137,20 @@ def _gaussian(
         "variance": variance,
         "std": math.sqrt(variance),
         "precision": 1.0 / variance,
-        "weight_decay": conversion.variance_to_weight_decay(variance, scale, optimizer=optimizer),
+        "weight_decay": _weight_decay(variance, scale, optimizer),
         "l2_coefficient_without_half": conversion.variance_to_l2_coefficient(variance, scale),
         "sklearn_logistic_C": variance * emphasis,
     }
     if noise is not None:
         values["sklearn_ridge_alpha"] = conversion_sklearn.variance_to_ridge_alpha(variance, noise)
     return values
+
+
+def _weight_decay(variance: float, scale: LossScale, optimizer: str | None) -> float | None:
+    try:
+        return conversion.variance_to_weight_decay(variance, scale, optimizer=optimizer)
+    except NotEquivalentError:
+        return None
 
 
 def _laplace(

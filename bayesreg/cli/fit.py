@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import shutil
-import sys
 import tempfile
-from collections import OrderedDict
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -24,6 +21,8 @@ if TYPE_CHECKING:
 
     from bayesreg.cli.tabular import Tabular
     from bayesreg.likelihoods import Likelihood
+    from bayesreg.model_prior import ModelPrior
+    from bayesreg.priors import Prior
     from bayesreg.trainer import FitResult, MAPTrainer
 
 __all__ = ["fit"]
@@ -62,6 +61,9 @@ def fit(
     batch_size: Annotated[int, typer.Option(help="Batch size of adam and sgd.")] = 32,
     val_fraction: Annotated[float, typer.Option(help="Share of the rows held out for validation.")] = 0.2,
     seed: Annotated[int, typer.Option(min=0, help="Of the split, the initial weights and the order.")] = 0,
+    keep_last: Annotated[
+        bool, typer.Option("--keep-last", help="Keep the last epoch, not the best on validation.")
+    ] = False,
     output: Annotated[Path, typer.Option(help="Run folder to create; must not exist.")] = Path("runs/fit"),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -70,6 +72,7 @@ def fit(
 
     import bayesreg as br
     from bayesreg.cli.tabular import load_tabular
+    from bayesreg.run_folder import build_network, standardise
 
     if output.exists():
         raise InvalidArgumentError(f"--output: {output} exists already; name another folder or remove it.")
@@ -80,7 +83,8 @@ def fit(
     train, val = _split(table, val_fraction, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = _model(model, table, hidden, *train)
+        network = build_network(model, len(table.names), _outputs(table), hidden, table.task == "regression")
+        standardise(network, *train)
     likelihood: Likelihood = br.likelihoods.Categorical()
     if table.task == "classification" and noise_std != "learned":
         raise InvalidArgumentError("--noise-std: a classification has no noise std; leave it out.")
@@ -95,9 +99,13 @@ def fit(
         max_epochs=epochs,
         batch_size=batch_size,
         seed=seed,
+        restore_best=not keep_last,
     )
+    _start_at_centre(family, trainer.prior)
     result = trainer.fit(train, val)
     metrics = _metrics(table, data, model, prior, seed, trainer, result)
+    metrics["build"] = {"model": model, "inputs": len(table.names), "outputs": _outputs(table), "hidden": hidden}
+    metrics["architecture"] = str(network)
     _write(output, network, trainer, result, metrics)
     if as_json:
         say(for_json(metrics))
@@ -105,7 +113,7 @@ def fit(
     show(trainer.prior.describe(result.num_data))
     show(result.summary())
     say("Features (and a regression target) are standardised inside the model; the prior's scale is in those units.")
-    say(f"Run folder: {output}")
+    say(f"Run folder: {output} (model, prior = br.load_run({str(output)!r}) reads it back)")
 
 
 def _split(table: Tabular, val_fraction: float, seed: int) -> tuple[tuple[Any, Any], tuple[Any, Any] | None]:
@@ -132,42 +140,22 @@ def _gaussian_noise(noise_std: str, targets: Any) -> Likelihood:
     return likelihood
 
 
-def _model(name: str, table: Tabular, hidden: int, features: Any, targets: Any) -> nn.Module:
-    """Build the network between layers that standardise, so that one prior scale suits all features and targets."""
+def _outputs(table: Tabular) -> int:
+    return max(len(table.classes), 1)
+
+
+def _start_at_centre(family: Prior, prior: ModelPrior) -> None:
+    """Begin at the weights a prior is centred on, biases too: far from them the first steps would only lead back."""
     import torch
-    from torch import nn
 
-    from bayesreg.cli.standardize import Standardize, Unstandardize
+    from bayesreg.priors.loc_scale import LocScalePrior
 
-    inputs, outputs = len(table.names), max(len(table.classes), 1)
-    net: Any
-    if name == "linear":
-        net = nn.Linear(inputs, outputs)
-    elif name == "mlp":
-        net = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
-    elif ":" in name:
-        net = _built(name, inputs, outputs)
-        if not isinstance(net, nn.Module):
-            raise InvalidArgumentError(f"--model {name}: expected a torch module, got {type(net).__name__}.")
-    else:
-        raise InvalidArgumentError(f"--model: expected linear, mlp or module:function, got {name!r}.")
-    layers = OrderedDict(standardize=Standardize(torch.as_tensor(features)), net=net)
-    if table.task == "regression":
-        layers["unstandardize"] = Unstandardize(torch.as_tensor(targets))
-    return nn.Sequential(layers).double()
-
-
-def _built(name: str, inputs: int, outputs: int) -> Any:
-    module, _, function = name.partition(":")
-    sys.path.insert(0, "")
-    try:
-        return getattr(importlib.import_module(module), function)(inputs, outputs)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InvalidArgumentError(f"--model {name}: cannot be imported ({error}).") from error
-    except TypeError as error:
-        raise InvalidArgumentError(f"--model {name}: cannot be called with (inputs, outputs) ({error}).") from error
-    finally:
-        sys.path.remove("")
+    if not isinstance(family, LocScalePrior) or family.reference is None:
+        return
+    for entry in prior:
+        if entry.name in family.reference:
+            with torch.no_grad():
+                entry.parameter.copy_(family.reference[entry.name])
 
 
 def _optimizer(name: OptimizerName, model: str, smooth: bool, lr: float) -> Any:

@@ -171,6 +171,11 @@ def _checked(features: Matrix, labels: npt.NDArray[np.generic], names: list[str]
             raise DataError(f"data: regression needs a numeric target, got text such as {str(labels[0])!r}.")
         return Tabular(features, numeric, names, task, [])
     classes, index = np.unique(labels if numeric is None else numeric, return_inverse=True)
+    if len(classes) > max(20, len(labels) // 2):
+        raise DataError(
+            f"data: {len(classes)} classes among {len(labels)} rows: this target looks like a number, not a class; use "
+            f"--task regression."
+        )
     if len(classes) < 2:
         raise DataError(f"data: classification needs at least two classes, got only {str(classes[0])!r}.")
     return Tabular(features, index, names, task, [_class_name(c) for c in classes])

@@ -40,7 +40,8 @@ class Categorical(Likelihood):
         if output.ndim < 2 or target.shape != output.shape[:1] + output.shape[2:]:
             raise DataError(
                 f"Categorical: expected output (batch, classes, ...) and target (batch, ...), got "
-                f"{tuple(output.shape)} and {tuple(target.shape)}."
+                f"{tuple(output.shape)} and {tuple(target.shape)}"
+                f"{'; write target.squeeze(1)' if target.shape == (len(output), 1) else ''}."
             )
         if target.is_floating_point():
             raise DataError(f"Categorical: expected integer class indices as targets, got dtype {target.dtype}.")
@@ -48,7 +49,7 @@ class Categorical(Likelihood):
         if counted.numel() and not 0 <= int(counted.min()) <= int(counted.max()) < output.shape[1]:
             raise DataError(
                 f"Categorical: expected class indices from 0 to {output.shape[1] - 1} (the model has {output.shape[1]} "
-                f"outputs), got {int(counted.min())} to {int(counted.max())}."
+                f"outputs), got {int(counted.min())} to {int(counted.max())}; labels that start at 1 need 1 subtracted."
             )
         terms = F.cross_entropy(output, target, ignore_index=self.ignore_index, reduction="none")
         return terms.reshape(len(terms), -1).sum(1)

@@ -37,7 +37,7 @@ class LocScalePrior(Prior, ABC):
     scale: Tensor
     loc: Tensor
 
-    def __init__(self, scale: Hyperparameter, loc: Loc = 0.0, **shape_parameters: Hyperparameter) -> None:
+    def __init__(self, scale: Hyperparameter, *, loc: Loc = 0.0, **shape_parameters: Hyperparameter) -> None:
         super().__init__()
         self.reference: Reference | None = None
         self.source: str | None = None

@@ -70,7 +70,8 @@ def _parse(words: str) -> tuple[str, list[Any], dict[str, Any]]:
         keyword = {str(item.arg): ast.literal_eval(item.value) for item in call.keywords}
     except (SyntaxError, ValueError) as error:
         raise InvalidArgumentError(
-            f"prior: expected a family with numbers, such as laplace(0.1) or gaussian(scale=0.2), got {words!r}."
+            f"prior: expected a family with numbers, such as laplace(0.1) or gaussian(scale=0.2); paths go in quotes, "
+            f"gaussian(0.1, center='file.safetensors'). Got {words!r}."
         ) from error
     return call.func.id, positional, keyword
 
@@ -79,4 +80,5 @@ def _call(words: str, build: Callable[..., Prior], positional: list[Any], keywor
     try:
         return build(*positional, **keyword)
     except TypeError as error:
-        raise InvalidArgumentError(f"prior {words!r}: {error}.") from error
+        takes = "scale=, and loc= or center= where wanted; a variance v is scale=v**0.5"
+        raise InvalidArgumentError(f"prior {words!r}: wrong arguments; it takes {takes}.") from error

@@ -70,14 +70,15 @@ def attach(
     """
     if not isinstance(prior, ModelPrior):
         raise InvalidArgumentError(
-            f"prior: expected a ModelPrior, got {type(prior).__name__}; write br.ModelPrior(model, prior)."
+            f"prior: expected a ModelPrior, got {type(prior).__name__}; write br.ModelPrior(model, prior), and the "
+            f"optimizer first: br.attach(optimizer, prior, num_data=n)."
         )
     if (num_data is None) == (loss_scale is None):
         raise InvalidArgumentError(
             "num_data: pass the size of the training set, num_data=n, or loss_scale= for a loss that is not a mean "
             "over examples (one of the two)."
         )
-    scale = as_loss_scale(loss_scale if loss_scale is not None else num_data)  # type: ignore[arg-type]
+    scale = LossScale.mean(num_data) if num_data is not None else as_loss_scale(loss_scale)  # type: ignore[arg-type]
     return Handle(optimizer, prior, scale, before_clip=before_clip)
 
 
@@ -218,7 +219,13 @@ class Handle:
     def _check_parameters(self, optimizer: Optimizer) -> None:
         if len(optimizer.param_groups) != len(self._plan):
             raise CoverageError("param groups were added after br.attach; remove() the handle and attach again.")
-        for plan in self._plan:
+        for index, (plan, group) in enumerate(self._groups()):
+            if group.get("weight_decay", 0.0) != plan.decay:
+                raise InvalidArgumentError(
+                    f"weight_decay of param group {index} was changed to {group['weight_decay']:g} after br.attach set "
+                    f"{plan.decay:g}: the prior decides it. To change the strength, remove() the handle and attach "
+                    f"another prior."
+                )
             for member in plan.members:
                 if member.entry.parameter is not member.parameter:
                     raise CoverageError(

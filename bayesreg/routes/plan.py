@@ -124,7 +124,8 @@ def _refuse_decay(optimizer: Optimizer) -> None:
         if group.get("weight_decay"):
             raise InvalidArgumentError(
                 f"{name} param group {index} already has weight_decay={group['weight_decay']:g}, which would count on "
-                f"top of the prior; pass weight_decay=0 and let the prior decide."
+                f"top of the prior; pass weight_decay=0 and let the prior decide (to resume a run, attach first, then "
+                f"load the state)."
             )
         if group.get("lambd"):
             raise InvalidArgumentError(

@@ -116,7 +116,7 @@ def as_loader(
     if isinstance(data, Dataset):
         return DataLoader(data, batch_size=batch_size, shuffle=shuffle, generator=generator)
     raise InvalidArgumentError(
-        f"train: expected a DataLoader, a Dataset of (input, target) pairs or a pair of arrays, got "
+        f"train: expected a DataLoader, a Dataset of (input, target) pairs or a pair of arrays, fit((X, y)), got "
         f"{type(data).__name__}."
     )
 

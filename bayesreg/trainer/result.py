@@ -99,7 +99,7 @@ class FitResult:
             ("objective (nats per example)", self.objective),
             ("  mean NLL", self.mean_nll),
             ("  penalty / n", self.objective - self.mean_nll),
-            ("log prior (nats)", self.log_prior),
+            ("log prior (nats, with its constant)", self.log_prior),
             ("training examples", self.num_data),
         ]
         if self.val_nll is not None:
@@ -111,8 +111,14 @@ class FitResult:
             rows.append(("converged", "yes" if self.converged else "no"))
         if self.best_epoch is not None:
             rows.append(("epoch kept", self.best_epoch))
+        early = []
+        if self.best_epoch is not None and self.best_epoch < len(self.history):
+            early = [
+                f"Weights of epoch {self.best_epoch} of {len(self.history)}, the best validation NLL: stopped early, "
+                f"not the MAP (restore_best=False keeps the last)."
+            ]
         notes = [f"{row[0]}: {row[1]}, route {row[2]}, equivalent weight_decay {row[3]}" for row in self.routes.rows]
-        return Table("MAP fit", ("quantity", "value"), rows, (*notes, *self.routes.notes))
+        return Table("MAP fit", ("quantity", "value"), rows, (*early, *notes, *self.routes.notes))
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw NLL and objective during training.

@@ -100,7 +100,8 @@ class MAPTrainer:
             )
         if isinstance(optimizer, str) and optimizer not in ("lbfgs", "proximal"):
             raise InvalidArgumentError(
-                f"optimizer: expected 'lbfgs', 'proximal', a torch optimizer or a factory of one, got {optimizer!r}."
+                f"optimizer: expected 'lbfgs', 'proximal', a torch optimizer or a factory of one such as "
+                f"functools.partial(torch.optim.Adam, lr=1e-3), got {optimizer!r}."
             )
         lbfgs = torch.optim.LBFGS
         if isinstance(optimizer, lbfgs) or optimizer is lbfgs or getattr(optimizer, "func", None) is lbfgs:

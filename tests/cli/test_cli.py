@@ -182,6 +182,46 @@ def test_fit_writes_a_run_folder(run, tmp_path):
     assert [p.name for p in tmp_path.joinpath("runs").iterdir()] == ["a"]
 
 
+def test_a_run_folder_is_read_back(run, tmp_path):
+    (tmp_path / "my_line.py").write_text("from torch import nn\n\nbuild = nn.Linear\n")
+    for name, source, model in (("a", "diabetes", "mlp"), ("b", "iris", "linear"), ("c", "wine", "my_line:build")):
+        metrics = answer(run, "fit", source, "--model", model, "--epochs", 2, "--output", name)
+        loaded, prior = br.load_run(tmp_path / name)
+        assert not loaded.training
+        assert prior.log_prob().item() == pytest.approx(metrics["log_prior"], rel=1e-12)
+        assert metrics["architecture"].startswith("Sequential(")
+    X, y = load_iris(return_X_y=True)
+    predicted = br.load_run(tmp_path / "b")[0](torch.as_tensor(X)).argmax(1).numpy()
+    assert (predicted == y).mean() > 0.9
+    (tmp_path / "b" / "model.safetensors").write_bytes(b"x")
+    with pytest.raises(br.PriorFileError, match=r"model\.safetensors: does not fit linear"):
+        br.load_run(tmp_path / "b")
+    with pytest.raises(br.PriorFileError, match="not a readable run folder"):
+        br.load_run(tmp_path)
+
+
+def test_a_centred_fit_starts_at_its_centre(run):
+    source = answer(run, "fit", "iris", "--model", "mlp", "--epochs", 30, "--output", "source")
+    prior = "gaussian(0.1, center='source/model.safetensors')"
+    more = ("--model", "mlp", "--epochs", 1, "--lr", 1e-9, "--prior", prior)
+    found = answer(run, "fit", "iris", "--output", "target", *more)
+    assert found["mean_nll"] == pytest.approx(source["mean_nll"], rel=1e-4)
+
+
+def test_the_last_epoch_can_be_kept(run):
+    more = ("--model", "mlp", "--epochs", 40, "--lr", 0.05)
+    best = answer(run, "fit", "wine", "--output", "best", *more)
+    last = answer(run, "fit", "wine", "--output", "last", "--keep-last", *more)
+    assert best["val_nll"] <= last["val_nll"]
+    assert last["best_epoch"] == 40
+
+
+def test_a_prior_is_converted_even_where_its_optimizer_has_no_weight_decay_for_it(run):
+    found = answer(run, "convert", 0.2, "--from", "std", "--num-data", 100, "--optimizer", "adamw")
+    assert found["weight_decay"] is None
+    assert found["variance"] == pytest.approx(0.04)
+
+
 def test_fit_equals_scikit_learn_on_the_same_rows(run, tmp_path):
     answer(run, "fit", "iris", "--prior", "gaussian(0.7)", "--val-fraction", 0, "--output", "run")
     weights = load_file(tmp_path / "run" / "model.safetensors")
@@ -270,6 +310,7 @@ BAD_FILES = {
     "semicolons.csv": ("x;y\n1;0\n2;1\n", "expected columns separated by commas, got the header 'x;y'"),
     "blank_lines.csv": ("x,y\n\n\n1,0\n\ntwo,1\n", "line 6, column 'x'"),
     "one_row.csv": ("x,y\n1,0\n", "expected at least two rows, got 1"),
+    "number.csv": ("x,y\n" + "\n".join(f"{i},n{i}" for i in range(50)), "this target looks like a number"),
     "only_target.csv": ("y\n1\n0\n", "at least one feature column"),
 }
 
@@ -312,6 +353,8 @@ def test_fit_refuses_bad_files(run, tmp_path):
         (["--prior", "gaussian("], "expected a family with numbers"),
         (["--prior", "__import__('os').system('x')"], "expected a family with numbers"),
         (["--prior", "gaussian(1, 2, 3)"], "gaussian(1, 2, 3)"),
+        (["--prior", "laplace"], "prior 'laplace': wrong arguments; it takes scale="),
+        (["--prior", "gaussian(0.1, center=a/b.pt)"], "paths go in quotes"),
         (["--prior", "flat(3)"], "Flat takes no arguments"),
         (["--prior", "gaussian(0.1, center='no.pt')"], "no such file"),
         (["--model", "cnn"], "expected linear, mlp or module:function, got 'cnn'"),

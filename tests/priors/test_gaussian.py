@@ -35,7 +35,7 @@ def test_diagonal_matches_scipy_elementwise():
     scale = torch.tensor([[0.1, 1.0], [2.0, 5.0]], dtype=torch.float64)
     loc = torch.randn(2, 2, dtype=torch.float64)
     value = torch.randn(2, 2, dtype=torch.float64)
-    prior = br.Gaussian(scale, loc)
+    prior = br.Gaussian(scale, loc=loc)
     expected = scipy.stats.norm(loc.numpy(), scale.numpy()).logpdf(value.numpy()).sum()
     assert prior.log_prob(value).item() == pytest.approx(expected, rel=1e-13)
     leaf = value.clone().requires_grad_()

@@ -428,6 +428,13 @@ def test_remove_ends_it():
     br.attach(optimizer, prior, num_data=N)
 
 
+def test_a_decay_changed_after_attach_is_noticed():
+    model, _, optimizer, _ = attached()
+    optimizer.param_groups[0]["weight_decay"] = 0.5
+    with pytest.raises(br.InvalidArgumentError, match=r"param group 0 was changed to 0\.5 after br\.attach set 0\.185"):
+        trained(model, optimizer, steps=1)
+
+
 def test_a_second_prior_is_refused():
     _, prior, optimizer, _ = attached()
     with pytest.raises(br.InvalidArgumentError, match="has a prior attached already"):
@@ -536,7 +543,7 @@ def test_describe_lists_the_routes():
     assert routes["0.bias"] == ("none", "0")
     assert routes["2.weight"][0] == "native"
     assert routes["2.bias"][0] == "native + centre"
-    assert routes["2.bias"][1].endswith("toward loc")
+    assert routes["2.bias"][1].endswith("toward its centre")
 
 
 # -- refusals ------------------------------------------------------------------------------------------
@@ -573,7 +580,9 @@ def test_other_refusals():
     model = net()
     prior = br.ModelPrior(model, br.Gaussian(0.3))
     optimizer = torch.optim.SGD(model.parameters())
-    with pytest.raises(br.InvalidArgumentError, match=r"expected a ModelPrior, got Gaussian; write br\.ModelPrior"):
+    with pytest.raises(
+        br.InvalidArgumentError, match=r"expected a ModelPrior, got Gaussian; write br\.ModelPrior.*optimizer first"
+    ):
         br.attach(optimizer, br.Gaussian(0.3), num_data=N)
     for keywords in ({}, {"num_data": 3, "loss_scale": br.LossScale.sum()}):
         with pytest.raises(br.InvalidArgumentError, match="num_data: pass the size of the training set"):
