@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.optim import Optimizer
+from torch.optim import LBFGS, Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from bayesreg.errors import InvalidArgumentError, NonFiniteObjectiveError
+from bayesreg.errors import InvalidArgumentError, NonFiniteObjectiveError, UnsupportedError
 from bayesreg.routes.attach import Handle
 from bayesreg.scale import LossScale
 from bayesreg.trainer.guard import Snapshot
@@ -28,10 +29,11 @@ class EpochSettings:
     """How to train by epochs; the fields are `MAPTrainer`'s arguments.
 
     Raises:
-        InvalidArgumentError: If mixed_precision is not known.
+        InvalidArgumentError: If mixed_precision or scheduler_interval is not known.
     """
 
     scheduler: Callable[[Optimizer], Any] | None
+    scheduler_interval: str
     max_epochs: int
     accumulate: int
     clip_norm: float | None
@@ -45,6 +47,10 @@ class EpochSettings:
         if self.mixed_precision not in ("no", "bf16", "fp16"):
             raise InvalidArgumentError(
                 f"mixed_precision: expected 'no', 'bf16' or 'fp16', got {self.mixed_precision!r}."
+            )
+        if self.scheduler_interval not in ("step", "epoch"):
+            raise InvalidArgumentError(
+                f"scheduler_interval: expected 'step' or 'epoch', got {self.scheduler_interval!r}."
             )
 
     def refuse_for(self, solver: str) -> None:
@@ -75,6 +81,7 @@ def fit_epochs(task: Task, optimizer: Optimizer | OptimizerFactory, settings: Ep
 
     Raises:
         NonFiniteObjectiveError: If the training or validation NLL becomes NaN or infinite.
+        UnsupportedError: If LBFGS is asked for what its line search cannot do.
     """
     from accelerate import Accelerator
 
@@ -83,6 +90,13 @@ def fit_epochs(task: Task, optimizer: Optimizer | OptimizerFactory, settings: Ep
         module.to(accelerator.device)
     extra = [p for p in task.likelihood.parameters() if p.requires_grad]
     optimizer = _with_likelihood(optimizer, task, extra)
+    if isinstance(optimizer, LBFGS):
+        limits = (settings.clip_norm, settings.mixed_precision != "no", accelerator.num_processes > 1)
+        if any(limits):
+            raise UnsupportedError(
+                "LBFGS compares values along its line search, which clipping, mixed precision or several processes "
+                "would change between them; leave those out, or use another optimizer."
+            )
     handle = Handle(
         optimizer,
         task.prior,
@@ -94,18 +108,19 @@ def fit_epochs(task: Task, optimizer: Optimizer | OptimizerFactory, settings: Ep
     try:
         scheduler = None if settings.scheduler is None else settings.scheduler(optimizer)
         model, _, batches = accelerator.prepare(task.model, optimizer, task.loader)
+        by_epoch = settings.scheduler_interval == "epoch" or isinstance(scheduler, ReduceLROnPlateau)
         loop = Loop(
             accelerator,
             model,
             task.likelihood,
             optimizer,
             handle,
-            scheduler,
+            None if by_epoch else scheduler,
             settings.clip_norm,
             settings.accumulate,
             settings.mixed_precision,
         )
-        history, best_epoch = _epochs(loop, batches, task, settings)
+        history, best_epoch = _epochs(loop, batches, task, settings, scheduler if by_epoch else None)
         return task.result(task.loader, history, handle.describe(), best_epoch=best_epoch)
     finally:
         handle.remove()
@@ -117,6 +132,9 @@ def _with_likelihood(optimizer: Optimizer | OptimizerFactory, task: Task, extra:
     """Return the optimizer, holding the likelihood's own parameters too."""
     if not isinstance(optimizer, Optimizer):
         groups = task.prior.param_groups()
+        if optimizer is LBFGS or getattr(optimizer, "func", None) is LBFGS:
+            # It takes one group only; the prior reaches it through the gradient and the value.
+            return optimizer([{"params": [p for group in groups for p in group["params"]] + extra}])
         return optimizer([*groups, {"params": extra, "weight_decay": 0.0}] if extra else groups)
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     missing = [p for p in extra if id(p) not in held]
@@ -125,7 +143,9 @@ def _with_likelihood(optimizer: Optimizer | OptimizerFactory, task: Task, extra:
     return optimizer
 
 
-def _epochs(loop: Loop, batches: Any, task: Task, settings: EpochSettings) -> tuple[History, int]:
+def _epochs(
+    loop: Loop, batches: Any, task: Task, settings: EpochSettings, scheduler: Any | None
+) -> tuple[History, int]:
     history = History()
     good = Snapshot(task.model, task.likelihood)
     best, best_nll, best_epoch = good, float("inf"), 0
@@ -143,6 +163,10 @@ def _epochs(loop: Loop, batches: Any, task: Task, settings: EpochSettings) -> tu
         }
         if task.val_loader is not None:
             record.update(_validated(task, loop.accelerator.device, epoch))
+        if isinstance(scheduler, ReduceLROnPlateau):
+            scheduler.step(record.get("val_nll", record["running_objective"]))
+        elif scheduler is not None:
+            scheduler.step()
         record["lr"] = float(loop.optimizer.param_groups[0]["lr"])
         record["seconds"] = time.perf_counter() - began
         history.append(record)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import LBFGS, Optimizer
 
 from bayesreg.errors import DataError
 from bayesreg.likelihoods import Likelihood
@@ -116,9 +116,39 @@ class Loop:
         """Take one optimizer step on a window of micro-batches; return the summed NLL and the example count."""
         accelerator = self.accelerator
         count = sum(len(target) for _, target in window)
-        share = accelerator.num_processes / int(
-            accelerator.reduce(torch.tensor(count, device=accelerator.device), "sum")
-        )
+        shared = accelerator.reduce(torch.tensor(count, device=accelerator.device), "sum")
+        share = accelerator.num_processes / int(shared)
+        if isinstance(self.optimizer, LBFGS):
+            met: list[float] = []
+
+            def closure() -> float:
+                met.append(self._backward(window, share, epoch, index, good))
+                return float(met[-1] * share)
+
+            self.optimizer.step(closure)
+            self._schedule()
+            return met[0], count
+        total = self._backward(window, share, epoch, index, good)
+        if self.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            self.handle.apply_()
+            norm = nn.utils.clip_grad_norm_([p for _, p in self.named() if p.grad is not None], self.clip_norm)
+            self.handle.clipped(norm, self.clip_norm)
+        scale = self.scaler.get_scale()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        # A smaller scale means that the scaler skipped the step.
+        if self.scaler.get_scale() >= scale:
+            self._schedule()
+        return total, count
+
+    def _schedule(self) -> None:
+        if self.scheduler is not None:
+            self.scheduler.step()
+
+    def _backward(self, window: list[Batch], share: float, epoch: int, index: int, good: Snapshot) -> float:
+        """Make the gradient of the window's mean NLL; return its summed NLL."""
+        accelerator = self.accelerator
         self.optimizer.zero_grad()
         total = 0.0
         for number, (inputs, target) in enumerate(window, start=1):
@@ -133,18 +163,7 @@ class Loop:
             total += value
             with contextlib.nullcontext() if last else accelerator.no_sync(self.model):
                 accelerator.backward(self.scaler.scale(nll * share))
-        if self.clip_norm is not None:
-            self.scaler.unscale_(self.optimizer)
-            self.handle.apply_()
-            norm = nn.utils.clip_grad_norm_([p for _, p in self.named() if p.grad is not None], self.clip_norm)
-            self.handle.clipped(norm, self.clip_norm)
-        scale = self.scaler.get_scale()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        skipped = self.scaler.get_scale() < scale
-        if self.scheduler is not None and not skipped:
-            self.scheduler.step()
-        return total, count
+        return total
 
 
 _HALF = (torch.float16, torch.bfloat16)

@@ -36,7 +36,9 @@ class MAPTrainer:
         optimizer: A factory that takes param groups (`functools.partial(torch.optim.SGD, lr=0.1)`), a torch
             optimizer built from `prior.param_groups()` or `model.parameters()`, or a full-batch solver that goes to
             optimality: "lbfgs" (smooth priors), "proximal" (priors with kinks). Default Adam with lr 1e-3.
-        scheduler: Factory optimizer -> learning-rate scheduler, stepped after each optimizer step.
+        scheduler: Factory optimizer -> learning-rate scheduler. `ReduceLROnPlateau` is stepped once per epoch with the
+            validation NLL (the running objective without validation data).
+        scheduler_interval: Whether other schedulers are stepped after each optimizer "step" (default) or "epoch".
         max_epochs: Epochs at most. Default 100.
         batch_size: For arrays and datasets. Default 32.
         accumulate: Batches per optimizer step; each example weighs the same. Default 1.
@@ -78,6 +80,7 @@ class MAPTrainer:
         *,
         optimizer: Optimizer | OptimizerFactory | Solver | None = None,
         scheduler: Callable[[Optimizer], Any] | None = None,
+        scheduler_interval: Literal["step", "epoch"] = "step",
         max_epochs: int = 100,
         batch_size: int = 32,
         accumulate: int = 1,
@@ -103,15 +106,13 @@ class MAPTrainer:
                 f"optimizer: expected 'lbfgs', 'proximal', a torch optimizer or a factory of one such as "
                 f"functools.partial(torch.optim.Adam, lr=1e-3), got {optimizer!r}."
             )
-        lbfgs = torch.optim.LBFGS
-        if isinstance(optimizer, lbfgs) or optimizer is lbfgs or getattr(optimizer, "func", None) is lbfgs:
-            raise InvalidArgumentError("optimizer: torch.optim.LBFGS is a full-batch method; write optimizer='lbfgs'.")
         self.model = model
         self.prior = prior if isinstance(prior, ModelPrior) else ModelPrior(model, prior)
         self.likelihood = likelihood
         self.optimizer = partial(torch.optim.Adam, lr=1e-3) if optimizer is None else optimizer
         self.settings = EpochSettings(
             scheduler=scheduler,
+            scheduler_interval=scheduler_interval,
             max_epochs=_checks.positive_int("max_epochs", max_epochs),
             accumulate=_checks.positive_int("accumulate", accumulate),
             clip_norm=None if clip_norm is None else _checks.positive_float("clip_norm", clip_norm),

@@ -356,6 +356,50 @@ def test_the_schedule_steps_once_per_optimizer_step(iris):
     assert result.history.column("lr") == pytest.approx([0.9**10, 0.9**20])
 
 
+def test_a_schedule_can_step_once_per_epoch(iris):
+    train, _ = iris
+    _, result = fitted(
+        train, br.Flat(), batch_size=10, max_epochs=3, optimizer=sgd(1.0), scheduler_interval="epoch",
+        scheduler=lambda o: torch.optim.lr_scheduler.StepLR(o, 2, gamma=0.1),
+    )  # fmt: skip
+    assert result.history.column("lr") == pytest.approx([1.0, 0.1, 0.1])
+
+
+@pytest.mark.parametrize("with_val", [True, False])
+def test_reduce_on_plateau_follows_the_validation_nll(iris, with_val):
+    (X, y), val = iris
+    _, result = fitted(
+        (X, y), br.Flat(), val=val if with_val else None, max_epochs=40, optimizer=sgd(3.0), batch_size=10,
+        scheduler=lambda o: torch.optim.lr_scheduler.ReduceLROnPlateau(o, factor=0.5, patience=1),
+    )  # fmt: skip
+    watched = result.history.column("val_nll" if with_val else "running_objective")
+    replay = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=3.0)
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(replay, factor=0.5, patience=1)
+    expected = []
+    for value in watched:
+        plateau.step(value)
+        expected.append(replay.param_groups[0]["lr"])
+    assert result.history.column("lr") == pytest.approx(expected)
+    assert expected[-1] < 3.0
+
+
+@pytest.mark.parametrize("prior", [br.Gaussian(0.5), {"*": br.Gaussian.centered_at(net(3), 0.4)}])
+def test_torchs_lbfgs_trains_to_the_map_of_the_solver(iris, prior):
+    """Full batches, the prior's gradient and value in the closure; its convex last layer has one optimum."""
+    train, _ = iris
+
+    def model():
+        built = net()
+        built[0].requires_grad_(False)
+        return built
+
+    factory = partial(torch.optim.LBFGS, line_search_fn="strong_wolfe", tolerance_grad=1e-11, tolerance_change=0.0)
+    got, result = fitted(train, prior, model=model(), optimizer=factory, batch_size=100, max_epochs=20)
+    truth, _ = fitted(train, prior, model=model(), optimizer="lbfgs")
+    assert gap(got, truth) < 1e-6
+    assert {row[2] for row in result.routes.rows} <= {"gradient", "none"}
+
+
 def test_an_optimizer_that_exists_is_used(iris):
     train, _ = iris
     model = net()
@@ -471,8 +515,8 @@ def test_the_default_optimizer_is_adam(iris):
         ({"optimizer": "adam"}, br.InvalidArgumentError, "optimizer: expected 'lbfgs', 'proximal', a torch optimizer"),
         ({"optimizer": "lbfgs", "clip_norm": 1.0}, br.InvalidArgumentError,
          "clip_norm: optimizer='lbfgs' is a full-batch"),
-        ({"optimizer": torch.optim.LBFGS}, br.InvalidArgumentError, "write optimizer='lbfgs'"),
-        ({"optimizer": partial(torch.optim.LBFGS, lr=1.0)}, br.InvalidArgumentError, "LBFGS is a full-batch method"),
+        ({"optimizer": torch.optim.LBFGS, "clip_norm": 1.0}, br.UnsupportedError, "LBFGS compares values"),
+        ({"scheduler_interval": "batch"}, br.InvalidArgumentError, "scheduler_interval: expected 'step' or 'epoch'"),
         ({"batch_size": 0}, br.InvalidArgumentError, "batch_size: expected an integer >= 1"),
         ({"max_epochs": -1}, br.InvalidArgumentError, "max_epochs: expected an integer >= 1"),
         ({"clip_norm": 0.0}, br.InvalidArgumentError, "clip_norm: expected a value > 0"),
