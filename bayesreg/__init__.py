@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from bayesreg.errors import PatternError as PatternError
     from bayesreg.errors import PriorFileError as PriorFileError
     from bayesreg.errors import ReferenceMismatchError as ReferenceMismatchError
+    from bayesreg.errors import RoundingWarning as RoundingWarning
     from bayesreg.errors import UnknownLossError as UnknownLossError
     from bayesreg.errors import UnsupportedError as UnsupportedError
     from bayesreg.model_prior import ModelPrior as ModelPrior
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from bayesreg.priors.parsing import prior_from_words as prior_from_words
     from bayesreg.routes.attach import Handle as Handle
     from bayesreg.routes.attach import attach as attach
+    from bayesreg.routes.attach import detach as detach
     from bayesreg.run_folder import load_run as load_run
     from bayesreg.scale import LossScale as LossScale
     from bayesreg.selection import ParameterInfo as ParameterInfo
@@ -73,7 +75,7 @@ _SKLEARN = (
 )
 _ERRORS = (
     "BayesRegError CoverageError DataError InvalidArgumentError NonFiniteObjectiveError NotEquivalentError "
-    "PatternError PriorFileError ReferenceMismatchError UnknownLossError UnsupportedError"
+    "PatternError PriorFileError ReferenceMismatchError RoundingWarning UnknownLossError UnsupportedError"
 )
 _HOME = {
     "conversion": _CONVERSIONS,
@@ -83,7 +85,7 @@ _HOME = {
     "objective": "MAPObjective",
     "priors": "Flat FromDistribution Gaussian Laplace Prior",
     "priors.parsing": "prior_from_words",
-    "routes.attach": "Handle attach",
+    "routes.attach": "Handle attach detach",
     "run_folder": "load_run",
     "scale": "LossScale",
     "selection": "ParameterInfo Selector biases embeddings norms where",

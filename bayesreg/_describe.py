@@ -19,7 +19,17 @@ from bayesreg.selection import biases, norms
 if TYPE_CHECKING:
     from bayesreg.model_prior import Entry, ModelPrior
 
-__all__ = ["describe_model_prior", "describe_routes", "equivalent"]
+__all__ = ["describe_model_prior", "describe_routes", "equivalent", "equivalent_weight_decay"]
+
+
+def equivalent_weight_decay(prior: Prior, loss_scale: LossScale) -> float | Tensor | None:
+    """Return the weight decay (toward the centre) of a coupled optimizer that a prior stands for, None if none."""
+    try:
+        if isinstance(prior, Gaussian):
+            return prior.weight_decay(loss_scale, about_loc=True)
+        return prior.weight_decay(loss_scale)
+    except NotEquivalentError:
+        return None
 
 
 def equivalent(prior: Prior, loss_scale: LossScale, optimizer: OptimizerLike | None = None) -> str:

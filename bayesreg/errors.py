@@ -15,6 +15,7 @@ __all__ = [
     "PatternError",
     "PriorFileError",
     "ReferenceMismatchError",
+    "RoundingWarning",
     "UnknownLossError",
     "UnsupportedError",
 ]
@@ -74,6 +75,10 @@ class NonFiniteObjectiveError(BayesRegError, ArithmeticError):
         self.epoch = epoch
         self.batch = batch
         self.parameter = parameter
+
+
+class RoundingWarning(UserWarning):
+    """A prior's pull per step is smaller than the weights' dtype can hold."""
 
 
 def nearest(name: str, candidates: Iterable[str], limit: int = 3) -> str:

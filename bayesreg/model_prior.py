@@ -10,6 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from bayesreg._sharding import gather_sum, local, shard_like
 from bayesreg._tables import Table
 from bayesreg.errors import CoverageError, InvalidArgumentError, PatternError, ReferenceMismatchError, nearest
 from bayesreg.optimizers import OptimizerLike
@@ -155,13 +156,9 @@ class ModelPrior(nn.Module):
         Returns:
             A scalar, in float32 or better; differentiable.
         """
-        terms = [prior.penalty(entry.parameter) for entry, prior in self.active()]
-        if not terms:
-            return torch.zeros(())
-        total = terms[0]
-        for term in terms[1:]:
-            total = total + term
-        return total
+        active = [(entry.parameter, prior) for entry, prior in self.active()]
+        total = gather_sum((prior.localized(p).penalty(local(p)), p) for p, prior in active)
+        return torch.zeros(()) if total is None else total
 
     def log_constant(self) -> Tensor:
         """Return the constant of `log_prob`: log_prob = log_constant − penalty. A float64 scalar, in nats."""
@@ -190,7 +187,7 @@ class ModelPrior(nn.Module):
             draw = prior.sample(
                 parameter.shape, generator=generator, dtype=wide, device=None if generator else parameter.device
             )
-            parameter.copy_(draw)
+            local(parameter).copy_(shard_like(draw, parameter))
         return left
 
     # -- its use ---------------------------------------------------------------------------------------

@@ -12,8 +12,9 @@ import torch
 from torch.optim import Optimizer
 
 from bayesreg.errors import InvalidArgumentError, NotEquivalentError, nearest
+from bayesreg.probe import probe, rebuild
 
-__all__ = ["DecayRule", "OptimizerLike", "decay_rule", "hand_set_decay", "require_coupled"]
+__all__ = ["DecayRule", "OptimizerLike", "decay_rule", "hand_set_decay", "require_coupled", "unwrap"]
 
 OptimizerLike: TypeAlias = Optimizer | type[Optimizer] | Callable[..., Any] | str
 
@@ -29,14 +30,17 @@ class DecayRule:
 
     Attributes:
         kind: "coupled" (added to the gradient: a Gaussian prior), "decoupled" (the weights are shrunk apart
-            from the gradient: no Gaussian prior), "none" (no such argument) or "unknown".
+            from the gradient: no Gaussian prior), "none" (no such argument, or one that it ignores), "other" (probed:
+            neither of the first two) or "unknown" (it could not be probed).
         name: The optimizer's class name.
         extra_decay: Decay hidden in another argument and added to `weight_decay` (ASGD's `lambd`).
+        probed: Whether the kind was measured on a toy tensor rather than known.
     """
 
-    kind: Literal["coupled", "decoupled", "none", "unknown"]
+    kind: Literal["coupled", "decoupled", "none", "other", "unknown"]
     name: str
     extra_decay: float = 0.0
+    probed: bool = False
 
 
 # Checked algebraically against every implementation by tests/test_optimizers.py.
@@ -75,7 +79,7 @@ def _class_of(optimizer: OptimizerLike) -> tuple[type, dict[str, Any]]:
     if inspect.isclass(optimizer):
         return optimizer, {}
     raise InvalidArgumentError(
-        f"optimizer: expected a torch optimizer, its class, a functools.partial of it or its name, "
+        f"optimizer: expected a torch optimizer, its class, a factory of it or its name, "
         f"got {type(optimizer).__name__}."
     )
 
@@ -89,10 +93,12 @@ def _own_type(cls: type) -> str | None:
 def decay_rule(optimizer: OptimizerLike) -> DecayRule:
     """Say what an optimizer does with its `weight_decay`.
 
-    A subclass or a third-party optimizer is "unknown": names do not tell (NAdam is coupled, NAdamW is not).
+    A subclass or a third-party optimizer is probed by a few steps on a toy tensor, which takes milliseconds: names do
+    not tell (NAdam is coupled, NAdamW is not).
 
     Args:
-        optimizer: An optimizer, its class, a `functools.partial` of the class, or the name of one of torch's.
+        optimizer: An optimizer, its class, a `functools.partial` of the class, a function from a list of parameters to
+            an optimizer, or the name of one of torch's.
 
     Returns:
         The rule.
@@ -104,15 +110,50 @@ def decay_rule(optimizer: OptimizerLike) -> DecayRule:
         >>> decay_rule(torch.optim.SGD).kind, decay_rule("adamw").kind, decay_rule("ASGD").extra_decay
         ('coupled', 'decoupled', 0.0001)
     """
+    if isinstance(optimizer, Optimizer):
+        optimizer = unwrap(optimizer)
+    if not (isinstance(optimizer, Optimizer | str | functools.partial) or inspect.isclass(optimizer)):
+        return _rule_of_factory(optimizer)
     cls, settings = _class_of(optimizer)
     name = _own_type(cls)
     if name is None:
-        return DecayRule("unknown", cls.__name__)
+        build = rebuild(optimizer) if isinstance(optimizer, Optimizer) else optimizer
+        # A partial or a class: called with parameters, as a factory is.
+        return DecayRule(probe(build), cls.__name__, probed=True)  # type: ignore[arg-type]
     kind = _KINDS[name]
     if kind == "coupled" and settings.get("decoupled_weight_decay"):
         kind = "decoupled"
     lambd = settings.get("lambd", 1e-4) if name == "ASGD" else 0.0
     return DecayRule(kind, name, extra_decay=float(lambd))
+
+
+def _rule_of_factory(factory: Any) -> DecayRule:
+    try:
+        made = factory([torch.nn.Parameter(torch.zeros(3, 3))])
+    except Exception as error:  # Whatever a caller's function raises, it is no factory.
+        raise InvalidArgumentError(
+            f"optimizer: expected a function from a list of parameters to an optimizer; calling it raised "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(made, Optimizer):
+        raise InvalidArgumentError(f"optimizer: expected a function that returns one, got {type(made).__name__}.")
+    return decay_rule(made)
+
+
+def unwrap(optimizer: Optimizer) -> Optimizer:
+    """Return the optimizer inside the wrappers that Accelerate and Lightning put around it.
+
+    Args:
+        optimizer: The optimizer, wrapped or not.
+
+    Returns:
+        The innermost one, whose step really moves the weights.
+    """
+    for attribute in ("optimizer", "_optimizer"):
+        inner = vars(optimizer).get(attribute)
+        if isinstance(inner, Optimizer):
+            return unwrap(inner)
+    return optimizer
 
 
 def require_coupled(optimizer: OptimizerLike) -> DecayRule:
@@ -139,11 +180,17 @@ def require_coupled(optimizer: OptimizerLike) -> DecayRule:
         )
     if rule.kind == "none":
         raise NotEquivalentError(
-            f"{rule.name} has no weight_decay argument. Give it the prior through the gradient or the loss: "
+            f"{rule.name} has no weight_decay that does anything. Give it the prior through the gradient or the loss: "
             f"br.attach(optimizer, prior, num_data=n), or optimizer='lbfgs' in br.MAPTrainer."
         )
+    if rule.kind == "other":
+        raise NotEquivalentError(
+            f"{rule.name} was probed: its weight_decay is neither added to the gradient nor a plain shrinkage of the "
+            f"weights, so it is not a Gaussian prior. {_WAYS_ON}"
+        )
     raise NotEquivalentError(
-        f"{rule.name} is not one of torch's own optimizers: what its weight_decay means is not known here. {_WAYS_ON}"
+        f"{rule.name} is not one of torch's own optimizers and could not be probed (a trial on a toy tensor failed): "
+        f"what its weight_decay means is not known; pass an instance of it. {_WAYS_ON}"
     )
 
 

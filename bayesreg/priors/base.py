@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from bayesreg._sharding import is_sharded, shard_like
 from bayesreg.errors import InvalidArgumentError, UnsupportedError
 from bayesreg.optimizers import OptimizerLike
 from bayesreg.scale import LossScale
@@ -260,6 +262,34 @@ class Prior(nn.Module, ABC):
         """
         self.check_shape(parameter.shape, f"parameter {name!r}")
         return self
+
+    def localized(self, parameter: Tensor) -> Prior:
+        """Return the prior of this process's shard of a sharded parameter: itself, with tensors cut alike.
+
+        Args:
+            parameter: The parameter; for one that is not sharded the prior itself comes back.
+
+        Returns:
+            A prior for `parameter.to_local()`.
+
+        Raises:
+            UnsupportedError: If the density does not fall apart into elements.
+        """
+        if not is_sharded(parameter):
+            return self
+        if not self.traits.elementwise:
+            raise UnsupportedError(
+                f"{self.family}: the parameter is sharded over processes and this prior joins its elements; keep the "
+                f"parameter whole on each process, or use a prior on single elements."
+            )
+        tensors = {name: held for name, held in self._buffers.items() if held is not None and held.ndim}
+        if not tensors:
+            return self
+        part = copy.copy(self)
+        part._buffers = dict(self._buffers)
+        for name, held in tensors.items():
+            part._buffers[name] = shard_like(held.detach(), parameter)
+        return part
 
     def check_shape(self, shape: Sequence[int], what: str = "value") -> None:
         """Raise unless every hyper-parameter broadcasts to `shape`.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
+from bayesreg._sharding import is_sharded
 from bayesreg.errors import InvalidArgumentError, NotEquivalentError, UnsupportedError
 from bayesreg.optimizers import OptimizerLike
 from bayesreg.priors.base import Hyperparameter, Prior, Traits, promoted
@@ -70,6 +71,14 @@ class FromDistribution(Prior):
             elementwise=len(_base(distribution).event_shape) == 0,
             has_prox=False,
         )
+
+    def localized(self, parameter: Tensor) -> Prior:
+        if is_sharded(parameter) and self.distribution.batch_shape:
+            raise UnsupportedError(
+                f"{self.family}: the parameter is sharded over processes and the distribution has one set of arguments "
+                f"per element, which bayesreg cannot cut; use a family of bayesreg or scalar arguments."
+            )
+        return super().localized(parameter)
 
     @property
     def family(self) -> str:

@@ -1,5 +1,5 @@
-"""How a prior reaches the weights: native decay, gradients, proximal steps."""
+"""How a prior reaches the weights: native decay, gradients, proximal steps, the loss, a decoupled pull."""
 
-from bayesreg.routes.attach import Handle, attach
+from bayesreg.routes.attach import Handle, attach, detach
 
-__all__ = ["Handle", "attach"]
+__all__ = ["Handle", "attach", "detach"]

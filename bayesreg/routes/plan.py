@@ -1,24 +1,30 @@
-"""Which route each parameter takes, and every reason to refuse."""
+"""Which route each parameter takes, and why another one cannot."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer, SparseAdam
 
-from bayesreg.errors import CoverageError, InvalidArgumentError, UnsupportedError
-from bayesreg.model_prior import Entry, ModelPrior
-from bayesreg.optimizers import decay_rule, hand_set_decay
+from bayesreg.errors import InvalidArgumentError, PatternError, UnsupportedError, nearest
+from bayesreg.model_prior import Entry
+from bayesreg.optimizers import decay_rule
 from bayesreg.priors import Flat, Gaussian, Prior
+from bayesreg.routes.by_name import RouteChoice, refuse_differentiable, refuse_route
+from bayesreg.routes.membership import refuse_decay
 from bayesreg.routes.metric import check_metric
 from bayesreg.scale import LossScale
+from bayesreg.selection import SelectorLike, as_selector
 
-__all__ = ["GroupPlan", "Planned", "RouteName", "make_plan"]
+__all__ = ["GroupPlan", "Planned", "RouteLike", "RouteName", "Routing", "make_plan"]
 
-RouteName: TypeAlias = Literal["none", "native", "native + centre", "gradient", "proximal"]
+RouteName: TypeAlias = Literal["none", "native", "native + centre", "gradient", "proximal", "loss", "decoupled"]
+RouteLike: TypeAlias = RouteChoice | Mapping[SelectorLike, RouteChoice]
+
+Covered: TypeAlias = Mapping[int, tuple[Entry, Prior]]
 
 
 @dataclass(frozen=True)
@@ -26,9 +32,10 @@ class Planned:
     """One parameter, its prior and its route."""
 
     entry: Entry
+    #: The prior of the local shard, which is the whole prior where nothing is sharded.
     prior: Prior
     route: RouteName
-    # Looked up once: the optimizer's state is keyed by this very object.
+    #: Looked up once: the optimizer's state is keyed by this very object.
     parameter: nn.Parameter
 
 
@@ -36,63 +43,117 @@ class Planned:
 class GroupPlan:
     """One param group of the optimizer: its own decay, and what is added around the step."""
 
-    #: The group's native weight_decay; 0 where the route is another.
+    #: The group's own weight_decay; 0 where the route is another.
     decay: float
     members: list[Planned] = field(default_factory=list)
+    #: An isotropic Gaussian of this group would be free if the group held nothing else.
+    could_be_native: bool = False
 
     def on(self, *routes: RouteName) -> list[Planned]:
         """Return the members on one of these routes."""
         return [member for member in self.members if member.route in routes]
 
 
+class Routing:
+    """The routes that a caller asks for by name; the first matching rule decides, "auto" where none does.
+
+    Args:
+        route: One name for all, or a mapping from rules (as in `ModelPrior`) to names.
+        entries: The parameters of the prior.
+
+    Raises:
+        InvalidArgumentError: If a name is not one of the routes.
+        PatternError: If a glob matches no parameter.
+    """
+
+    def __init__(self, route: RouteLike, entries: Sequence[Entry]) -> None:
+        rules = route if isinstance(route, Mapping) else {"*": route}
+        for name in rules.values():
+            if name not in get_args(RouteChoice):
+                known = ", ".join(get_args(RouteChoice))
+                raise InvalidArgumentError(
+                    f"route: expected one of {known}, got {name!r}{nearest(str(name), get_args(RouteChoice))}."
+                )
+        self._rules = [(as_selector(key), name) for key, name in rules.items()]
+        for key, (selector, _) in zip(rules, self._rules, strict=True):
+            if isinstance(key, str) and not any(selector(entry.info) for entry in entries):
+                names = [name for entry in entries for name in entry.info.names]
+                raise PatternError(f"route {key!r}: expected a glob that matches a parameter{nearest(key, names)}")
+
+    def __call__(self, entry: Entry) -> RouteChoice:
+        """Return the route asked for."""
+        return next((name for selector, name in self._rules if selector(entry.info)), "auto")
+
+
 def make_plan(
-    optimizer: Optimizer,
-    prior: ModelPrior,
-    loss_scale: LossScale,
-    *,
-    before_clip: bool,
-    without_prior: Iterable[Tensor] = (),
+    optimizer: Optimizer, covered: Covered, loss_scale: LossScale, routing: Routing, *, before_clip: bool
 ) -> list[GroupPlan]:
-    """Give every covered parameter its route, or raise with what to do instead."""
-    _refuse_optimizer(optimizer)
-    _refuse_decay(optimizer)
-    # Frozen ones too: they may be unfrozen later.
-    covered = {id(entry.parameter): (entry, entry.prior) for entry in prior if entry.prior is not None}
-    free = {id(parameter) for parameter in without_prior}
-    _check_membership(optimizer, covered, free)
-    native = loss_scale if decay_rule(optimizer).kind == "coupled" and not before_clip else None
-    return [_plan_group(optimizer, group, covered, native) for group in optimizer.param_groups]
+    """Give every covered parameter of one optimizer its route, or raise with what to do instead."""
+    refuse_decay(optimizer)
+    kind = decay_rule(optimizer).kind
+    plans = []
+    for group in optimizer.param_groups:
+        found = [(p, *covered[id(p)]) for p in group["params"] if id(p) in covered]
+        plans.append(_plan_group(optimizer, group, found, kind, loss_scale, routing, before_clip))
+    return plans
 
 
 def _plan_group(
     optimizer: Optimizer,
-    group: dict[str, Any],
-    covered: dict[int, tuple[Entry, Prior]],
-    native: LossScale | None,
+    group: Mapping[str, Any],
+    found: Sequence[tuple[nn.Parameter, Entry, Prior]],
+    kind: str,
+    loss_scale: LossScale,
+    routing: Routing,
+    before_clip: bool,
 ) -> GroupPlan:
-    found = [(parameter, *covered[id(parameter)]) for parameter in group["params"] if id(parameter) in covered]
+    asked = {id(p): routing(entry) for p, entry, _ in found}
     # A parameter of the group that the prior leaves alone would be decayed too.
-    alone = all(id(p) in covered for p in group["params"])
-    decay = _shared_decay([p for _, _, p in found], native) if native is not None and alone else 0.0
-    plan = GroupPlan(decay)
+    alone = len(found) == len(group["params"])
+    names = set(asked.values())
+    native = kind == "coupled" and not before_clip and names <= {"auto", "native"}
+    own = native or (kind == "decoupled" and names == {"decoupled"} and _decays_by_lr(optimizer))
+    priors = [prior for _, _, prior in found]
+    decay = _shared_decay(priors, loss_scale, centred=native) if own and alone else 0.0
+    could = native and not decay and any(_strength(p, loss_scale) for p in priors)
+    plan = GroupPlan(decay, could_be_native=could)
     for parameter, entry, prior in found:
-        plan.members.append(Planned(entry, prior, _route(optimizer, entry, prior, decay > 0), parameter))
+        route = _route(optimizer, entry, prior, asked[id(parameter)], decay, before_clip)
+        plan.members.append(Planned(entry, prior.localized(parameter), route, parameter))
     return plan
 
 
-def _shared_decay(priors: Sequence[Prior], loss_scale: LossScale) -> float:
+def _decays_by_lr(optimizer: Optimizer) -> bool:
+    """Return whether its decoupled decay is lr · weight_decay, as bayesreg's own decoupled route is."""
+    # A third-party optimizer was probed at one lr only.
+    return type(optimizer).__module__.startswith("torch.optim")
+
+
+def _strength(prior: Prior, loss_scale: LossScale) -> float:
+    """Return the weight decay of an isotropic Gaussian of fixed std, 0 for anything else."""
+    if not isinstance(prior, Gaussian) or prior.scale.ndim or prior.scale.requires_grad:
+        return 0.0
+    decay = prior.weight_decay(loss_scale, about_loc=True)
+    assert isinstance(decay, float)
+    return decay
+
+
+def _shared_decay(priors: Sequence[Prior], loss_scale: LossScale, *, centred: bool) -> float:
     """Return the weight decay of isotropic Gaussians of one fixed std, 0 for anything else."""
-    decays = set()
-    for prior in priors:
-        if not isinstance(prior, Gaussian) or prior.scale.ndim or prior.scale.requires_grad:
-            return 0.0
-        decays.add(prior.weight_decay(loss_scale, about_loc=True))
-    shared = decays.pop() if len(decays) == 1 else 0.0
-    assert isinstance(shared, float)
-    return shared
+    if not centred and any(isinstance(p, Gaussian) and bool((p.loc != 0).any()) for p in priors):
+        return 0.0
+    decays = {_strength(prior, loss_scale) for prior in priors}
+    return decays.pop() if len(decays) == 1 else 0.0
 
 
-def _route(optimizer: Optimizer, entry: Entry, prior: Prior, native: bool) -> RouteName:
+def _route(
+    optimizer: Optimizer,
+    entry: Entry,
+    prior: Prior,
+    asked: RouteChoice,
+    decay: float,
+    before_clip: bool,
+) -> RouteName:
     if any(parameter.requires_grad for parameter in prior.parameters()):
         raise UnsupportedError(
             f"{entry.name}: the prior has a learned hyper-parameter, which no optimizer route moves; and maximising "
@@ -100,9 +161,15 @@ def _route(optimizer: Optimizer, entry: Entry, prior: Prior, native: bool) -> Ro
         )
     if isinstance(prior, Flat):
         return "none"
-    if native and isinstance(prior, Gaussian):
+    _refuse_sparse(optimizer, entry)
+    if asked != "auto":
+        refuse_route(asked, optimizer, entry, prior, before_clip, native=decay > 0 and isinstance(prior, Gaussian))
+        if asked != "native":
+            return asked
+    if decay and isinstance(prior, Gaussian):
         return "native + centre" if bool((prior.loc != 0).any()) else "native"
     if prior.traits.smooth:
+        refuse_differentiable(optimizer)
         return "gradient"
     if prior.traits.has_prox:
         check_metric(optimizer)
@@ -113,43 +180,15 @@ def _route(optimizer: Optimizer, entry: Entry, prior: Prior, native: bool) -> Ro
     )
 
 
-def _refuse_optimizer(optimizer: Optimizer) -> None:
+def _refuse_sparse(optimizer: Optimizer, entry: Entry) -> None:
+    owner: Any = entry.info.module
     if isinstance(optimizer, SparseAdam):
-        raise UnsupportedError("SparseAdam takes sparse gradients, a prior's gradient is dense; use Adam.")
-
-
-def _refuse_decay(optimizer: Optimizer) -> None:
-    name = type(optimizer).__name__
-    for index, group in enumerate(optimizer.param_groups):
-        if group.get("weight_decay"):
-            raise InvalidArgumentError(
-                f"{name} param group {index} already has weight_decay={group['weight_decay']:g}, which would count on "
-                f"top of the prior; pass weight_decay=0 and let the prior decide (to resume a run, attach first, then "
-                f"load the state)."
-            )
-        if group.get("lambd"):
-            raise InvalidArgumentError(
-                f"{name} param group {index} has lambd={group['lambd']:g}, a hidden weight decay on top of the prior; "
-                f"pass lambd=0."
-            )
-    if given := hand_set_decay(optimizer):
-        raise InvalidArgumentError(
-            f"{name} was given weight_decay={given:g} besides a prior; leave it out and let the prior decide."
+        raise UnsupportedError(
+            f"SparseAdam takes sparse gradients, the gradient of a prior on {entry.name} is dense; use Adam with "
+            f"sparse=False, or br.Flat() there."
         )
-
-
-def _check_membership(optimizer: Optimizer, covered: dict[int, tuple[Entry, Prior]], free: set[int]) -> None:
-    held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    ids = {id(parameter) for parameter in held}
-    missing = [e.name for key, (e, _) in covered.items() if key not in ids and e.parameter.requires_grad]
-    if missing:
-        raise CoverageError(
-            f"the optimizer does not hold {', '.join(missing[:5])}{' and more' if len(missing) > 5 else ''}, which the "
-            f"prior covers; build it from prior.param_groups() or model.parameters()."
-        )
-    strangers = [p for p in held if p.requires_grad and id(p) not in covered and id(p) not in free]
-    if strangers:
-        raise CoverageError(
-            f"the optimizer holds {len(strangers)} trainable parameters that the prior does not cover (the first of "
-            f"shape {tuple(strangers[0].shape)}); build the prior from the model that is trained."
+    if isinstance(owner, nn.Embedding | nn.EmbeddingBag) and owner.sparse:
+        raise UnsupportedError(
+            f"{entry.name}: its embedding makes sparse gradients, a prior's is dense; build it with sparse=False, or "
+            f"give it br.Flat()."
         )

@@ -1,0 +1,49 @@
+"""Proximal steps after the optimizer's own, in its metric."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from bayesreg._sharding import local
+from bayesreg.routes.metric import effective_step
+from bayesreg.routes.plan import GroupPlan, Planned
+
+__all__ = ["prox_"]
+
+# Proximal steps of adaptive optimizers are at most this many learning rates long, see _capped.
+_LONGEST = 10.0
+
+
+def prox_(optimizer: Optimizer, plan: GroupPlan, group: Mapping[str, Any], factor: float) -> None:
+    """Take the proximal steps of one group.
+
+    Args:
+        optimizer: The optimizer, which has just stepped.
+        plan: The group's routes.
+        group: The param group.
+        factor: The loss scale times the factor by which gradients were clipped.
+    """
+    for member in plan.on("proximal"):
+        if member.parameter.grad is None:
+            continue
+        step = effective_step(optimizer, member.parameter, group)
+        value = local(member.parameter.detach())
+        if isinstance(step, Tensor):
+            step = _capped(step, value, member, group, factor)
+        member.prior.prox_(value, factor * step)
+
+
+def _capped(step: Tensor, value: Tensor, member: Planned, group: Mapping[str, Any], factor: float) -> Tensor:
+    """Keep a proximal step from moving a weight further than a few learning rates."""
+    # Where an adaptive optimizer has met no gradient yet its step size is lr/eps, and one proximal step would throw a
+    # pretrained weight to zero. The cap leaves the fixed point alone: at a nonzero weight the gradient equals the
+    # prior's slope, so the move is one learning rate; at a zero the optimizer's own move is about one at most.
+    slope = torch.zeros_like(step)
+    member.prior.add_grad_([slope], [value], factor)
+    rate = group["lr"] / (1.0 - float(group.get("momentum", 0.0)))
+    return torch.minimum(step, _LONGEST * rate / slope.abs())

@@ -1,0 +1,106 @@
+"""What an attached prior does, in a table and in numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bayesreg._describe import describe_routes, equivalent_weight_decay
+from bayesreg._tables import Table
+from bayesreg.routes.decoupled import implied_precision
+from bayesreg.routes.hooks import Attachment, penalty_of
+from bayesreg.routes.plan import Planned
+
+__all__ = ["describe_attachments", "log_attachments"]
+
+
+def describe_attachments(parts: Sequence[Attachment]) -> Table:
+    """Build the table of which parameters take which route."""
+    names = " and ".join(type(part.optimizer).__name__ for part in parts)
+    members = [(m.entry.name, m.prior, m.route) for part in parts for m in part.members()]
+    table = describe_routes(f"Prior on {names}", members, parts[0].loss_scale)
+    return Table(table.title, table.columns, table.rows, (*table.notes, *_notes(parts)))
+
+
+def _notes(parts: Sequence[Attachment]) -> list[str]:
+    notes = []
+    if any(plan.could_be_native for part in parts for plan in part.plans):
+        notes.append(
+            "An isotropic Gaussian shares its param group with other priors, so it takes the gradient route: exact, "
+            "one pass over the weights. An optimizer built from prior.param_groups() would do it for free."
+        )
+    if any(part.before_clip for part in parts):
+        notes.append(
+            "Gradients are added by handle.apply_(), before the clip; native decay, which acts after it, is off."
+        )
+    for part in parts:
+        notes += [_decoupled_note(part, m, group) for m, group in _decoupled(part)[:1]]
+    return notes
+
+
+def _decoupled(part: Attachment) -> list[tuple[Planned, dict[str, Any]]]:
+    return [(member, group) for plan, group in part.groups() for member in plan.on("decoupled")]
+
+
+def _decoupled_note(part: Attachment, member: Planned, group: dict[str, Any]) -> str:
+    strength = equivalent_weight_decay(member.prior, part.loss_scale)
+    text = "Decoupled, as asked: lr·λ·(θ − loc) beside the step, not the MAP of this prior."
+    if isinstance(strength, Tensor) or strength is None:
+        return text
+    state = part.optimizer.state.get(member.parameter, {})
+    found = implied_precision(type(part.optimizer), state, group, strength, part.loss_scale)
+    if found is None:
+        return f"{text} What it amounts to is read from the optimizer's state: describe again after a step."
+    low, middle, high = (
+        (found, found, found)
+        if isinstance(found, float)
+        else torch.quantile(_sampled(found), torch.tensor([0.05, 0.5, 0.95])).tolist()
+    )
+    return (
+        f"{text} At this moment it amounts to a prior precision of {middle:.3g} on {member.entry.name} (5% to 95%: "
+        f"{low:.3g} to {high:.3g}), against {strength / part.loss_scale.value:.3g} of the prior."
+    )
+
+
+def _sampled(values: Tensor) -> Tensor:
+    """Return at most a million of the values, on the CPU: torch.quantile takes no more than 16 million."""
+    flat = values.detach().reshape(-1)
+    return flat[:: max(1, len(flat) // 1_000_000)].float().cpu()
+
+
+@torch.no_grad()
+def log_attachments(parts: Sequence[Attachment]) -> dict[str, Any]:
+    """Return the prior's terms, per group and in total."""
+    s = parts[0].loss_scale.value
+    groups: list[dict[str, Any]] = []
+    for part in parts:
+        for plan in part.plans:
+            kinds: dict[tuple[str, str], list[Planned]] = {}
+            for member in plan.members:
+                kinds.setdefault((member.route, member.prior.describe()), []).append(member)
+            for (route, words), members in kinds.items():
+                counted = [m for m in members if m.parameter.requires_grad]
+                penalty = float(penalty_of(counted))
+                constant = sum(float(m.entry.prior.log_constant(m.parameter.shape)) for m in counted if m.entry.prior)
+                strength = equivalent_weight_decay(members[0].prior, part.loss_scale)
+                groups.append({
+                    "parameters": [m.entry.name for m in members],
+                    "prior": words,
+                    "route": route,
+                    **_terms(penalty, constant, s),
+                    "weight_decay": None if isinstance(strength, Tensor) else strength,
+                })
+    total = _terms(sum(g["penalty"] for g in groups), sum(g["log_prior_constant"] for g in groups), s)
+    return {**total, "loss_scale": s, "groups": groups}
+
+
+def _terms(penalty: float, constant: float, s: float) -> dict[str, float]:
+    return {
+        "log_prior": constant - penalty,
+        "log_prior_constant": constant,
+        "penalty": penalty,
+        "penalty_in_loss": s * penalty,
+    }
