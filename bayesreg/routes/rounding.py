@@ -56,9 +56,8 @@ class RoundingWatch:
                 half = torch.finfo(dtype).bits < 32
                 if isinstance(prior, Gaussian) and prior.scale.ndim == 0 and (alone or (steady and half)):
                     strength = loss_scale.value / float(prior.scale) ** 2
-                    weakest[dtype] = min(
-                        weakest.get(dtype, (strength, member.entry.name)), (strength, member.entry.name)
-                    )
+                    if dtype not in weakest or strength < weakest[dtype][0]:
+                        weakest[dtype] = (strength, member.entry.name)
             self._watched += [(index, name, dtype, strength) for dtype, (strength, name) in weakest.items()]
         self._peak: dict[int, float] = {}
 
