@@ -12,6 +12,8 @@ from bayesreg._version import __version__
 
 if TYPE_CHECKING:
     from bayesreg import likelihoods as likelihoods
+    from bayesreg._explain import Explanation as Explanation
+    from bayesreg._explain import explain as explain
     from bayesreg.conversion import l1_to_laplace_scale as l1_to_laplace_scale
     from bayesreg.conversion import l2_coefficient_to_variance as l2_coefficient_to_variance
     from bayesreg.conversion import laplace_scale_to_l1 as laplace_scale_to_l1
@@ -78,6 +80,7 @@ _ERRORS = (
     "PatternError PriorFileError ReferenceMismatchError RoundingWarning UnknownLossError UnsupportedError"
 )
 _HOME = {
+    "_explain": "Explanation explain",
     "conversion": _CONVERSIONS,
     "conversion_sklearn": _SKLEARN,
     "errors": _ERRORS,

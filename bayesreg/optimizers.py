@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -14,7 +14,16 @@ from torch.optim import Optimizer
 from bayesreg.errors import InvalidArgumentError, NotEquivalentError, nearest
 from bayesreg.probe import probe, rebuild
 
-__all__ = ["DecayRule", "OptimizerLike", "decay_rule", "hand_set_decay", "require_coupled", "unwrap"]
+__all__ = [
+    "DecayRule",
+    "OptimizerLike",
+    "class_of",
+    "decay_rule",
+    "decay_rule_of_group",
+    "hand_set_decay",
+    "require_coupled",
+    "unwrap",
+]
 
 OptimizerLike: TypeAlias = Optimizer | type[Optimizer] | Callable[..., Any] | str
 
@@ -54,7 +63,7 @@ _KINDS: dict[str, Literal["coupled", "decoupled", "none"]] = {
 }
 
 
-def _class_of(optimizer: OptimizerLike) -> tuple[type, dict[str, Any]]:
+def class_of(optimizer: OptimizerLike) -> tuple[type, dict[str, Any]]:
     """Return the optimizer class and the settings that are known of it."""
     if isinstance(optimizer, str):
         # Older versions of torch lack some of them.
@@ -74,7 +83,7 @@ def _class_of(optimizer: OptimizerLike) -> tuple[type, dict[str, Any]]:
                 settings["lambd"] = group["lambd"]
         return type(optimizer), settings
     if isinstance(optimizer, functools.partial):
-        cls, settings = _class_of(optimizer.func)
+        cls, settings = class_of(optimizer.func)
         return cls, {**settings, **optimizer.keywords}
     if inspect.isclass(optimizer):
         return optimizer, {}
@@ -114,7 +123,7 @@ def decay_rule(optimizer: OptimizerLike) -> DecayRule:
         optimizer = unwrap(optimizer)
     if not (isinstance(optimizer, Optimizer | str | functools.partial) or inspect.isclass(optimizer)):
         return _rule_of_factory(optimizer)
-    cls, settings = _class_of(optimizer)
+    cls, settings = class_of(optimizer)
     name = _own_type(cls)
     if name is None:
         build = rebuild(optimizer) if isinstance(optimizer, Optimizer) else optimizer
@@ -138,6 +147,24 @@ def _rule_of_factory(factory: Any) -> DecayRule:
     if not isinstance(made, Optimizer):
         raise InvalidArgumentError(f"optimizer: expected a function that returns one, got {type(made).__name__}.")
     return decay_rule(made)
+
+
+def decay_rule_of_group(optimizer: Optimizer, group: Mapping[str, Any], rule: DecayRule) -> DecayRule:
+    """Return what an optimizer does with the decay of one group, where the flags of groups differ.
+
+    Args:
+        optimizer: The optimizer.
+        group: One of its param groups.
+        rule: Its `decay_rule`.
+
+    Returns:
+        The rule of this group.
+    """
+    name = _own_type(type(optimizer))
+    if name is None or _KINDS[name] != "coupled":
+        return rule
+    kind: Literal["coupled", "decoupled"] = "decoupled" if group.get("decoupled_weight_decay") else "coupled"
+    return DecayRule(kind, name, extra_decay=float(group.get("lambd", 0.0)))
 
 
 def unwrap(optimizer: Optimizer) -> Optimizer:

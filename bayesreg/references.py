@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from bayesreg.errors import InvalidArgumentError, PriorFileError, ReferenceMismatchError, nearest
 from bayesreg.selection import canonical_tensors
 
-__all__ = ["Reference", "load_reference"]
+__all__ = ["Reference", "load_reference", "plain_names", "read_tensor_file"]
 
-_TORCH_SUFFIXES = (".pt", ".pth", ".th", ".bin")
+_TORCH_SUFFIXES = (".pt", ".pth", ".th", ".bin", ".ckpt")
 
 
 class Reference(Mapping[str, Tensor]):
@@ -76,10 +76,10 @@ def load_reference(
         source = type(reference).__name__
         raw: Mapping[str, Any] = canonical_tensors(reference)
     elif isinstance(reference, Mapping):
-        source, raw = "state dict", _plain_names(_state_dict_in(reference))
+        source, raw = "state dict", plain_names(state_dict_in(reference))
     elif isinstance(reference, str | os.PathLike):
         path = Path(reference)
-        source, raw = path.name, _plain_names(_state_dict_in(_read(path)))
+        source, raw = path.name, plain_names(state_dict_in(read_tensor_file(path)))
     else:
         raise InvalidArgumentError(
             f"reference: expected a module, a state dict or a path, got {type(reference).__name__}."
@@ -95,7 +95,18 @@ def load_reference(
     return Reference(tensors, source, ignore_extra=extra == "ignore")
 
 
-def _read(path: Path) -> Mapping[str, Any]:
+def read_tensor_file(path: Path) -> Mapping[str, Any]:
+    """Read a safetensors or torch file without unpickling anything but tensors and plain data.
+
+    Args:
+        path: The file.
+
+    Returns:
+        What it holds.
+
+    Raises:
+        PriorFileError: If it cannot be read so.
+    """
     if not path.is_file():
         raise PriorFileError(f"{path}: no such file.")
     if path.suffix == ".safetensors":
@@ -127,7 +138,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     return loaded
 
 
-def _state_dict_in(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
+def state_dict_in(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the state dict inside a checkpoint dictionary."""
     for key in ("state_dict", "model"):
         inner = mapping.get(key)
@@ -145,7 +156,7 @@ def _parametrized(match: re.Match[str]) -> str:
     return match[1] + (f".original{match[2]}" if match[2] else "")
 
 
-def _plain_names(mapping: Mapping[str, Any]) -> dict[str, Any]:
+def plain_names(mapping: Mapping[str, Any]) -> dict[str, Any]:
     """Strip the prefixes that wrappers put before every name."""
     names = {name: _PARAMETRIZED.sub(_parametrized, _WRAPPERS.sub("", str(name))) for name in mapping}
     # AveragedModel adds a counter beside the wrapped weights.

@@ -1,4 +1,4 @@
-"""The command line: `bayesreg convert`, `bayesreg fit`, `bayesreg demo`."""
+"""The command line: `bayesreg convert`, `bayesreg explain`, `bayesreg fit`, `bayesreg demo`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 from bayesreg.cli.convert import convert
 from bayesreg.cli.demo import demo
+from bayesreg.cli.explain import explain
 from bayesreg.cli.fit import fit
 from bayesreg.errors import BayesRegError
 
@@ -23,6 +24,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(epilog="Example: bayesreg convert 5e-4 --num-data 50000")(convert)
+app.command(epilog="Example: bayesreg explain --optimizer adamw --lr 1e-3 --weight-decay 0.01 --num-data 50000")(
+    explain
+)
 app.command(epilog="Example: bayesreg fit breast_cancer --prior 'laplace(0.5)' --output runs/cancer")(fit)
 app.command(epilog="Example: bayesreg demo --output bayesreg-demo")(demo)
 

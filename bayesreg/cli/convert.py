@@ -10,6 +10,7 @@ import typer
 
 from bayesreg import _checks, conversion, conversion_sklearn
 from bayesreg._tables import Table
+from bayesreg.cli._loss import Loss, loss_scale_of
 from bayesreg.cli._output import for_json, say, show
 from bayesreg.errors import InvalidArgumentError, NotEquivalentError
 from bayesreg.optimizers import decay_rule, require_coupled
@@ -33,17 +34,6 @@ class Kind(StrEnum):
     lasso_alpha = "lasso-alpha"
 
 
-class Loss(StrEnum):
-    """The training loss."""
-
-    mean = "mean"
-    sum = "sum"
-    minibatch_sum = "minibatch-sum"
-    mse = "mse"
-    half_squared_error = "half-squared-error"
-    tokens = "tokens"
-
-
 _LAPLACE = (Kind.l1_coefficient, Kind.laplace_scale, Kind.lasso_alpha)
 
 
@@ -60,7 +50,7 @@ def convert(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Convert a regularisation constant to a prior, and to every other convention."""
-    scale = _scale(loss, num_data, noise_std, num_outputs, batch_size, likelihood_weight)
+    scale = loss_scale_of(loss, num_data, noise_std, num_outputs, batch_size, likelihood_weight)
     family = "Laplace" if kind in _LAPLACE else "Gaussian"
     if optimizer is not None:
         decay_rule(optimizer)
@@ -81,34 +71,6 @@ def convert(
         return
     rows = [(name.replace("_", " "), number) for name, number in values.items()]
     show(Table(f"{kind.value} {value:g} as a {family} prior", ("quantity", "value"), rows, tuple(notes)))
-
-
-def _scale(
-    loss: Loss,
-    num_data: int | None,
-    noise_std: float | None,
-    num_outputs: int,
-    batch_size: int | None,
-    likelihood_weight: float,
-) -> LossScale:
-    if loss is Loss.sum:
-        return LossScale.sum(likelihood_weight=likelihood_weight)
-    if num_data is None:
-        raise InvalidArgumentError("--num-data: pass the size of the training set; the prior counts once against it.")
-    weight = likelihood_weight
-    if loss is Loss.mean:
-        return LossScale.mean(num_data, likelihood_weight=weight)
-    if loss is Loss.tokens:
-        return LossScale.tokens(num_data, likelihood_weight=weight)
-    if loss is Loss.minibatch_sum:
-        if batch_size is None:
-            raise InvalidArgumentError("--batch-size: pass it for --loss minibatch-sum.")
-        return LossScale.minibatch_sum(num_data, batch_size, likelihood_weight=weight)
-    if noise_std is None:
-        raise InvalidArgumentError(f"--noise-std: a squared error needs one; pass it for --loss {loss.value}.")
-    if loss is Loss.mse:
-        return LossScale.mse(num_data, num_outputs, noise_std, likelihood_weight=weight)
-    return LossScale.half_squared_error(num_data, noise_std, likelihood_weight=weight)
 
 
 def _gaussian(

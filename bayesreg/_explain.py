@@ -1,0 +1,182 @@
+"""`br.explain`: what an existing optimizer's settings say about the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from bayesreg import _checks
+from bayesreg._tables import Table
+from bayesreg.errors import InvalidArgumentError
+from bayesreg.explaining.facts import GroupFacts, facts_of_live, facts_of_state
+from bayesreg.explaining.findings import Finding, Situation, find, names_in_short
+from bayesreg.explaining.reading import GroupReading, read_group
+from bayesreg.explaining.recognise import find_state_dict
+from bayesreg.explaining.scale_free import scale_free_weights
+from bayesreg.optimizers import OptimizerLike, unwrap
+from bayesreg.scale import LossScale, as_loss_scale
+from bayesreg.selection import parameters_of
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+__all__ = ["Explanation", "explain"]
+
+_COLUMNS = ("group", "parameters", "decay", "weight_decay", "implied prior", "mean", "std", "variance", "weights rms")
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What an optimizer's settings mean; made by `br.explain`.
+
+    Attributes:
+        title: Of the table.
+        groups: One reading per param group (per prior and route where bayesreg has attached one).
+        findings: What is worth knowing, most important first.
+        loss_scale: s.
+    """
+
+    title: str
+    groups: tuple[GroupReading, ...]
+    findings: tuple[Finding, ...]
+    loss_scale: LossScale
+
+    def table(self) -> Table:
+        """Return the table, with the findings as notes."""
+        rows = [
+            (g.group, names_in_short(g.parameters), g.decay, g.weight_decay, g.prior, g.mean, g.std, g.variance,
+             g.weights_rms)
+            for g in self.groups
+        ]  # fmt: skip
+        s = self.loss_scale
+        note = f"Training loss = s x NLL with s = {s.value:.4g} ({s.origin})."
+        return Table(self.title, _COLUMNS, rows, (note, *(str(finding) for finding in self.findings)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain data, ready for JSON (infinite values stay floats)."""
+        return {
+            "title": self.title,
+            "loss_scale": self.loss_scale.value,
+            "loss": self.loss_scale.origin,
+            "groups": [group.to_dict() for group in self.groups],
+            "findings": [finding.to_dict() for finding in self.findings],
+        }
+
+    def __str__(self) -> str:
+        return str(self.table())
+
+    __repr__ = __str__
+
+    def __rich__(self) -> Group:
+        return self.table().__rich__()
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
+
+
+def explain(
+    optimizer: Optimizer | Sequence[Optimizer] | Mapping[str, Any],
+    model: nn.Module | None = None,
+    num_data: int | None = None,
+    *,
+    loss_scale: LossScale | None = None,
+    clip_norm: float | None = None,
+    optimizer_class: OptimizerLike | None = None,
+) -> Explanation:
+    """Say what an existing optimizer's weight decay means as a prior, and what is odd about it.
+
+    For coupled decay the implied prior of a group is the Gaussian of variance s/weight_decay around 0. Decoupled decay
+    (AdamW) implies no Gaussian: at rest its weights are those of a precision (weight_decay/s)(√v̂ + ε) per coordinate,
+    which is read from the optimizer's state once it has stepped, with the one Gaussian that has the same penalty at
+    these weights. Nothing is changed, and no data is needed.
+
+    Args:
+        optimizer: The optimizer, a list of them, or an optimizer's state dict.
+        model: The model it trains; may be left out for a state dict.
+        num_data: Size of the training set, for a mean loss.
+        loss_scale: The scale of another loss, in place of num_data.
+        clip_norm: What the loop clips gradients to; with gradients at hand, the factor by which that strengthens decay
+            is told.
+        optimizer_class: For a state dict, the optimizer that wrote it, where its keys do not tell.
+
+    Returns:
+        The explanation: prints as a table with findings; `.groups`, `.findings` and `.to_dict()` for data.
+
+    Raises:
+        InvalidArgumentError: If num_data or the model is missing, or they do not belong together.
+
+    Example:
+        >>> import torch, bayesreg as br
+        >>> model = torch.nn.Linear(3, 1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=5e-4)
+        >>> found = br.explain(optimizer, model, num_data=50_000)
+        >>> round(found.groups[0].std, 6), [finding.identifier for finding in found.findings]
+        (0.2, ['biases-decayed', 'clip-before-decay'])
+
+    References:
+        Loshchilov & Hutter (2019), Decoupled Weight Decay Regularization; Xie & Li (2024), Implicit Bias of AdamW.
+    """
+    if model is not None and not isinstance(model, nn.Module):
+        raise InvalidArgumentError(
+            f"model: expected a module, got {type(model).__name__}; write br.explain(optimizer, model, num_data=n)."
+        )
+    if (num_data is None) == (loss_scale is None):
+        raise InvalidArgumentError(
+            "num_data: pass the size of the training set, num_data=n, or loss_scale= for a loss that is not a mean "
+            "over examples (one of the two)."
+        )
+    scale = LossScale.mean(num_data) if num_data is not None else as_loss_scale(loss_scale)  # type: ignore[arg-type]
+    if clip_norm is not None:
+        clip_norm = _checks.positive_float("clip_norm", clip_norm)
+    if isinstance(optimizer, Mapping):
+        groups = facts_of_state(find_state_dict(optimizer), model, optimizer_class)
+    else:
+        groups = _live(optimizer, model)
+    return build(groups, model, scale, clip_norm, live=not isinstance(optimizer, Mapping))
+
+
+def _live(optimizer: Optimizer | Sequence[Optimizer], model: nn.Module | None) -> list[GroupFacts]:
+    several = [optimizer] if isinstance(optimizer, Optimizer) else optimizer
+    if not isinstance(several, Sequence) or not several or not all(isinstance(o, Optimizer) for o in several):
+        raise InvalidArgumentError(
+            f"optimizer: expected a torch optimizer, a list of them or a state dict, got {type(optimizer).__name__}."
+        )
+    if model is None:
+        raise InvalidArgumentError("model: pass the one that the optimizer trains, br.explain(optimizer, model, ...).")
+    return [facts for one in several for facts in facts_of_live(unwrap(one), model)]
+
+
+def build(
+    groups: list[GroupFacts], model: nn.Module | None, loss_scale: LossScale, clip_norm: float | None, *, live: bool
+) -> Explanation:
+    """Put readings and findings together; used by the command line too."""
+    infos = parameters_of(model) if model is not None else []
+    readings = [read_group(facts, loss_scale) for facts in groups]
+    held = {p.name for facts in groups for p in facts.parameters}
+    missing = [i.name for i in infos if live and i.parameter.requires_grad and i.name not in held]
+    grads = [i.parameter.grad for i in infos if i.parameter.grad is not None and not i.parameter.grad.is_sparse]
+    situation = Situation(
+        groups=groups,
+        readings=readings,
+        loss_scale=loss_scale,
+        scale_free=scale_free_weights(model) if model is not None else {},
+        gradient_norm=_norm(grads) if grads and clip_norm is not None else None,
+        clip_norm=clip_norm,
+        missing=missing,
+        tied=[" = ".join(i.names) for i in infos if len(i.names) > 1 and i.shared],
+    )
+    name = " and ".join(dict.fromkeys(facts.rule.name for facts in groups)) or "optimizer"
+    title = f"What {name} believes about {sum(r.elements for r in readings):,} weights"
+    return Explanation(title, tuple(readings), tuple(find(situation)), loss_scale)
+
+
+def _norm(grads: list[Tensor]) -> float | None:
+    from bayesreg._sharding import gather_sum, local
+
+    total = gather_sum((local(grad).detach().float().square().sum(), grad) for grad in grads)
+    return None if total is None else math.sqrt(float(total))

@@ -1,0 +1,50 @@
+"""The options that say what the training loss is."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from bayesreg.errors import InvalidArgumentError
+from bayesreg.scale import LossScale
+
+__all__ = ["Loss", "loss_scale_of"]
+
+
+class Loss(StrEnum):
+    """The training loss."""
+
+    mean = "mean"
+    sum = "sum"
+    minibatch_sum = "minibatch-sum"
+    mse = "mse"
+    half_squared_error = "half-squared-error"
+    tokens = "tokens"
+
+
+def loss_scale_of(
+    loss: Loss,
+    num_data: int | None,
+    noise_std: float | None,
+    num_outputs: int,
+    batch_size: int | None,
+    likelihood_weight: float,
+) -> LossScale:
+    """Return the loss scale, asking for the options that it needs."""
+    if loss is Loss.sum:
+        return LossScale.sum(likelihood_weight=likelihood_weight)
+    if num_data is None:
+        raise InvalidArgumentError("--num-data: pass the size of the training set; the prior counts once against it.")
+    weight = likelihood_weight
+    if loss is Loss.mean:
+        return LossScale.mean(num_data, likelihood_weight=weight)
+    if loss is Loss.tokens:
+        return LossScale.tokens(num_data, likelihood_weight=weight)
+    if loss is Loss.minibatch_sum:
+        if batch_size is None:
+            raise InvalidArgumentError("--batch-size: pass it for --loss minibatch-sum.")
+        return LossScale.minibatch_sum(num_data, batch_size, likelihood_weight=weight)
+    if noise_std is None:
+        raise InvalidArgumentError(f"--noise-std: a squared error needs one; pass it for --loss {loss.value}.")
+    if loss is Loss.mse:
+        return LossScale.mse(num_data, num_outputs, noise_std, likelihood_weight=weight)
+    return LossScale.half_squared_error(num_data, noise_std, likelihood_weight=weight)

@@ -1,0 +1,1 @@
+"""What an optimizer's settings say about the weights, as numbers and in words; `br.explain` is the way in."""

@@ -1,0 +1,190 @@
+"""What is known of an optimizer and its parameters, whether it lives or was read from a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from bayesreg.errors import InvalidArgumentError
+from bayesreg.explaining.recognise import recognise
+from bayesreg.optimizers import DecayRule, OptimizerLike, decay_rule, decay_rule_of_group
+from bayesreg.priors import Prior
+from bayesreg.routes.hooks import attachment_of
+from bayesreg.selection import ParameterInfo, biases, embeddings, norms, parameters_of
+
+__all__ = ["GroupFacts", "ParameterFacts", "Role", "facts_of_live", "facts_of_state"]
+
+Role: TypeAlias = Literal["weight", "bias", "norm", "embedding"]
+
+
+@dataclass(frozen=True)
+class ParameterFacts:
+    """One parameter.
+
+    Attributes:
+        name: Its name, or `#index` where none is known.
+        role: What it is in the model.
+        shape: Its shape.
+        dtype: Its dtype.
+        value: Its values, None if only a checkpoint's state is at hand.
+        state: The optimizer's state of it.
+        trainable: Whether it is not frozen.
+    """
+
+    name: str
+    role: Role
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    value: Tensor | None = field(repr=False)
+    state: Mapping[str, Any] = field(repr=False)
+    trainable: bool = True
+
+    @property
+    def elements(self) -> int:
+        """The number of its elements."""
+        return int(torch.Size(self.shape).numel())
+
+
+@dataclass(frozen=True)
+class GroupFacts:
+    """One param group, or the part of one that shares an attached prior and route.
+
+    Attributes:
+        index: Its place among the optimizer's groups.
+        cls: The optimizer's class, None for one that torch does not ship and a checkpoint cannot name.
+        rule: What the optimizer does with `weight_decay`.
+        settings: The group without its parameters.
+        parameters: Its parameters.
+        prior: A prior attached by bayesreg.
+        route: Its route.
+    """
+
+    index: int
+    cls: type[Optimizer]
+    rule: DecayRule
+    settings: Mapping[str, Any]
+    parameters: Sequence[ParameterFacts]
+    prior: Prior | None = None
+    route: str | None = None
+
+
+def facts_of_live(optimizer: Optimizer, model: nn.Module) -> list[GroupFacts]:
+    """Gather the facts of an optimizer and its model."""
+    infos = {id(info.parameter): info for info in parameters_of(model)}
+    held = [p for group in optimizer.param_groups for p in group["params"]]
+    if held and not any(id(p) in infos for p in held):
+        raise InvalidArgumentError(
+            "model: the optimizer holds none of its parameters; pass the model that this optimizer trains (built after "
+            "the model was wrapped or sharded)."
+        )
+    attachment = attachment_of(optimizer)
+    routes = {id(m.parameter): m for m in attachment.members()} if attachment is not None else {}
+    whole = decay_rule(optimizer)
+    groups = []
+    for index, group in enumerate(optimizer.param_groups):
+        settings = {key: value for key, value in group.items() if key != "params"}
+        rule = decay_rule_of_group(optimizer, group, whole)
+        parts: dict[tuple[str, str], list[Tensor]] = {}
+        for p in group["params"]:
+            member = routes.get(id(p))
+            parts.setdefault((member.route, member.prior.describe()) if member else ("", ""), []).append(p)
+        for parameters in parts.values():
+            member = routes.get(id(parameters[0]))
+            facts = [_fact(p, infos.get(id(p)), optimizer.state.get(p, {}), index) for p in parameters]
+            prior, route = (member.prior, member.route) if member else (None, None)
+            groups.append(GroupFacts(index, type(optimizer), rule, settings, facts, prior, route))
+    return groups
+
+
+def _fact(parameter: Tensor, info: ParameterInfo | None, state: Mapping[str, Any], index: int) -> ParameterFacts:
+    name = info.name if info is not None else f"(not in the model, group {index})"
+    role = _role_of(info) if info is not None else _role_of_shape(parameter.shape)
+    return ParameterFacts(
+        name, role, tuple(parameter.shape), parameter.dtype, parameter.detach(), state, parameter.requires_grad
+    )
+
+
+def _role_of(info: ParameterInfo) -> Role:
+    if biases(info):
+        return "bias"
+    if norms(info):
+        return "norm"
+    return "embedding" if embeddings(info) else "weight"
+
+
+def _role_of_shape(shape: Sequence[int]) -> Role:
+    # Without names: what has one dimension is a bias or a normalisation scale in nearly every model.
+    return "bias" if len(shape) <= 1 else "weight"
+
+
+def facts_of_state(
+    state_dict: Mapping[str, Any],
+    model: nn.Module | None,
+    optimizer: OptimizerLike | None,
+    weights: Mapping[str, Tensor] | None = None,
+) -> list[GroupFacts]:
+    """Gather the facts of an optimizer's state dict.
+
+    Args:
+        state_dict: The state dict.
+        model: The model, if it is at hand.
+        optimizer: The optimizer's class, if the caller knows it.
+        weights: The model's parameters in their order, in place of the model; used only if every shape agrees.
+
+    Returns:
+        The facts.
+    """
+    cls = recognise(state_dict, optimizer)
+    infos = [info for info in parameters_of(model) if info.parameter.requires_grad] if model is not None else []
+    keys = [key for group in state_dict["param_groups"] for key in group["params"]]
+    shapes = {key: _known(state_dict["state"].get(key, {})) for key in keys}
+    known_infos = dict(zip(keys, infos, strict=True)) if len(infos) == len(keys) else {}
+    known_weights = dict(zip(keys, weights.items(), strict=True)) if weights and len(weights) == len(keys) else {}
+    if len(state_dict["param_groups"]) > 1 or any(not _fits(shapes[k], w) for k, (_, w) in known_weights.items()):
+        # Groups need not follow the model's order: no name is better than a wrong one.
+        known_weights = {}
+    groups = []
+    for index, group in enumerate(state_dict["param_groups"]):
+        settings = {key: value for key, value in group.items() if key != "params"}
+        names = settings.get("param_names") or [f"#{key}" for key in group["params"]]
+        facts = []
+        for key, name in zip(group["params"], names, strict=True):
+            state, info = state_dict["state"].get(key, {}), known_infos.get(key)
+            if info is not None and _fits(shapes[key], info.parameter):
+                facts.append(_fact(info.parameter, info, state, index))
+            elif key in known_weights:
+                facts.append(_fact_by_name(known_weights[key][0], known_weights[key][1], known_weights[key][1], state))
+            else:
+                facts.append(_fact_by_name(name, shapes[key], None, state))
+        rule = decay_rule(cls)
+        decoupled = settings.get("decoupled_weight_decay") and rule.kind == "coupled"
+        lambd = float(settings.get("lambd", rule.extra_decay))
+        groups.append(
+            GroupFacts(
+                index, cls, DecayRule("decoupled" if decoupled else rule.kind, rule.name, lambd), settings, facts
+            )
+        )
+    return groups
+
+
+def _known(state: Mapping[str, Any]) -> Tensor | None:
+    """Return a tensor of the state that has the parameter's shape, if there is one."""
+    return next((v for v in state.values() if isinstance(v, Tensor) and v.ndim), None)
+
+
+def _fits(known: Tensor | None, parameter: Tensor) -> bool:
+    return known is None or known.shape == parameter.shape
+
+
+def _fact_by_name(name: str, like: Tensor | None, value: Tensor | None, state: Mapping[str, Any]) -> ParameterFacts:
+    # Neither state nor weights at hand: how many elements there are is not known.
+    shape = tuple(like.shape) if like is not None else (0,)
+    role: Role = _role_of_shape(shape) if like is not None else "weight"
+    if name.rsplit(".", 1)[-1].endswith("bias"):
+        role = "bias"
+    return ParameterFacts(name, role, shape, like.dtype if like is not None else torch.float32, value, state)

@@ -1,0 +1,277 @@
+"""What is worth knowing about an optimizer's decay, most important first."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch.optim import ASGD, SGD
+
+from bayesreg.explaining.facts import GroupFacts
+from bayesreg.explaining.reading import GroupReading, peak_rate
+from bayesreg.routes.membership import MARK
+from bayesreg.routes.rounding import lost_to_rounding
+from bayesreg.scale import LossScale
+
+__all__ = ["Finding", "Severity", "Situation", "find"]
+
+Severity: TypeAlias = Literal["warning", "note"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing worth knowing.
+
+    Attributes:
+        identifier: Its name in the documentation's list of traps.
+        severity: "warning" if the run does not mean what its settings seem to say, "note" otherwise.
+        text: What was found.
+        remedy: What to do about it.
+    """
+
+    identifier: str
+    severity: Severity
+    text: str
+    remedy: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return f"{self.severity} [{self.identifier}]: {self.text} {self.remedy}".rstrip()
+
+
+@dataclass(frozen=True)
+class Situation:
+    """All that the findings are drawn from.
+
+    Attributes:
+        groups: The facts.
+        readings: Their readings, in the same order.
+        loss_scale: s.
+        scale_free: Weights in front of a norm, and the norm.
+        gradient_norm: Norm of the gradients at hand, None if there are none.
+        clip_norm: What the loop clips to, None if unknown.
+        missing: Trainable parameters of the model that no group holds.
+        tied: Parameters with several names.
+    """
+
+    groups: Sequence[GroupFacts]
+    readings: Sequence[GroupReading]
+    loss_scale: LossScale
+    scale_free: Mapping[str, str]
+    gradient_norm: float | None
+    clip_norm: float | None
+    missing: Sequence[str]
+    tied: Sequence[str]
+
+    def decayed(self) -> Iterator[tuple[GroupFacts, GroupReading]]:
+        """Yield the groups whose weights are pulled by the optimizer's own decay."""
+        for facts, reading in zip(self.groups, self.readings, strict=True):
+            if reading.decay not in ("prior", "none") and reading.weight_decay:
+                yield facts, reading
+
+
+def find(situation: Situation) -> list[Finding]:
+    """Return the findings: warnings before notes, in the order of how much they matter."""
+    found = [finding for look in _LOOKS for finding in look(situation)]
+    return sorted(found, key=lambda finding: finding.severity != "warning")
+
+
+def names_in_short(names: Sequence[str], limit: int = 3) -> str:
+    """Return the first names and how many more there are."""
+    shown = ", ".join(names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
+def _decoupled(situation: Situation) -> Iterator[Finding]:
+    for facts, reading in situation.decayed():
+        if reading.decay != "decoupled":
+            continue
+        name, decay = facts.rule.name, reading.weight_decay
+        text = (
+            f"Group {reading.group}: {name} decays the weights apart from the gradient, so weight_decay={decay:g} "
+            f"is no Gaussian prior; its strength differs by coordinate, batch size and schedule."
+        )
+        matched = reading.implied.matched if reading.implied is not None else None
+        if matched:
+            strength = matched * situation.loss_scale.value
+            remedy = (
+                f"The Gaussian that pulls about as much on these weights is br.Gaussian(scale={matched**-0.5:.3g}), a "
+                f"weight_decay of {strength:.3g} if it were coupled: build {name} with weight_decay=0 and br.attach it."
+            )
+        else:
+            remedy = (
+                "For a prior that can be named, set weight_decay=0 and br.attach one; explain again after some steps "
+                "(or on a checkpoint's state) for the Gaussian that pulls about as much."
+            )
+        yield Finding("decoupled-decay", "warning", text, remedy)
+
+
+def _not_understood(situation: Situation) -> Iterator[Finding]:
+    for facts, reading in situation.decayed():
+        if reading.decay in ("other", "unknown"):
+            why = "neither coupled nor decoupled" if reading.decay == "other" else "something that could not be probed"
+            yield Finding(
+                "unknown-decay", "warning",
+                f"Group {reading.group}: {facts.rule.name} does with weight_decay={reading.weight_decay:g} {why}.",
+                "Set weight_decay=0 and br.attach a prior.",
+            )  # fmt: skip
+
+
+def _ignored(situation: Situation) -> Iterator[Finding]:
+    for facts in situation.groups:
+        if facts.rule.kind == "none" and facts.settings.get("weight_decay"):
+            yield Finding(
+                "ignored-decay", "warning",
+                f"Group {facts.index} sets weight_decay={facts.settings['weight_decay']:g}, which {facts.rule.name} "
+                f"never looks at: its weights have no prior.",
+                "br.attach brings a prior to it by the gradient.",
+            )  # fmt: skip
+
+
+def _left_behind(situation: Situation) -> Iterator[Finding]:
+    for facts, reading in zip(situation.groups, situation.readings, strict=True):
+        if MARK in facts.settings and reading.decay != "prior":
+            yield Finding(
+                "lost-hooks", "warning",
+                f"Group {reading.group} had a bayesreg prior attached, which copies and checkpoints do not take along: "
+                f"only what it left to the optimizer's own decay is shown.",
+                "br.attach it again, or br.detach(optimizer).",
+            )  # fmt: skip
+
+
+def _hidden(situation: Situation) -> Iterator[Finding]:
+    for facts, reading in situation.decayed():
+        if facts.rule.extra_decay:
+            yield Finding(
+                "hidden-lambd", "warning",
+                f"Group {reading.group}: {facts.rule.name} decays by lambd={facts.rule.extra_decay:g} on top of "
+                f"weight_decay; both are counted above.",
+                "Pass lambd=0 for weight_decay alone.",
+            )  # fmt: skip
+
+
+def _biases(situation: Situation) -> Iterator[Finding]:
+    names = [
+        p.name
+        for facts, _ in situation.decayed()
+        for p in facts.parameters
+        if p.role in ("bias", "norm") and p.trainable
+    ]
+    if names:
+        yield Finding(
+            "biases-decayed", "warning",
+            f"{len(names)} biases and normalisation parameters are decayed too: {names_in_short(names)}.",
+            "A flat prior on them is usual: param groups from br.ModelPrior(model, br.Gaussian(...)).param_groups().",
+        )  # fmt: skip
+
+
+def _rounding(situation: Situation) -> Iterator[Finding]:
+    for facts, reading in situation.decayed():
+        if reading.decay not in ("coupled", "decoupled") or facts.cls is None:
+            continue
+        steady = issubclass(facts.cls, SGD | ASGD)
+        rate = peak_rate(facts)
+        if steady and facts.settings.get("momentum"):
+            rate /= 1.0 - float(facts.settings["momentum"])
+        pull = rate * float(reading.weight_decay or 0.0)
+        for dtype in dict.fromkeys(p.dtype for p in facts.parameters):
+            counts = reading.decay == "decoupled" or (steady and torch.finfo(dtype).bits < 32)
+            if counts and lost_to_rounding(pull, dtype):
+                yield Finding(
+                    "rounding", "warning",
+                    f"Group {reading.group}: lr times weight_decay is {pull:.2g}, less than {dtype} can resolve "
+                    f"({torch.finfo(dtype).eps / 2:.2g}): the decay alone never moves a weight.",
+                    "Keep the weights in float32 (mixed precision by autocast does).",
+                )  # fmt: skip
+
+
+def _missing(situation: Situation) -> Iterator[Finding]:
+    if situation.missing:
+        yield Finding(
+            "not-held", "warning",
+            f"{len(situation.missing)} trainable parameters are in no param group and will not move: "
+            f"{names_in_short(situation.missing)}.",
+            "If another optimizer holds them, explain both: br.explain([first, second], model, ...).",
+        )  # fmt: skip
+
+
+def _clip(situation: Situation) -> Iterator[Finding]:
+    strengths = [r for _, r in situation.decayed() if r.decay == "coupled"]
+    if not strengths:
+        return
+    clip, norm = situation.clip_norm, situation.gradient_norm
+    remedy = "br.attach(..., before_clip=True) adds the prior before the clip, which keeps its strength."
+    if clip is None:
+        text = "If the loop clips gradients, decay acts after the clip and counts E|g|/clip times as much."
+        yield Finding("clip-before-decay", "note", text, remedy)
+    elif norm is None:
+        text = f"Gradients are clipped to {clip:g}; decay acts after that and counts E|g|/{clip:g} times as much."
+        yield Finding("clip-before-decay", "warning", text, remedy)
+    elif norm > clip:
+        text = (
+            f"Gradients are clipped to {clip:g} and their norm is {norm:.3g} now: decay, which acts after the clip, "
+            f"counts {norm / clip:.3g} times as much, a prior std {math.sqrt(clip / norm):.3g} times the one above."
+        )
+        yield Finding("clip-before-decay", "warning", text, remedy)
+
+
+def _scale_free(situation: Situation) -> Iterator[Finding]:
+    pulled = [
+        p.name
+        for facts, reading in zip(situation.groups, situation.readings, strict=True)
+        if reading.weight_decay or (reading.decay == "prior" and reading.variance not in (None, math.inf))
+        for p in facts.parameters
+        if p.name in situation.scale_free
+    ]
+    if pulled:
+        many = len(pulled) > 1
+        more = f" and {len(pulled) - 1} more" if many else ""
+        yield Finding(
+            "scale-invariant", "note",
+            f"{len(pulled)} decayed weight{'s stand' if many else ' stands'} in front of a normalisation that removes "
+            f"the scale ({pulled[0]} before {situation.scale_free[pulled[0]]}{more}): there the prior does not "
+            f"change the function, it keeps the weights short and so the effective learning rate, lr/|w|², high.",
+            "Do not read the std above as a belief about them.",
+        )  # fmt: skip
+
+
+def _width(situation: Situation) -> Iterator[Finding]:
+    for reading in situation.readings:
+        rms, std = reading.weights_rms, reading.std
+        if not rms or std is None or not math.isfinite(std) or "weight" not in reading.roles:
+            continue
+        if std > 30 * rms:
+            text = (
+                f"Group {reading.group}: the prior's std {std:.3g} is {std / rms:.0f} times the weights' rms {rms:.3g}."
+            )
+            yield Finding("width", "note", text, "It hardly acts on weights of this size.")
+        elif std < rms / 3:
+            text = f"Group {reading.group}: the weights' rms {rms:.3g} is {rms / std:.1f} prior stds ({std:.3g})."
+            yield Finding(
+                "width", "note", text, "The prior is at odds with where the weights are, or training is young."
+            )
+
+
+def _flat(situation: Situation) -> Iterator[Finding]:
+    if situation.readings and all(r.std is not None and math.isinf(r.std) for r in situation.readings):
+        yield Finding(
+            "flat", "note", "Nothing is decayed: the fit is maximum likelihood.", "br.attach(optimizer, prior, ...)."
+        )
+
+
+def _tied(situation: Situation) -> Iterator[Finding]:
+    if situation.tied:
+        text = f"Tied weights are decayed once, as one tensor: {names_in_short(situation.tied)}."
+        yield Finding("tied", "note", text, "")
+
+
+_LOOKS: tuple[Callable[[Situation], Iterator[Finding]], ...] = (
+    _left_behind, _decoupled, _not_understood, _ignored, _hidden, _clip, _rounding, _biases, _missing,
+    _scale_free, _width, _flat, _tied,
+)  # fmt: skip

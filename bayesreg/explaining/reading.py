@@ -1,0 +1,165 @@
+"""One param group read as a prior."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bayesreg._describe import equivalent_weight_decay
+from bayesreg._sharding import local
+from bayesreg.explaining.facts import GroupFacts
+from bayesreg.priors import Flat
+from bayesreg.routes.decoupled import implied_precision
+from bayesreg.scale import LossScale
+
+__all__ = ["GroupReading", "ImpliedPrecision", "peak_rate", "read_group"]
+
+
+@dataclass(frozen=True)
+class ImpliedPrecision:
+    """The per-coordinate precision that a decoupled decay stands for at this moment, over a group's coordinates.
+
+    Attributes:
+        low: 5 % of the coordinates are below.
+        median: The median.
+        high: 95 % of the coordinates are below.
+        matched: The one precision P with the same penalty at these weights, Σ Pᵢ wᵢ² = P Σ wᵢ²; None without weights.
+    """
+
+    low: float
+    median: float
+    high: float
+    matched: float | None
+
+
+@dataclass(frozen=True)
+class GroupReading:
+    """What one param group believes about its weights.
+
+    Attributes:
+        group: Its index.
+        parameters: Names.
+        roles: How many tensors are weights, biases, norms, embeddings.
+        elements: Number of weights.
+        decay: "coupled", "decoupled", "none", "other", "unknown", or "prior" where bayesreg has attached one.
+        weight_decay: As set (hidden decay such as ASGD's included).
+        prior: The prior in words.
+        mean: The implied prior mean; None where no Gaussian is implied.
+        std: Its standard deviation; infinite for a flat prior.
+        variance: Its variance.
+        implied: For decoupled decay, the precision per coordinate, if the state tells.
+        weights_rms: Root mean square of the weights, None if they are not at hand.
+    """
+
+    group: int
+    parameters: tuple[str, ...]
+    roles: dict[str, int]
+    elements: int
+    decay: str
+    weight_decay: float | None
+    prior: str
+    mean: float | None
+    std: float | None
+    variance: float | None
+    implied: ImpliedPrecision | None
+    weights_rms: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return asdict(self)
+
+
+def read_group(facts: GroupFacts, loss_scale: LossScale) -> GroupReading:
+    """Read a param group as a prior."""
+    decay = float(facts.settings.get("weight_decay") or 0.0) + facts.rule.extra_decay
+    kind: str = facts.rule.kind
+    words, variance, implied = "", None, None
+    mean: float | None = 0.0
+    if facts.prior is not None:
+        kind, words = "prior", f"{facts.prior.describe()} (attached, route {facts.route})"
+        found = facts.prior.variance()
+        variance = math.inf if isinstance(facts.prior, Flat) else (None if isinstance(found, Tensor) else found)
+        loc = getattr(facts.prior, "loc", None)
+        mean = float(loc) if isinstance(loc, Tensor) and loc.ndim == 0 else (0.0 if loc is None else None)
+        strength = equivalent_weight_decay(facts.prior, loss_scale)
+        decay_shown = strength if isinstance(strength, float) else None
+    else:
+        decay_shown = decay
+        if kind == "none":
+            # A key that the optimizer never looks at.
+            decay_shown = decay = 0.0
+        if decay == 0.0:
+            words, variance = "flat: no decay", math.inf
+        elif kind == "coupled":
+            variance = loss_scale.value / decay
+            words = f"Gaussian, std {math.sqrt(variance):.4g}, centred on 0"
+        else:
+            mean = None
+            implied = _implied(facts, decay, loss_scale)
+            words = _decoupled_words(kind, implied)
+    return GroupReading(
+        group=facts.index,
+        parameters=tuple(p.name for p in facts.parameters),
+        roles=_roles(facts),
+        elements=sum(p.elements for p in facts.parameters),
+        decay=kind,
+        weight_decay=decay_shown,
+        prior=words,
+        mean=mean if variance is not None and math.isfinite(variance) else None,
+        std=None if variance is None else math.sqrt(variance),
+        variance=variance,
+        implied=implied,
+        weights_rms=_rms(facts),
+    )
+
+
+def _decoupled_words(kind: str, implied: ImpliedPrecision | None) -> str:
+    if kind != "decoupled":
+        return "unknown: not a decay that is added to the gradient"
+    if implied is None:
+        return "no Gaussian; differs by coordinate (no state to read it from)"
+    low, high = implied.high**-0.5, implied.low**-0.5 if implied.low else math.inf
+    return f"no Gaussian; per coordinate, std {implied.median**-0.5:.3g} (5% to 95%: {low:.3g} to {high:.3g})"
+
+
+def _implied(facts: GroupFacts, decay: float, loss_scale: LossScale) -> ImpliedPrecision | None:
+    if facts.rule.kind != "decoupled" or facts.rule.probed:
+        return None
+    settings = {**facts.settings, "lr": peak_rate(facts) or 1.0}
+    samples, pulls, squares = [], 0.0, 0.0
+    for parameter in facts.parameters:
+        found = implied_precision(facts.cls, parameter.state, settings, decay, loss_scale)
+        if not isinstance(found, Tensor):
+            continue
+        flat = found.detach().double().reshape(-1)
+        samples.append(flat[:: max(1, len(flat) // 100_000)].cpu())
+        if parameter.value is not None:
+            square = local(parameter.value).double().square().reshape(-1)
+            pulls, squares = pulls + float(square @ flat), squares + float(square.sum())
+    if not samples:
+        return None
+    levels = torch.quantile(torch.cat(samples)[:10_000_000], torch.tensor([0.05, 0.5, 0.95], dtype=torch.float64))
+    low, median, high = levels.tolist()
+    return ImpliedPrecision(low, median, high, pulls / squares if squares else None)
+
+
+def peak_rate(facts: GroupFacts) -> float:
+    """Return the largest learning rate that the group's settings tell of: schedulers leave it there."""
+    return max(float(facts.settings.get(key) or 0.0) for key in ("lr", "initial_lr", "max_lr"))
+
+
+def _roles(facts: GroupFacts) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for parameter in facts.parameters:
+        counts[parameter.role] = counts.get(parameter.role, 0) + 1
+    return counts
+
+
+def _rms(facts: GroupFacts) -> float | None:
+    values = [local(p.value) for p in facts.parameters if p.value is not None]
+    count = sum(v.numel() for v in values)
+    return math.sqrt(sum(float(v.float().square().sum()) for v in values) / count) if count else None

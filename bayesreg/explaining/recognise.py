@@ -1,0 +1,140 @@
+"""Which of torch's optimizers wrote a state dict: their groups and states have keys of their own."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from bayesreg.errors import InvalidArgumentError
+from bayesreg.optimizers import OptimizerLike, class_of
+from bayesreg.references import plain_names
+
+__all__ = ["find_state_dict", "recognise", "weights_in"]
+
+# Flags that came to all optimizers with newer versions of torch; an older checkpoint lacks them.
+_FLAGS = {"foreach", "fused", "capturable", "differentiable", "maximize", "decoupled_weight_decay"}
+_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+# By the key of the state where the groups' keys do not tell.
+_STATES = {"exp_inf": "Adamax", "mu_product": "NAdam"}
+
+
+def find_state_dict(content: Any) -> Mapping[str, Any]:
+    """Return the optimizer's state dict inside a checkpoint.
+
+    Args:
+        content: What a `.pt` file held: the state dict itself, or a mapping that has it under some key.
+
+    Returns:
+        The state dict.
+
+    Raises:
+        InvalidArgumentError: If there is none, or several.
+    """
+    if _is_state_dict(content):
+        found: Mapping[str, Any] = content
+        return found
+    if isinstance(content, Mapping):
+        places = {str(key): value for key, value in content.items()}
+        for key, value in list(places.items()):
+            # Lightning keeps a list of them.
+            if isinstance(value, list) and len(value) == 1:
+                places[key] = value[0]
+        hits = {key: value for key, value in places.items() if _is_state_dict(value)}
+        if len(hits) == 1:
+            return next(iter(hits.values()))
+        if hits:
+            raise InvalidArgumentError(
+                f"checkpoint: expected one optimizer state, got several under {', '.join(hits)}; pass the one you mean."
+            )
+        shown = ", ".join(list(places)[:8])
+        raise InvalidArgumentError(
+            f"checkpoint: expected an optimizer's state_dict() or a mapping with one in it, got the keys {shown}."
+        )
+    raise InvalidArgumentError(f"checkpoint: expected an optimizer's state_dict(), got {type(content).__name__}.")
+
+
+def weights_in(content: Any) -> dict[str, Tensor]:
+    """Return the parameters of a model whose state dict stands in the same checkpoint, in its order.
+
+    Args:
+        content: What the file held.
+
+    Returns:
+        Names and tensors without the buffers of normalisation layers; empty if there is no model.
+    """
+    if not isinstance(content, Mapping):
+        return {}
+    for key in ("model", "state_dict", "model_state_dict", "net"):
+        held = content.get(key)
+        if isinstance(held, Mapping) and held and all(isinstance(v, Tensor) for v in held.values()):
+            return {
+                name: value
+                for name, value in plain_names(held).items()
+                if value.is_floating_point() and name.rsplit(".", 1)[-1] not in _BUFFERS
+            }
+    return {}
+
+
+def _is_state_dict(content: Any) -> bool:
+    return isinstance(content, Mapping) and isinstance(content.get("param_groups"), list) and "state" in content
+
+
+@functools.cache
+def _keys() -> dict[str, frozenset[str]]:
+    """Return the distinctive keys of each optimizer's groups."""
+    found = {}
+    for name, kind in vars(torch.optim).items():
+        if inspect.isclass(kind) and issubclass(kind, Optimizer) and kind is not Optimizer:
+            make: Any = kind
+            keys = make([torch.nn.Parameter(torch.zeros(2, 2))]).param_groups[0]
+            found[name] = frozenset(keys) - _FLAGS - {"params"}
+    return found
+
+
+def recognise(state_dict: Mapping[str, Any], optimizer: OptimizerLike | None) -> type[Optimizer]:
+    """Return the class of the optimizer that wrote a state dict.
+
+    Args:
+        state_dict: The state dict.
+        optimizer: Its name or class, if the caller knows it.
+
+    Returns:
+        The class.
+
+    Raises:
+        InvalidArgumentError: If it cannot be told; the message asks for the name.
+    """
+    if optimizer is not None:
+        return class_of(optimizer)[0]
+    if not state_dict["param_groups"]:
+        raise InvalidArgumentError("checkpoint: the optimizer state has no param groups.")
+    group = state_dict["param_groups"][0]
+    states = {key for state in state_dict["state"].values() for key in state}
+    for key, name in _STATES.items():
+        if key in states:
+            return _torch_class(name)
+    fits = {name: keys for name, keys in _keys().items() if keys <= set(group)}
+    most = max((len(keys) for keys in fits.values()), default=0)
+    names = {name for name, keys in fits.items() if len(keys) == most}
+    if names == {"Adam", "AdamW"} and "decoupled_weight_decay" in group:
+        return torch.optim.AdamW if group["decoupled_weight_decay"] else torch.optim.Adam
+    if names == {"RAdam", "Adamax"} and "capturable" in group:
+        return torch.optim.RAdam if "decoupled_weight_decay" in group else torch.optim.Adamax
+    if len(names) == 1:
+        return _torch_class(names.pop())
+    among = f" (one of {', '.join(sorted(names))})" if names else ""
+    raise InvalidArgumentError(
+        f"checkpoint: it does not say which optimizer wrote it{among}; name it: --optimizer on the command line, "
+        f"optimizer_class= in br.explain."
+    )
+
+
+def _torch_class(name: str) -> type[Optimizer]:
+    cls: type[Optimizer] = getattr(torch.optim, name)
+    return cls
