@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,42 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 import bayesreg as br
-from bayesreg.cli import main
-
-
-@pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    """Run `bayesreg ...` in an empty folder; return (exit status, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    # Wide, so that messages are not wrapped.
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["bayesreg", *map(str, arguments)])
-        status = 0
-        try:
-            main()
-        except SystemExit as stop:
-            status = stop.code or 0
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
-
-
-def answer(run, *arguments):
-    status, out, err = run(*arguments, "--json")
-    assert status == 0, err
-    return json.loads(out)
-
-
-def refusal(run, *arguments):
-    status, out, err = run(*arguments)
-    assert status != 0
-    assert out == ""
-    assert "Traceback" not in err
-    return err
-
+from tests.cli.common import answer, refusal
 
 # -- convert -------------------------------------------------------------------------------------------
 

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
+#: What plain sums of the log-prior gave on each process, relative to the truth.
+NAIVE: dict[str, list[dict[str, float]]] = {"fsdp": [], "hsdp": []}
 SCRIPT = Path(__file__).with_name("train_in_processes.py")
 
 
@@ -38,6 +40,8 @@ def run(kind, folder):
     done = subprocess.run(command, capture_output=True, text=True, timeout=400, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     ranks = ("0",) if kind == "one" else ("0", "1")
+    for rank in ranks if kind in NAIVE else ():
+        NAIVE[kind].append(json.loads((folder / f"{kind}.naive.{rank}").read_text()))
     return [json.loads(output.with_suffix(f".{rank}").read_text()) for rank in ranks]
 
 
@@ -66,6 +70,14 @@ def test_two_processes_find_the_map_of_one(kind, one, tmp_path):
                 assert value == pytest.approx(got["expected_log_prob"], rel=1e-12), (kind, case)
             assert got["log_prior_at_start"] == pytest.approx(one[case]["log_prior_at_start"], rel=1e-12)
             assert got["routes"] == one[case]["routes"]
+    for kind_naive, rows in NAIVE.items():
+        if kind_naive == kind == "fsdp":
+            # trap sharded-log-prior: .item() of a sharded sum is this process's share, without a word.
+            assert all(0.2 < found["item"] == pytest.approx(found["local"]) < 0.8 for found in rows)
+            assert all(found["reduced over all"] == pytest.approx(1.0) for found in rows)
+        if kind_naive == kind == "hsdp":
+            # trap replicated-log-prior: a sum over all processes counts replicas.
+            assert all(found["reduced over all"] == pytest.approx(2.0) for found in rows)
 
 
 def test_one_process_converges_and_every_route_is_met(one):

@@ -142,6 +142,18 @@ def by_accelerate(prior_name):
     return {"weights": torch.cat([p.detach().reshape(-1) for p in net.parameters()]).tolist()}
 
 
+def naive_log_prior(kind):
+    """What a plain sum over parameters gives as −log p, relative to the truth: the traps of sharded weights."""
+    model = network()
+    true = sum(float(p.detach().square().sum()) for p in model.parameters())
+    net = wrapped(kind, model)
+    share = sum(p.to_local().detach().square().sum() for p in net.parameters())
+    item = sum(p.detach().square().sum().item() for p in net.parameters())
+    everywhere = share.clone()
+    dist.all_reduce(everywhere)
+    return {"item": item / true, "local": float(share) / true, "reduced over all": float(everywhere) / true}
+
+
 def loss_route(kind):
     """The penalty in the loss, by autograd, on whole or sharded weights."""
     model = network()
@@ -181,6 +193,8 @@ def main():
     cases = [case for case in CASES if kind != "hsdp" or case[3] < CONVERGED]
     found = {"-".join(map(str, case)): train(kind, *case) for case in cases}
     found["loss"] = loss_route(kind)
+    if kind in ("fsdp", "hsdp"):
+        output.with_suffix(f".naive.{RANK}").write_text(json.dumps(naive_log_prior(kind)))
     output.with_suffix(f".{RANK}").write_text(json.dumps(found))
     if WORLD > 1:
         dist.destroy_process_group()
