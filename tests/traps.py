@@ -361,7 +361,7 @@ def biases_decayed():
             (0.5 * (model(X)[:, 0] - y - 3.0).square().mean()).backward()
             optimizer.step()
         slope = torch.autograd.grad(0.5 * (model(X)[:, 0] - y - 3.0).square().mean(), [model.bias])[0]
-        return float(-slope / (DECAY * model.bias))
+        return float(-slope / (DECAY * model.bias.detach()))
 
     def with_prior(model):
         prior = br.ModelPrior(model, br.Gaussian(SCALE))
