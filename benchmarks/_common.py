@@ -35,9 +35,28 @@ def paired_ratio(times: dict[str, list[float]], name: str, base: str) -> float:
     return statistics.median(a / b for a, b in zip(times[name], times[base], strict=True))
 
 
+def bootstrap(times: dict[str, list[float]], name: str, base: str, draws: int = 2000) -> tuple[float, float, float]:
+    """Median ratio within a round, with a 95 % bootstrap interval over rounds."""
+    ratios = torch.tensor([a / b for a, b in zip(times[name], times[base], strict=True)])
+    picks = torch.randint(len(ratios), (draws, len(ratios)), generator=torch.Generator().manual_seed(0))
+    medians = ratios[picks].median(1).values
+    low, high = torch.quantile(medians, torch.tensor([0.025, 0.975])).tolist()
+    return float(ratios.median()), low, high
+
+
 def machine() -> str:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
     return f"{device}; torch {torch.__version__}; Python {platform.python_version()}"
+
+
+def markdown(rows: list[dict[str, object]]) -> str:
+    """Return rows as a Markdown table."""
+    columns = list(rows[0])
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    for row in rows:
+        cells = (f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values())
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def write(rows: list[dict[str, object]], description: str) -> None:
@@ -45,11 +64,7 @@ def write(rows: list[dict[str, object]], description: str) -> None:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    columns = list(rows[0])
     print(machine())
-    print("| " + " | ".join(columns) + " |")
-    print("|" + "---|" * len(columns))
-    for row in rows:
-        print("| " + " | ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()) + " |")
+    print(markdown(rows))
     if arguments.json:
         arguments.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2) + "\n")

@@ -210,6 +210,10 @@ class Prior(nn.Module, ABC):
         self.add_grad_([total], [promoted(value.detach())], coefficient)
         return total.abs()
 
+    def steepest(self) -> float | None:
+        """Return the largest slope of −log p there is, None if it is unbounded or differs by element."""
+        return None
+
     def at_kink(self, value: Tensor) -> Tensor:
         """Return which elements sit exactly at a kink of −log p: the exact zeros of a sparse MAP.
 

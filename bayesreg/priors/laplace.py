@@ -91,12 +91,17 @@ class Laplace(LocScalePrior):
 
     def prox_(self, value: Tensor, step: float | Tensor) -> None:
         """Soft-threshold in place: one pass and no temporary for the plain L1 case; see `Prior.prox_`."""
-        plain_l1 = self._centred_on_zero_scalar and self.scale.ndim == 0 and isinstance(step, float)
-        if plain_l1 and value.dtype in (torch.float32, torch.float64) and value.is_contiguous():
-            assert isinstance(step, float)
+        plain_l1 = self._centred_on_zero_scalar and self.scale.ndim == 0
+        if not plain_l1 or value.dtype not in (torch.float32, torch.float64) or not value.is_contiguous():
+            value.copy_(self.prox(value, step))
+        elif isinstance(step, float):
             torch.ops.aten.softshrink.out(value, step / float(self.scale), out=value)
         else:
-            value.copy_(self.prox(value, step))
+            # v − clamp(v, −t, t) with one workspace besides t.
+            threshold = step / float(self.scale)
+            inside = torch.minimum(value, threshold)
+            torch.maximum(inside, threshold.neg_(), out=inside)
+            value.sub_(inside)
 
     def subdiff_distance(self, value: Tensor, grad: Tensor, coefficient: float = 1.0) -> Tensor:
         shifted = self._shifted(value.detach())
@@ -104,6 +109,9 @@ class Laplace(LocScalePrior):
         off_kink = (grad + bound * shifted.sign()).abs()
         at_kink = (grad.abs() - bound).clamp_min(0.0)
         return torch.where(shifted == 0, at_kink, off_kink)
+
+    def steepest(self) -> float | None:
+        return 1.0 / float(self.scale) if self.scale.ndim == 0 else None
 
     def at_kink(self, value: Tensor) -> Tensor:
         return self._shifted(value.detach()) == 0

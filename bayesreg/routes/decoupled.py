@@ -28,11 +28,15 @@ def pull_(plan: GroupPlan, group: Mapping[str, Any], loss_scale: LossScale) -> N
         assert isinstance(prior, Gaussian)
         value = local(member.parameter.detach())
         strength = prior.weight_decay(loss_scale, about_loc=True)
-        if isinstance(strength, Tensor):
-            strength = strength.to(value.device)
-        # The difference first: in half precision two passes would cancel.
-        away = value - (prior.loc.to(value.device) if prior.loc.ndim else prior.loc)
-        value.sub_(away * (float(group["lr"]) * strength))
+        loc = prior.loc.to(value.device) if prior.loc.ndim else prior.loc
+        if isinstance(strength, float) and loc.ndim == 0 and float(loc) == 0.0:
+            value.mul_(1.0 - float(group["lr"]) * strength)
+        elif isinstance(strength, float) and loc.shape == value.shape and loc.dtype == value.dtype:
+            value.lerp_(loc, float(group["lr"]) * strength)
+        else:
+            if isinstance(strength, Tensor):
+                strength = strength.to(value.device)
+            value.sub_((value - loc) * (float(group["lr"]) * strength))
 
 
 def implied_precision(

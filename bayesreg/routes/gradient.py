@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bayesreg._sharding import is_sharded, local
 from bayesreg.errors import UnsupportedError
@@ -15,6 +15,68 @@ from bayesreg.routes.plan import GroupPlan, Planned
 __all__ = ["Gradients"]
 
 _WIDE = (torch.float32, torch.float64)
+
+
+class _Batch:
+    """Parameters that are worked on in one call."""
+
+    def __init__(self) -> None:
+        self._members: list[Planned] = []
+        self._parameters: list[nn.Parameter] = []
+        self._sharded = False
+
+    def take(self, member: Planned) -> None:
+        self._members.append(member)
+        self._parameters.append(member.parameter)
+        self._sharded |= is_sharded(member.parameter)
+
+    def gradients(self) -> list[Tensor | None]:
+        """Return each local gradient, None where there is none; refuse sparse ones."""
+        grads = [parameter.grad for parameter in self._parameters]
+        for member, grad in zip(self._members, grads, strict=True):
+            if grad is not None and grad.is_sparse:
+                raise UnsupportedError(
+                    f"{member.entry.name}: its gradient is sparse, a prior's is dense; build the layer with "
+                    f"sparse=False."
+                )
+        return [None if grad is None else local(grad) for grad in grads] if self._sharded else grads
+
+    def pairs(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the gradients that exist and their weights; no gradient, no prior, as in torch's own decay."""
+        grads, values = [], []
+        for parameter, grad in zip(self._parameters, self.gradients(), strict=True):
+            if grad is not None:
+                grads.append(grad)
+                values.append(local(parameter.detach()))
+        return grads, values
+
+
+class _Centres(_Batch):
+    """Parameters that are pulled, with one strength, toward a centre each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._locs: list[Tensor] = []
+
+    def take(self, member: Planned) -> None:
+        super().take(member)
+        loc = member.prior.loc
+        assert isinstance(loc, Tensor)
+        self._locs.append(loc if loc.ndim else loc.to(member.parameter.device, member.parameter.dtype))
+
+    def subtract(self, strength: float) -> None:
+        grads, locs = self.gradients(), self._locs
+        present = [grad for grad in grads if grad is not None]
+        if len(present) < len(grads):
+            locs = [loc for grad, loc in zip(grads, locs, strict=True) if grad is not None]
+        if not present:
+            return
+        if present[0].device != locs[0].device:
+            # The model was moved after the prior was attached: follow it, once.
+            self._locs = [loc.to(present[0].device) for loc in self._locs]
+            self.subtract(strength)
+            return
+        torch._foreach_add_(present, locs, alpha=-strength)
 
 
 class Gradients:
@@ -30,22 +92,23 @@ class Gradients:
 
     def __init__(self, plan: GroupPlan, s: float) -> None:
         self._s = s
-        self._pulls: dict[float, list[Planned]] = {}
-        self._centres: dict[float, list[Planned]] = {}
-        self._rest: dict[int, tuple[Prior, list[Planned]]] = {}
-        for member in plan.on("gradient", "native + centre"):
+        self._pulls: defaultdict[float, _Batch] = defaultdict(_Batch)
+        self._centres: defaultdict[float, _Centres] = defaultdict(_Centres)
+        self._rest: defaultdict[Prior, _Batch] = defaultdict(_Batch)
+        # From the last tensor to the first: the optimizer then starts with what is still in the cache.
+        for member in reversed(plan.on("gradient", "native + centre")):
             native = member.route == "native + centre"
             prior = member.prior
             # In half precision λθ and λ·loc would cancel to nothing; add_grad_ takes the difference first, in float32.
             wide = native or member.parameter.dtype in _WIDE
             if not (isinstance(prior, Gaussian) and prior.scale.ndim == 0 and wide):
-                self._rest.setdefault(id(prior), (prior, []))[1].append(member)
+                self._rest[prior].take(member)
                 continue
             strength = plan.decay if native else s / float(prior.scale) ** 2
             if not native:
-                self._pulls.setdefault(strength, []).append(member)
+                self._pulls[strength].take(member)
             if bool((prior.loc != 0).any()):
-                self._centres.setdefault(strength, []).append(member)
+                self._centres[strength].take(member)
 
     def __bool__(self) -> bool:
         return bool(self._pulls or self._centres or self._rest)
@@ -56,50 +119,13 @@ class Gradients:
         Args:
             factor: −1 for an optimizer that maximises, times the scale that a GradScaler has left on the gradients.
         """
-        for strength, members in self._pulls.items():
-            grads, values = _pairs(members)
+        for strength, batch in self._pulls.items():
+            grads, values = batch.pairs()
             if grads:
                 torch._foreach_add_(grads, values, alpha=factor * strength)
-        for strength, members in self._centres.items():
-            self._subtract_centres(members, factor * strength)
-        for prior, members in self._rest.values():
-            grads, values = _pairs(members)
+        for strength, centres in self._centres.items():
+            centres.subtract(factor * strength)
+        for prior, batch in self._rest.items():
+            grads, values = batch.pairs()
             if grads:
                 prior.add_grad_(grads, values, factor * self._s)
-
-    def _subtract_centres(self, members: Sequence[Planned], strength: float) -> None:
-        grads, locs = [], []
-        for member in members:
-            grad = member.parameter.grad
-            if grad is None:
-                continue
-            prior = member.prior
-            assert isinstance(prior, Gaussian)
-            grad = local(grad)
-            if prior.loc.ndim == 0:
-                grad.sub_(strength * float(prior.loc))
-                continue
-            if prior.loc.device != grad.device:
-                # The model was moved after the prior was attached: follow it, once.
-                prior._buffers["loc"] = prior.loc.to(grad.device)
-            grads.append(grad)
-            locs.append(prior.loc)
-        if grads:
-            torch._foreach_add_(grads, locs, alpha=-strength)
-
-
-def _pairs(members: Sequence[Planned]) -> tuple[list[Tensor], list[Tensor]]:
-    """Return the gradients that exist and their weights; no gradient, no prior, as in torch's own decay."""
-    grads, values = [], []
-    for member in members:
-        parameter = member.parameter
-        grad = parameter.grad
-        if grad is None:
-            continue
-        if grad.is_sparse:
-            raise UnsupportedError(
-                f"{member.entry.name}: its gradient is sparse, a prior's is dense; build the layer with sparse=False."
-            )
-        grads.append(local(grad))
-        values.append(local(parameter.detach()) if is_sharded(parameter) else parameter.data)
-    return grads, values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -128,9 +129,14 @@ class Attachment:
         self._sizes = [len(group["params"]) for group in self.optimizer.param_groups]
         self._watch = RoundingWatch(self.optimizer, self.plans, self.loss_scale)
         # Where the model keeps each parameter: it must stay the object that the optimizer holds.
-        self._places: list[tuple[dict[str, Any], str, nn.Parameter, str]] = [
-            (m.entry.info.module._parameters, m.entry.info.attribute, m.parameter, m.entry.name) for m in self.members()
-        ]
+        infos = [member.entry.info for member in self.members()]
+        self._stores: list[dict[str, nn.Parameter | None]] = [info.module._parameters for info in infos]
+        self._attributes = [info.attribute for info in infos]
+        self._parameters = [member.parameter for member in self.members()]
+        # Asked at every step, so kept as flags: walking a thousand members costs as much as moving them.
+        self._proximal = any(plan.on("proximal") for plan in self.plans)
+        self._decoupled = any(plan.on("decoupled") and not plan.decay for plan in self.plans)
+        self._needs_loss = any(plan.on("loss") for plan in self.plans)
         self._set_decay()
 
     def _set_decay(self) -> None:
@@ -188,7 +194,7 @@ class Attachment:
 
     @torch.no_grad()
     def _decouple(self) -> None:
-        if self._overflowed():
+        if not self._decoupled or self._overflowed():
             return
         for plan, group in self.groups():
             pull_(plan, group, self.loss_scale)
@@ -200,7 +206,7 @@ class Attachment:
 
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if not self._overflowed():
+        if self._proximal and not self._overflowed():
             factor = self.loss_scale.value * (1.0 if self.clip_factor is None else self.clip_factor)
             for plan, group in self.groups():
                 prox_(optimizer, plan, group, factor)
@@ -218,26 +224,27 @@ class Attachment:
                     f"{plan.decay:g}: the prior decides it. To change the strength, remove() the handle and attach "
                     f"another prior."
                 )
-        for store, attribute, parameter, name in self._places:
-            if store.get(attribute) is not parameter:
-                raise CoverageError(
-                    f"{name} of the model is another tensor than the one the optimizer holds (loaded with assign=True, "
-                    f"sharded or replaced after br.attach); build the optimizer again and attach again."
-                )
+        held = map(dict.get, self._stores, self._attributes)
+        if not all(map(operator.is_, held, self._parameters)):
+            moved = (m.entry.name for m in self.members() if m.entry.parameter is not m.parameter)
+            raise CoverageError(
+                f"{next(moved)} of the model is another tensor than the one the optimizer holds (loaded with assign=True, "
+                f"sharded or replaced after br.attach); build the optimizer again and attach again."
+            )
 
     def _check_clip(self) -> None:
         if not self.applied:
             raise InvalidArgumentError(
                 "the prior was attached with before_clip=True, but handle.apply_() was not called before this step."
             )
-        if self.clip_factor is None and any(plan.on("proximal") for plan in self.plans):
+        if self.clip_factor is None and self._proximal:
             raise InvalidArgumentError(
                 "a prior with a kink was attached with before_clip=True: after clip_grad_norm_ call "
                 "handle.clipped(total_norm, max_norm), so that the proximal step is clipped alike."
             )
 
     def _check_loss(self) -> None:
-        if not self.in_loss and any(plan.on("loss") for plan in self.plans):
+        if self._needs_loss and not self.in_loss:
             raise InvalidArgumentError(
                 "route 'loss': handle.penalty() was not called before this step; add it to the training loss."
             )

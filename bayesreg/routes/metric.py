@@ -38,13 +38,18 @@ def _root(state: State, group: Group) -> Any:
     return root.add_(group["eps"])
 
 
+def _over(rate: Any, root: Tensor) -> Tensor:
+    """Return rate / root, in root's memory."""
+    return root.reciprocal_().mul_(rate)
+
+
 def _count(state: State) -> Any:
     step = state["step"]
     return float(step) if not isinstance(step, Tensor) or step.device.type == "cpu" else step
 
 
 def _adam(state: State, group: Group) -> Any:
-    return group["lr"] / _root(state, group)
+    return _over(group["lr"], _root(state, group))
 
 
 def _nadam(state: State, group: Group) -> Any:
@@ -53,7 +58,7 @@ def _nadam(state: State, group: Group) -> Any:
     now, soon = (beta1 * (1.0 - 0.5 * 0.96 ** (t * decay)) for t in (step, step + 1.0))
     product = float(state["mu_product"])
     gain = (1.0 - now) / (1.0 - product) + soon * (1.0 - beta1**step) / (1.0 - product * soon)
-    return float(group["lr"]) * gain / _root(state, group)
+    return _over(float(group["lr"]) * gain, _root(state, group))
 
 
 def _radam(state: State, group: Group) -> Any:
@@ -65,16 +70,17 @@ def _radam(state: State, group: Group) -> Any:
     rectified = math.sqrt((length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length))
     # Its ε is added before the bias correction.
     unbiased = math.sqrt(1.0 - beta2**step)
-    return float(group["lr"]) * rectified * unbiased / local(state["exp_avg_sq"]).sqrt().add_(group["eps"])
+    return _over(float(group["lr"]) * rectified * unbiased, local(state["exp_avg_sq"]).sqrt().add_(group["eps"]))
 
 
 def _rmsprop(state: State, group: Group) -> Any:
-    return group["lr"] / (1.0 - group["momentum"]) / (local(state["square_avg"]).sqrt().add_(group["eps"]))
+    rate = group["lr"] / (1.0 - group["momentum"])
+    return _over(rate, local(state["square_avg"]).sqrt().add_(group["eps"]))
 
 
 def _adagrad(state: State, group: Group) -> Any:
     rate = group["lr"] / (1.0 + (_count(state) - 1.0) * group["lr_decay"])
-    return rate / (local(state["sum"]).sqrt().add_(group["eps"]))
+    return _over(rate, local(state["sum"]).sqrt().add_(group["eps"]))
 
 
 def _adamax(state: State, group: Group) -> Any:

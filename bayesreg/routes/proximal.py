@@ -35,15 +35,20 @@ def prox_(optimizer: Optimizer, plan: GroupPlan, group: Mapping[str, Any], facto
         value = local(member.parameter.detach())
         if isinstance(step, Tensor):
             step = _capped(step, value, member, group, factor)
-        member.prior.prox_(value, factor * step)
+            member.prior.prox_(value, step.mul_(factor))
+        else:
+            member.prior.prox_(value, factor * step)
 
 
 def _capped(step: Tensor, value: Tensor, member: Planned, group: Mapping[str, Any], factor: float) -> Tensor:
-    """Keep a proximal step from moving a weight further than a few learning rates."""
+    """Keep a proximal step from moving a weight further than a few learning rates; changes `step` in place."""
     # Where an adaptive optimizer has met no gradient yet its step size is lr/eps, and one proximal step would throw a
     # pretrained weight to zero. The cap leaves the fixed point alone: at a nonzero weight the gradient equals the
     # prior's slope, so the move is one learning rate; at a zero the optimizer's own move is about one at most.
+    longest = _LONGEST * group["lr"] / (1.0 - float(group.get("momentum", 0.0)))
+    steepest = member.prior.steepest()
+    if steepest is not None:
+        return step.clamp_(max=longest / (factor * steepest))
     slope = torch.zeros_like(step)
     member.prior.add_grad_([slope], [value], factor)
-    rate = group["lr"] / (1.0 - float(group.get("momentum", 0.0)))
-    return torch.minimum(step, _LONGEST * rate / slope.abs())
+    return torch.minimum(step, longest / slope.abs())
