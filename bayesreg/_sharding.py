@@ -76,5 +76,5 @@ def gather_sum(terms: Iterable[tuple[Tensor, Tensor]]) -> Tensor | None:
 def _add(terms: list[Tensor]) -> Tensor:
     total = terms[0]
     for term in terms[1:]:
-        total = total + term
+        total = total + term.to(total.device)
     return total

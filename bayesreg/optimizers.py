@@ -12,7 +12,7 @@ import torch
 from torch.optim import Optimizer
 
 from bayesreg.errors import InvalidArgumentError, NotEquivalentError, nearest
-from bayesreg.probe import probe, rebuild
+from bayesreg.probe import drifts, probe, rebuild
 
 __all__ = [
     "DecayRule",
@@ -44,12 +44,14 @@ class DecayRule:
         name: The optimizer's class name.
         extra_decay: Decay hidden in another argument and added to `weight_decay` (ASGD's `lambd`).
         probed: Whether the kind was measured on a toy tensor rather than known.
+        hidden: Whether it moved weights with a zero gradient and weight_decay = 0: a decay under another name.
     """
 
     kind: Literal["coupled", "decoupled", "none", "other", "unknown"]
     name: str
     extra_decay: float = 0.0
     probed: bool = False
+    hidden: bool = False
 
 
 # Checked algebraically against every implementation by tests/test_optimizers.py.
@@ -128,7 +130,7 @@ def decay_rule(optimizer: OptimizerLike) -> DecayRule:
     if name is None:
         build = rebuild(optimizer) if isinstance(optimizer, Optimizer) else optimizer
         # A partial or a class: called with parameters, as a factory is.
-        return DecayRule(probe(build), cls.__name__, probed=True)  # type: ignore[arg-type]
+        return DecayRule(probe(build), cls.__name__, probed=True, hidden=drifts(build))  # type: ignore[arg-type]
     kind = _KINDS[name]
     if kind == "coupled" and settings.get("decoupled_weight_decay"):
         kind = "decoupled"
@@ -161,14 +163,17 @@ def decay_rule_of_group(optimizer: Optimizer, group: Mapping[str, Any], rule: De
         The rule of this group.
     """
     name = _own_type(type(optimizer))
-    if name is None or _KINDS[name] != "coupled":
+    if name is None:
+        build = rebuild(optimizer, group)
+        return DecayRule(probe(build), rule.name, probed=True, hidden=drifts(build))
+    if _KINDS[name] != "coupled":
         return rule
     kind: Literal["coupled", "decoupled"] = "decoupled" if group.get("decoupled_weight_decay") else "coupled"
     return DecayRule(kind, name, extra_decay=float(group.get("lambd", 0.0)))
 
 
 def unwrap(optimizer: Optimizer) -> Optimizer:
-    """Return the optimizer inside the wrappers that Accelerate and Lightning put around it.
+    """Return the optimizer inside a wrapper, such as Accelerate's, Lightning's, Lookahead or SAM.
 
     Args:
         optimizer: The optimizer, wrapped or not.
@@ -176,11 +181,8 @@ def unwrap(optimizer: Optimizer) -> Optimizer:
     Returns:
         The innermost one, whose step really moves the weights.
     """
-    for attribute in ("optimizer", "_optimizer"):
-        inner = vars(optimizer).get(attribute)
-        if isinstance(inner, Optimizer):
-            return unwrap(inner)
-    return optimizer
+    inner = [value for value in vars(optimizer).values() if isinstance(value, Optimizer)]
+    return unwrap(inner[0]) if len(inner) == 1 and inner[0] is not optimizer else optimizer
 
 
 def require_coupled(optimizer: OptimizerLike) -> DecayRule:

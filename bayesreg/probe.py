@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-__all__ = ["ProbedKind", "probe", "rebuild"]
+__all__ = ["ProbedKind", "drifts", "probe", "rebuild"]
 
 ProbedKind: TypeAlias = Literal["coupled", "decoupled", "none", "other", "unknown"]
 
@@ -22,11 +23,12 @@ _EXECUTION = ("foreach", "fused", "capturable", "differentiable", "maximize")
 Build: TypeAlias = Callable[[list[nn.Parameter]], Optimizer]
 
 
-def rebuild(optimizer: Optimizer) -> Build:
+def rebuild(optimizer: Optimizer, group: Mapping[str, Any] | None = None) -> Build:
     """Return a function that builds an optimizer of the same class and settings over other parameters.
 
     Args:
         optimizer: The optimizer to imitate.
+        group: The param group to imitate; the first by default.
 
     Returns:
         The function.
@@ -35,49 +37,85 @@ def rebuild(optimizer: Optimizer) -> Build:
     parameters = inspect.signature(cls.__init__).parameters
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     settings = {k: v for k, v in optimizer.defaults.items() if k not in _EXECUTION and (open_ended or k in parameters)}
+    imitated = optimizer.param_groups[0] if group is None else group
 
     def build(params: list[nn.Parameter]) -> Optimizer:
-        toy = cls(params, **settings)
-        for key, value in optimizer.param_groups[0].items():
+        # Copies: the toy's steps may change what they find in a group.
+        toy = cls(params, **copy.deepcopy(settings))
+        for key, value in imitated.items():
             if key != "params" and key not in _EXECUTION and key in toy.param_groups[0]:
-                toy.param_groups[0][key] = value
+                toy.param_groups[0][key] = copy.deepcopy(value)
         return toy
 
     return build
 
 
 def probe(build: Build) -> ProbedKind:
-    """Compare six steps with native decay to steps with the decay made by hand.
+    """Compare six steps with native decay to steps with the decay made by hand, on a matrix and on a vector.
 
     Args:
         build: Builds the optimizer over the given parameters.
 
     Returns:
         "coupled": equal to adding λθ to the gradient; "decoupled": equal to shrinking the weights apart from it;
-        "none": `weight_decay` changes nothing or is no setting; "other": neither; "unknown": it could not be run.
+        "none": `weight_decay` changes nothing or is no setting; "other": neither, or not the same for both, or weights
+        shrink at weight_decay = 0 too; "unknown": it could not be run.
     """
+    matrix = _attempt(lambda: _compare(build, (3, 3)))
+    vector = _attempt(lambda: _compare(build, (4,)))
+    if drifts(build):
+        return "other"
+    # Some take matrices only.
+    return matrix if vector in (matrix, "unknown") else "other"
+
+
+def drifts(build: Build) -> bool:
+    """Return whether an optimizer moves weights whose gradient is zero, with its weight_decay at 0.
+
+    Args:
+        build: Builds the optimizer over the given parameters.
+
+    Returns:
+        True if a decay hides under another name; False too if it could not be run.
+    """
+    return _attempt(lambda: "other" if _drifts(build) else "none") == "other"
+
+
+def _attempt(look: Callable[[], ProbedKind]) -> ProbedKind:
     try:
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             warnings.simplefilter("ignore")
-            return _compare(build)
+            return look()
     except Exception:  # Third-party code: whatever it raises, nothing was learned about it.
         return "unknown"
 
 
-def _compare(build: Build) -> ProbedKind:
-    plain = _run(build, native=0.0)
+def _drifts(build: Build) -> bool:
+    """Return whether weights move without a gradient and without weight_decay: a decay under another name."""
+    weights = nn.Parameter(torch.ones(3, 3, dtype=torch.float64))
+    optimizer = build([weights])
+    optimizer.param_groups[0].update({k: v for k, v in (("lr", _RATE), ("weight_decay", 0.0))
+                                      if k in optimizer.param_groups[0]})  # fmt: skip
+    for _ in range(2):
+        weights.grad = torch.zeros_like(weights)
+        optimizer.step()
+    return not torch.equal(weights.detach(), torch.ones_like(weights))
+
+
+def _compare(build: Build, shape: tuple[int, ...]) -> ProbedKind:
+    plain = _run(build, shape, native=0.0)
     if plain is None:
         return "none"
-    native = _run(build, native=_DECAY)
+    native = _run(build, shape, native=_DECAY)
     assert native is not None
-    if not (native.isfinite().all() and plain.isfinite().all()) or torch.equal(plain, _start()[1]):
+    if not (native.isfinite().all() and plain.isfinite().all()) or torch.equal(plain, _start(shape)[1]):
         return "unknown"
     if _close(native, plain):
         return "none"
     # Coupled first: on plain SGD both are the same.
-    if _close(native, _run(build, native=0.0, coupled=True)):
+    if _close(native, _run(build, shape, native=0.0, coupled=True)):
         return "coupled"
-    if any(_close(native, _run(build, native=0.0, shrink=when)) for when in ("before", "after", "beside")):
+    if any(_close(native, _run(build, shape, native=0.0, shrink=when)) for when in ("before", "after", "beside")):
         return "decoupled"
     return "other"
 
@@ -87,14 +125,16 @@ def _close(one: Tensor, other: Tensor | None) -> bool:
     return other is not None and bool(torch.allclose(one, other, rtol=0.0, atol=1e-6))
 
 
-def _start() -> tuple[torch.Generator, Tensor]:
+def _start(shape: tuple[int, ...]) -> tuple[torch.Generator, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    return generator, torch.randn(3, 3, generator=generator, dtype=torch.float64)
+    return generator, torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
-def _run(build: Build, *, native: float, coupled: bool = False, shrink: str = "") -> Tensor | None:
+def _run(
+    build: Build, shape: tuple[int, ...], *, native: float, coupled: bool = False, shrink: str = ""
+) -> Tensor | None:
     """Return the weights after the steps; None if the groups have no `weight_decay`."""
-    generator, start = _start()
+    generator, start = _start(shape)
     weights = nn.Parameter(start)
     optimizer = build([weights])
     group: dict[str, Any] = optimizer.param_groups[0]
@@ -103,7 +143,7 @@ def _run(build: Build, *, native: float, coupled: bool = False, shrink: str = ""
     group.update(lr=_RATE, weight_decay=native)
     keep = 1.0 - _RATE * _DECAY
     for _ in range(_STEPS):
-        weights.grad = torch.randn(3, 3, generator=generator, dtype=torch.float64)
+        weights.grad = torch.randn(shape, generator=generator, dtype=torch.float64)
         with torch.no_grad():
             before = weights.clone()
             if coupled:

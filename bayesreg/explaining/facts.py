@@ -62,6 +62,7 @@ class GroupFacts:
         parameters: Its parameters.
         prior: A prior attached by bayesreg.
         route: Its route.
+        attached: Whether bayesreg has a prior on this optimizer at all.
     """
 
     index: int
@@ -71,6 +72,7 @@ class GroupFacts:
     parameters: Sequence[ParameterFacts]
     prior: Prior | None = None
     route: str | None = None
+    attached: bool = False
 
 
 def facts_of_live(optimizer: Optimizer, model: nn.Module) -> list[GroupFacts]:
@@ -97,7 +99,9 @@ def facts_of_live(optimizer: Optimizer, model: nn.Module) -> list[GroupFacts]:
             member = routes.get(id(parameters[0]))
             facts = [_fact(p, infos.get(id(p)), optimizer.state.get(p, {}), index) for p in parameters]
             prior, route = (member.prior, member.route) if member else (None, None)
-            groups.append(GroupFacts(index, type(optimizer), rule, settings, facts, prior, route))
+            groups.append(
+                GroupFacts(index, type(optimizer), rule, settings, facts, prior, route, attachment is not None)
+            )
     return groups
 
 
@@ -143,18 +147,21 @@ def facts_of_state(
     infos = [info for info in parameters_of(model) if info.parameter.requires_grad] if model is not None else []
     keys = [key for group in state_dict["param_groups"] for key in group["params"]]
     shapes = {key: _known(state_dict["state"].get(key, {})) for key in keys}
+    by_name = {name: info for info in infos for name in info.names}
     known_infos = dict(zip(keys, infos, strict=True)) if len(infos) == len(keys) else {}
     known_weights = dict(zip(keys, weights.items(), strict=True)) if weights and len(weights) == len(keys) else {}
     if len(state_dict["param_groups"]) > 1 or any(not _fits(shapes[k], w) for k, (_, w) in known_weights.items()):
-        # Groups need not follow the model's order: no name is better than a wrong one.
         known_weights = {}
+    if len(state_dict["param_groups"]) > 1:
+        # Groups need not follow the model's order: no name is better than a wrong one.
+        known_infos = {}
     groups = []
     for index, group in enumerate(state_dict["param_groups"]):
         settings = {key: value for key, value in group.items() if key != "params"}
         names = settings.get("param_names") or [f"#{key}" for key in group["params"]]
         facts = []
         for key, name in zip(group["params"], names, strict=True):
-            state, info = state_dict["state"].get(key, {}), known_infos.get(key)
+            state, info = state_dict["state"].get(key, {}), known_infos.get(key, by_name.get(name))
             if info is not None and _fits(shapes[key], info.parameter):
                 facts.append(_fact(info.parameter, info, state, index))
             elif key in known_weights:

@@ -13,6 +13,7 @@ from torch.optim import ASGD, SGD
 from bayesreg.explaining.facts import GroupFacts
 from bayesreg.explaining.reading import GroupReading, peak_rate
 from bayesreg.routes.membership import MARK
+from bayesreg.routes.metric import has_metric
 from bayesreg.routes.rounding import lost_to_rounding
 from bayesreg.scale import LossScale
 
@@ -105,14 +106,23 @@ def _decoupled(situation: Situation) -> Iterator[Finding]:
                 f"weight_decay of {strength:.3g} if it were coupled: build {name} with weight_decay=0 and br.attach it."
             )
         else:
-            remedy = (
-                "For a prior that can be named, set weight_decay=0 and br.attach one; explain again after some steps "
-                "(or on a checkpoint's state) for the Gaussian that pulls about as much."
-            )
+            remedy = "For a prior that can be named, set weight_decay=0 and br.attach one."
+            if has_metric(facts.cls, facts.settings):
+                remedy += (
+                    " Explain again after some steps (or a checkpoint with its weights) for the Gaussian that pulls "
+                    "about as much."
+                )
         yield Finding("decoupled-decay", "warning", text, remedy)
 
 
 def _not_understood(situation: Situation) -> Iterator[Finding]:
+    for facts in situation.groups:
+        if facts.rule.hidden:
+            yield Finding(
+                "unknown-decay", "warning",
+                f"Group {facts.index}: {facts.rule.name} moves weights whose gradient is zero: a decay by another name.",
+                "Turn it off and br.attach a prior.",
+            )  # fmt: skip
     for facts, reading in situation.decayed():
         if reading.decay in ("other", "unknown"):
             why = "neither coupled nor decoupled" if reading.decay == "other" else "something that could not be probed"
@@ -136,7 +146,7 @@ def _ignored(situation: Situation) -> Iterator[Finding]:
 
 def _left_behind(situation: Situation) -> Iterator[Finding]:
     for facts, reading in zip(situation.groups, situation.readings, strict=True):
-        if MARK in facts.settings and reading.decay != "prior":
+        if MARK in facts.settings and not facts.attached:
             yield Finding(
                 "lost-hooks", "warning",
                 f"Group {reading.group} had a bayesreg prior attached, which copies and checkpoints do not take along: "
@@ -180,7 +190,7 @@ def _rounding(situation: Situation) -> Iterator[Finding]:
         if steady and facts.settings.get("momentum"):
             rate /= 1.0 - float(facts.settings["momentum"])
         pull = rate * float(reading.weight_decay or 0.0)
-        for dtype in dict.fromkeys(p.dtype for p in facts.parameters):
+        for dtype in dict.fromkeys(p.dtype for p in facts.parameters if p.dtype.is_floating_point):
             counts = reading.decay == "decoupled" or (steady and torch.finfo(dtype).bits < 32)
             if counts and lost_to_rounding(pull, dtype):
                 yield Finding(

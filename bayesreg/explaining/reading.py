@@ -14,6 +14,7 @@ from bayesreg._sharding import local
 from bayesreg.explaining.facts import GroupFacts
 from bayesreg.priors import Flat
 from bayesreg.routes.decoupled import implied_precision
+from bayesreg.routes.metric import has_metric
 from bayesreg.scale import LossScale
 
 __all__ = ["GroupReading", "ImpliedPrecision", "peak_rate", "read_group"]
@@ -92,7 +93,9 @@ def read_group(facts: GroupFacts, loss_scale: LossScale) -> GroupReading:
         if kind == "none":
             # A key that the optimizer never looks at.
             decay_shown = decay = 0.0
-        if decay == 0.0:
+        if facts.rule.hidden:
+            words, mean = "unknown: a decay under another name", None
+        elif decay == 0.0:
             words, variance = "flat: no decay", math.inf
         elif kind == "coupled":
             variance = loss_scale.value / decay
@@ -100,7 +103,7 @@ def read_group(facts: GroupFacts, loss_scale: LossScale) -> GroupReading:
         else:
             mean = None
             implied = _implied(facts, decay, loss_scale)
-            words = _decoupled_words(kind, implied)
+            words = _decoupled_words(kind, implied, has_metric(facts.cls, facts.settings))
     return GroupReading(
         group=facts.index,
         parameters=tuple(p.name for p in facts.parameters),
@@ -117,11 +120,11 @@ def read_group(facts: GroupFacts, loss_scale: LossScale) -> GroupReading:
     )
 
 
-def _decoupled_words(kind: str, implied: ImpliedPrecision | None) -> str:
+def _decoupled_words(kind: str, implied: ImpliedPrecision | None, readable: bool) -> str:
     if kind != "decoupled":
         return "unknown: not a decay that is added to the gradient"
     if implied is None:
-        return "no Gaussian; differs by coordinate (no state to read it from)"
+        return f"no Gaussian; differs by coordinate{' (no state to read it from)' if readable else ''}"
     low, high = implied.high**-0.5, implied.low**-0.5 if implied.low else math.inf
     return f"no Gaussian; per coordinate, std {implied.median**-0.5:.3g} (5% to 95%: {low:.3g} to {high:.3g})"
 
@@ -138,7 +141,7 @@ def _implied(facts: GroupFacts, decay: float, loss_scale: LossScale) -> ImpliedP
         flat = found.detach().double().reshape(-1)
         samples.append(flat[:: max(1, len(flat) // 100_000)].cpu())
         if parameter.value is not None:
-            square = local(parameter.value).double().square().reshape(-1)
+            square = local(parameter.value).to(flat.device).double().square().reshape(-1)
             pulls, squares = pulls + float(square @ flat), squares + float(square.sum())
     if not samples:
         return None

@@ -14,11 +14,14 @@ from torch.optim import Optimizer
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.optimizers import OptimizerLike, class_of
 from bayesreg.references import plain_names
+from bayesreg.routes.membership import MARK
 
 __all__ = ["find_state_dict", "recognise", "weights_in"]
 
 # Flags that came to all optimizers with newer versions of torch; an older checkpoint lacks them.
 _FLAGS = {"foreach", "fused", "capturable", "differentiable", "maximize", "decoupled_weight_decay"}
+# What schedulers, named parameters and bayesreg leave in a group; any other key is another optimizer's.
+_COMPANY = {"initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum", "swa_lr", "param_names", "name", MARK}
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 # By the key of the state where the groups' keys do not tell.
 _STATES = {"exp_inf": "Adamax", "mu_product": "NAdam"}
@@ -119,7 +122,8 @@ def recognise(state_dict: Mapping[str, Any], optimizer: OptimizerLike | None) ->
     for key, name in _STATES.items():
         if key in states:
             return _torch_class(name)
-    fits = {name: keys for name, keys in _keys().items() if keys <= set(group)}
+    strange = set(group) - _FLAGS - _COMPANY - {"params"}
+    fits = {name: keys for name, keys in _keys().items() if keys <= set(group) and strange <= keys}
     most = max((len(keys) for keys in fits.values()), default=0)
     names = {name for name, keys in fits.items() if len(keys) == most}
     if names == {"Adam", "AdamW"} and "decoupled_weight_decay" in group:

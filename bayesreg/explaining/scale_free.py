@@ -61,7 +61,9 @@ def _pairs(module: nn.Module, prefix: str) -> Iterator[tuple[str, str]]:
     graph = _traced(module)
     if graph is not None:
         calls = [node for node in graph.nodes if node.op == "call_module"]
-        norms_of: dict[str, str | None] = {}
+        # A weight that is read directly, past its layer, is read without the norm.
+        direct = [str(node.target).rsplit(".", 1)[0] for node in graph.nodes if node.op == "get_attr"]
+        norms_of: dict[str, str | None] = dict.fromkeys(direct)
         for node in calls:
             readers = [str(user.target) if user.op == "call_module" else "" for user in node.users]
             all_norms = bool(readers) and all(name and _is_norm(module.get_submodule(name)) for name in readers)
@@ -70,7 +72,7 @@ def _pairs(module: nn.Module, prefix: str) -> Iterator[tuple[str, str]]:
             norms_of[target] = readers[0] if all_norms and norms_of.get(target, "") is not None else None
         yield from ((f"{prefix}{layer}", f"{prefix}{norm}") for layer, norm in norms_of.items() if norm is not None)
         return
-    if isinstance(module, nn.Sequential):
+    if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
         names = list(module._modules)
         for first, second in itertools.pairwise(names):
             if _is_norm(module._modules[second]):

@@ -92,7 +92,9 @@ class Gaussian(LocScalePrior):
     @torch.no_grad()
     def add_grad_(self, grads: Sequence[Tensor], values: Sequence[Tensor], coefficient: float) -> None:
         self._require_bound()
-        if self.scale.ndim == 0:
+        # In half precision two passes would cancel: the difference first, in float32.
+        half = any(torch.finfo(grad.dtype).bits < 32 for grad in grads) and not self._centred_on_zero
+        if self.scale.ndim == 0 and not half:
             strength = coefficient / float(self.scale) ** 2
             torch._foreach_add_(list(grads), list(values), alpha=strength)
             for grad in grads:
@@ -102,7 +104,8 @@ class Gaussian(LocScalePrior):
                     grad.sub_(strength * float(self.loc))
             return
         for grad, value in zip(grads, values, strict=True):
-            work = self._shifted(value).div_(self.scale).div_(self.scale)
+            work = self._shifted(value)
+            work = work.div_(self.scale).div_(self.scale)
             grad.add_(work, alpha=coefficient)
 
     def prox(self, value: Tensor, step: float | Tensor) -> Tensor:

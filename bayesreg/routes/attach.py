@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -15,7 +16,7 @@ from bayesreg.model_prior import ModelPrior
 from bayesreg.optimizers import unwrap
 from bayesreg.routes.hooks import Attachment, attachment_of, forget, penalty_of
 from bayesreg.routes.membership import check_membership, covered_by
-from bayesreg.routes.plan import RouteLike, Routing, make_plan
+from bayesreg.routes.plan import GroupPlan, RouteLike, Routing, make_plan
 from bayesreg.routes.report import describe_attachments, log_attachments
 from bayesreg.scale import LossScale, as_loss_scale
 
@@ -36,7 +37,8 @@ def attach(
     The cheapest exact route is chosen for each param group: the optimizer's own weight decay for isotropic Gaussians
     on coupled optimizers; the prior's gradient, added once per step, for smooth priors; proximal steps in the
     optimizer's metric for priors with a kink. The loop stays as it is: backward(), step(); or step(closure), where for
-    LBFGS the prior's value enters the line search.
+    LBFGS the prior's value enters the line search. On the gradient route the step adds to `.grad` in place: gradients
+    are made afresh for every step, as loops do.
 
     Args:
         optimizer: Any torch or third-party optimizer with no weight decay of its own, built from
@@ -140,17 +142,26 @@ class Handle:
         if any(attachment_of(one) is not None for one in optimizers):
             raise InvalidArgumentError("this optimizer has a prior attached already; call handle.remove() first.")
 
-        def plan(one: Optimizer) -> Any:
+        def plan_again(one: Optimizer) -> list[GroupPlan]:
             check_membership(optimizers, prior, free)
             return make_plan(one, covered_by(prior), loss_scale, routing, before_clip=before_clip)
 
-        for one in optimizers:
-            # All refusals before the first change.
-            plan(one)
+        check_membership(optimizers, prior, free)
+        covered = covered_by(prior)
+        # All refusals before the first change.
+        plans = [make_plan(one, covered, loss_scale, routing, before_clip=before_clip) for one in optimizers]
+        uncovered = [entry.info for entry in prior if entry.prior is None]
         for entry in prior:
             if entry.prior is not None:
                 entry.prior.to(entry.parameter.device)
-        self._parts = [Attachment(one, partial(plan, one), loss_scale, before_clip=before_clip) for one in optimizers]
+        self._parts: list[Attachment] = []
+        try:
+            for one, plan in zip(optimizers, plans, strict=True):
+                again = partial(plan_again, one)
+                self._parts.append(Attachment(one, plan, again, loss_scale, uncovered, before_clip=before_clip))
+        except BaseException:
+            self.remove()
+            raise
 
     def remove(self) -> None:
         """Detach the prior: hooks are gone, native weight decay is 0 again."""
@@ -170,6 +181,7 @@ class Handle:
         if not self._before_clip:
             raise InvalidArgumentError("apply_() is for br.attach(..., before_clip=True); without it steps do it.")
         for part in self._parts:
+            part.refresh()
             part.add_gradients()
             part.applied = True
 
@@ -205,15 +217,24 @@ class Handle:
             >>> round(loss.item(), 4)
             0.15
         """
-        members = [m for part in self._parts for m in part.members() if m.route == "loss"]
-        if not members:
+        if not all(part.live for part in self._parts):
+            raise InvalidArgumentError("penalty(): this prior was removed from its optimizer; attach it again.")
+        for part in self._parts:
+            part.refresh()
+        if not any(m.route == "loss" for part in self._parts for m in part.members()):
             raise InvalidArgumentError(
                 "penalty() is for br.attach(..., route='loss'): on the other routes the step itself does it, and a "
                 "penalty in the loss would count the prior twice. To look at its value: handle.log()."
             )
+        total = torch.zeros(())
         for part in self._parts:
             part.in_loss = True
-        return self.loss_scale.value * penalty_of(members)
+            for plan, group in part.groups():
+                share = penalty_of(plan.on("loss"))
+                # A loss that is maximised goes up where the penalty goes down.
+                total = total.to(share) + (-share if group.get("maximize") else share)
+        scaled: Tensor = self.loss_scale.value * total
+        return scaled
 
     def describe(self) -> Table:
         """Return a table of which parameters take which route with which strength, and what could be better."""

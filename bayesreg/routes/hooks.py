@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
+import sys
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from bayesreg._sharding import gather_sum, local
 from bayesreg.errors import CoverageError, InvalidArgumentError, UnsupportedError
+from bayesreg.optimizers import unwrap
 from bayesreg.routes.decoupled import pull_
 from bayesreg.routes.gradient import Gradients
 from bayesreg.routes.membership import MARK
@@ -21,12 +24,14 @@ from bayesreg.routes.plan import GroupPlan, Planned
 from bayesreg.routes.proximal import prox_
 from bayesreg.routes.rounding import RoundingWatch
 from bayesreg.scale import LossScale
+from bayesreg.selection import ParameterInfo
 
 __all__ = ["Attachment", "attachment_of", "forget", "penalty_of"]
 
 # Values are weak too: an attachment lives in the hooks of its optimizer, and both go together.
 _attached: weakref.WeakKeyDictionary[Optimizer, weakref.ref[Attachment]] = weakref.WeakKeyDictionary()
 _guards: list[Any] = []
+_TORCH_FILE = register_optimizer_step_pre_hook.__code__.co_filename
 
 
 def attachment_of(optimizer: Optimizer) -> Attachment | None:
@@ -45,7 +50,7 @@ def forget(optimizer: Optimizer) -> None:
 
 def _guard(optimizer: Optimizer, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
     """Stop an optimizer whose groups carry the mark of a prior that did not come along."""
-    if any(MARK in group for group in optimizer.param_groups) and attachment_of(optimizer) is None:
+    if any(MARK in group for group in optimizer.param_groups) and attachment_of(unwrap(optimizer)) is None:
         raise InvalidArgumentError(
             "this optimizer carries the settings of a prior, but the prior is not attached to it: copying, pickling "
             "and loading a state dict do not take it along. Call br.attach(optimizer, prior, ...) on it, or "
@@ -65,29 +70,43 @@ class Attachment:
 
     Args:
         optimizer: The optimizer.
-        make: Plans the routes; called again when param groups are added.
+        plans: The routes of its groups.
+        plan_again: Plans them afresh, when param groups are added or their flags change.
         loss_scale: s.
+        uncovered: Frozen parameters without a prior, which must stay frozen.
         before_clip: Gradients are added by `add_gradients` when the loop calls for it, not by the step.
     """
 
     def __init__(
-        self, optimizer: Optimizer, make: Callable[[], list[GroupPlan]], loss_scale: LossScale, *, before_clip: bool
+        self,
+        optimizer: Optimizer,
+        plans: list[GroupPlan],
+        plan_again: Callable[[], list[GroupPlan]],
+        loss_scale: LossScale,
+        uncovered: Sequence[ParameterInfo],
+        *,
+        before_clip: bool,
     ) -> None:
         self.optimizer, self.loss_scale, self.before_clip = optimizer, loss_scale, before_clip
-        self._make = make
+        self._plan_again = plan_again
+        self._uncovered = uncovered
         self.applied = False
         self.in_loss = False
         self.clip_factor: float | None = None
-        self._replan()
+        self._closure_calls: int | None = None
+        # A class that overrides step() and calls the one above runs the hooks of both.
+        classes = [cls for cls in type(optimizer).__mro__ if cls is not Optimizer and "step" in vars(cls)]
+        self._nests = len({inspect.unwrap(vars(cls)["step"]) for cls in classes}) > 1
+        self._own_kind = type(optimizer).__module__.startswith("torch.optim")
         self._hooks = [
             optimizer.register_step_pre_hook(self._before_step),
             optimizer.register_step_post_hook(self._after_step),
-            # A checkpoint carries the decay of the run that wrote it.
-            optimizer.register_load_state_dict_post_hook(lambda _: self._set_decay()),
+            optimizer.register_load_state_dict_post_hook(lambda _: self._after_load()),
         ]
         if not _guards:
             _guards.append(register_optimizer_step_pre_hook(_guard))
         _attached[optimizer] = weakref.ref(self)
+        self._take(plans)
 
     @property
     def live(self) -> bool:
@@ -104,15 +123,23 @@ class Attachment:
 
     def remove(self) -> None:
         """Detach: hooks are gone, the optimizer's own weight decay is 0 again."""
+        if not self._hooks:
+            return
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
         forget(self.optimizer)
         _attached.pop(self.optimizer, None)
 
+    def refresh(self) -> None:
+        """Notice what has changed since the last step, before its routes are used outside of one."""
+        self._check_unchanged(self.optimizer.param_groups)
+
     @torch.no_grad()
     def add_gradients(self) -> None:
         """Add the prior's gradient to `.grad`."""
+        if not any(self._gradients):
+            return
         # GradScaler leaves its scale here for fused optimizers, whose gradients are still scaled.
         amp = getattr(self.optimizer, "grad_scale", None)
         scale = 1.0 if amp is None else float(amp)
@@ -123,21 +150,33 @@ class Attachment:
 
     # -- plan --------------------------------------------------------------------------------------------
 
-    def _replan(self) -> None:
-        self.plans = self._make()
+    def _take(self, plans: list[GroupPlan]) -> None:
+        self.plans = plans
         self._gradients = [Gradients(plan, self.loss_scale.value) for plan in self.plans]
-        self._sizes = [len(group["params"]) for group in self.optimizer.param_groups]
+        self._held = [list(group["params"]) for group in self.optimizer.param_groups]
         self._watch = RoundingWatch(self.optimizer, self.plans, self.loss_scale)
-        # Where the model keeps each parameter: it must stay the object that the optimizer holds.
         infos = [member.entry.info for member in self.members()]
         self._stores: list[dict[str, nn.Parameter | None]] = [info.module._parameters for info in infos]
         self._attributes = [info.attribute for info in infos]
         self._parameters = [member.parameter for member in self.members()]
+        scales = {id(m.prior): getattr(m.prior, "scale", None) for m in self.members()}
+        self._scales = [scale for scale in scales.values() if isinstance(scale, Tensor)]
+        self._versions = self._state_of_scales()
         # Asked at every step, so kept as flags: walking a thousand members costs as much as moving them.
         self._proximal = any(plan.on("proximal") for plan in self.plans)
         self._decoupled = any(plan.on("decoupled") and not plan.decay for plan in self.plans)
         self._needs_loss = any(plan.on("loss") for plan in self.plans)
         self._set_decay()
+
+    def _state_of_scales(self) -> tuple[int, torch.dtype | None]:
+        """Return what tells that a scale was changed in place, or the model moved to another dtype."""
+        dtype = self._parameters[0].dtype if self._parameters else None
+        return sum(map(operator.attrgetter("_version"), self._scales)), dtype
+
+    def _after_load(self) -> None:
+        # A checkpoint carries the decay of the run that wrote it, and flags that may change what decay means.
+        self._set_decay()
+        self._take(self._plan_again())
 
     def _set_decay(self) -> None:
         for plan, group in self.groups():
@@ -152,10 +191,13 @@ class Attachment:
     def _before_step(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        if self._is_nested():
+            return None
         self._check_unchanged(optimizer.param_groups)
         self._watch.check(optimizer.param_groups)
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
-        if closure is not None:
+        self._closure_calls = None
+        if callable(closure):
             # The gradients are made inside the step, after this hook: the prior must go in there too.
             if self.before_clip:
                 raise UnsupportedError(
@@ -166,31 +208,53 @@ class Attachment:
             if "closure" in kwargs:
                 return args, {**kwargs, "closure": wrapped}
             return (args[0], wrapped, *args[2:]), kwargs
-        if self.before_clip:
-            self._check_clip()
-        self._check_loss()
+        # A step that moves nothing (torch takes one to make an optimizer's state) needs no preparation.
+        if any(_moves(group["lr"]) for group in optimizer.param_groups):
+            if self.before_clip:
+                self._check_clip()
+            self._check_loss()
         if not self.before_clip:
             self.add_gradients()
         self._decouple()
         self.applied = False
         return None
 
-    def _with_prior(self, closure: Callable[[], Any]) -> Callable[[], Any]:
+    def _with_prior(self, closure: Callable[..., Any]) -> Callable[..., Any]:
         """Return the closure with the prior's gradient added, and for line searches its value too."""
-        searches = isinstance(self.optimizer, LBFGS)
+        # Which third-party optimizers compare the values they get is not known, so all get the whole objective.
+        with_value = isinstance(self.optimizer, LBFGS) or not self._own_kind
+        self._closure_calls = 0
 
-        def wrapped() -> Any:
-            loss = closure()
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            loss = closure(*args, **kwargs)
+            self._closure_calls = (self._closure_calls or 0) + 1
+            if all(p.grad is None for group in self.optimizer.param_groups for p in group["params"]):
+                raise UnsupportedError(
+                    "optimizer.step(closure): the closure left no gradients, so the prior has nothing to be added to; "
+                    "call backward() in it, or use br.attach(..., route='loss') and add handle.penalty() there."
+                )
             self._check_loss()
             self.add_gradients()
             self._decouple()
-            if not searches:
+            if not with_value or loss is None:
                 return loss
             with torch.no_grad():
                 added = penalty_of([m for m in self.members() if m.route != "loss"])
-            return loss + self.loss_scale.value * float(added)
+            sign = -1.0 if any(group.get("maximize") for group in self.optimizer.param_groups) else 1.0
+            return loss + sign * self.loss_scale.value * float(added)
 
         return wrapped
+
+    def _is_nested(self) -> bool:
+        """Return whether this hook runs inside another step of this optimizer: a subclass calling super().step()."""
+        if not self._nests:
+            return False
+        frame, steps = sys._getframe(2), 0
+        while frame is not None and steps < 2:
+            inside = frame.f_code.co_name == "wrapper" and frame.f_code.co_filename == _TORCH_FILE
+            steps += inside and frame.f_locals.get("self") is self.optimizer
+            frame = frame.f_back  # type: ignore[assignment]
+        return steps >= 2
 
     @torch.no_grad()
     def _decouple(self) -> None:
@@ -206,6 +270,13 @@ class Attachment:
 
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._is_nested():
+            return
+        if self._closure_calls == 0:
+            raise UnsupportedError(
+                f"{type(optimizer).__name__}.step(closure) never called its closure, so the prior was left out of this "
+                f"step; call backward() before step() instead."
+            )
         if self._proximal and not self._overflowed():
             factor = self.loss_scale.value * (1.0 if self.clip_factor is None else self.clip_factor)
             for plan, group in self.groups():
@@ -215,8 +286,18 @@ class Attachment:
     # -- checks ------------------------------------------------------------------------------------------
 
     def _check_unchanged(self, groups: list[dict[str, Any]]) -> None:
-        if [len(group["params"]) for group in groups] != self._sizes:
-            self._replan()
+        same = len(groups) == len(self._held) and all(
+            len(group["params"]) == len(held) and all(map(operator.is_, group["params"], held))
+            for group, held in zip(groups, self._held, strict=True)
+        )
+        if not same or self._state_of_scales() != self._versions:
+            self._take(self._plan_again())
+        for info in self._uncovered:
+            if info.parameter.requires_grad and info.parameter.grad is not None:
+                raise CoverageError(
+                    f"{info.name} was frozen and without a prior when it was attached, and is trained now; give it "
+                    f"a rule in br.ModelPrior (br.Flat() for none), remove() the handle and attach that."
+                )
         for index, (plan, group) in enumerate(zip(self.plans, groups, strict=True)):
             if group.get("weight_decay", 0.0) != plan.decay:
                 raise InvalidArgumentError(
@@ -228,8 +309,8 @@ class Attachment:
         if not all(map(operator.is_, held, self._parameters)):
             moved = (m.entry.name for m in self.members() if m.entry.parameter is not m.parameter)
             raise CoverageError(
-                f"{next(moved)} of the model is another tensor than the one the optimizer holds (loaded with assign=True, "
-                f"sharded or replaced after br.attach); build the optimizer again and attach again."
+                f"{next(moved)} of the model is another tensor than the one the optimizer holds (loaded with "
+                f"assign=True, sharded or replaced after br.attach); build the optimizer again and attach again."
             )
 
     def _check_clip(self) -> None:
@@ -249,3 +330,8 @@ class Attachment:
                 "route 'loss': handle.penalty() was not called before this step; add it to the training loss."
             )
         self.in_loss = False
+
+
+def _moves(rate: float | Tensor) -> bool:
+    """Return whether a learning rate moves anything; one on an accelerator is not read."""
+    return (isinstance(rate, Tensor) and rate.device.type != "cpu") or float(rate) != 0.0

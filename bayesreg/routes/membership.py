@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from bayesreg.errors import CoverageError, InvalidArgumentError
+from bayesreg.errors import CoverageError, InvalidArgumentError, UnsupportedError
 from bayesreg.model_prior import Entry, ModelPrior
-from bayesreg.optimizers import hand_set_decay
+from bayesreg.optimizers import decay_rule, decay_rule_of_group, hand_set_decay
 from bayesreg.priors import Prior
 
 __all__ = ["MARK", "check_membership", "covered_by", "refuse_decay"]
@@ -39,6 +39,12 @@ def refuse_decay(optimizer: Optimizer) -> None:
                 f"{name} param group {index} has lambd={group['lambd']:g}, a hidden weight decay on top of the prior; "
                 f"pass lambd=0."
             )
+    rule = decay_rule(optimizer)
+    if rule.probed and any(decay_rule_of_group(optimizer, group, rule).hidden for group in optimizer.param_groups):
+        raise InvalidArgumentError(
+            f"{name} moves weights whose gradient is zero, with weight_decay at 0: a decay under another name, "
+            f"which would count on top of the prior; turn it off."
+        )
     if given := hand_set_decay(optimizer):
         raise InvalidArgumentError(
             f"{name} was given weight_decay={given:g} besides a prior; leave it out and let the prior decide."
@@ -59,9 +65,15 @@ def check_membership(optimizers: Sequence[Optimizer], prior: ModelPrior, without
 
     Raises:
         CoverageError: If they do not.
+        UnsupportedError: If the model is wrapped by FSDP1.
     """
     covered = covered_by(prior)
     held = [parameter for o in optimizers for group in o.param_groups for parameter in group["params"]]
+    if any(type(parameter).__name__ == "FlatParameter" for parameter in held):
+        raise UnsupportedError(
+            "the model is wrapped by FSDP1, which joins weights and biases in flat parameters, so they cannot have "
+            "priors of their own; use torch.distributed.fsdp.fully_shard (FSDP2)."
+        )
     counts: dict[int, int] = {}
     for parameter in held:
         counts[id(parameter)] = counts.get(id(parameter), 0) + 1

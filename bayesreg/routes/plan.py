@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
+import torch
 from torch import nn
 from torch.optim import Optimizer, SparseAdam
 
@@ -23,6 +24,8 @@ __all__ = ["GroupPlan", "Planned", "RouteLike", "RouteName", "Routing", "make_pl
 
 RouteName: TypeAlias = Literal["none", "native", "native + centre", "gradient", "proximal", "loss", "decoupled"]
 RouteLike: TypeAlias = RouteChoice | Mapping[SelectorLike, RouteChoice]
+
+_WIDE = (torch.float32, torch.float64)
 
 Covered: TypeAlias = Mapping[int, tuple[Entry, Prior]]
 
@@ -90,7 +93,9 @@ def make_plan(
 ) -> list[GroupPlan]:
     """Give every covered parameter of one optimizer its route, or raise with what to do instead."""
     refuse_decay(optimizer)
-    kind = decay_rule(optimizer).kind
+    rule = decay_rule(optimizer)
+    # A probed optimizer is known on a toy only: it may treat biases, or another group, in another way.
+    kind = "unknown" if rule.probed else rule.kind
     plans = []
     for group in optimizer.param_groups:
         found = [(p, *covered[id(p)]) for p in group["params"] if id(p) in covered]
@@ -112,21 +117,17 @@ def _plan_group(
     alone = len(found) == len(group["params"])
     names = set(asked.values())
     native = kind == "coupled" and not before_clip and names <= {"auto", "native"}
-    own = native or (kind == "decoupled" and names == {"decoupled"} and _decays_by_lr(optimizer))
+    own = native or (kind == "decoupled" and names == {"decoupled"})
     priors = [prior for _, _, prior in found]
-    decay = _shared_decay(priors, loss_scale, centred=native) if own and alone else 0.0
+    # In half precision λθ and λ·loc, added apart, leave little of their difference.
+    wide = all(p.dtype in _WIDE for p, _, _ in found)
+    decay = _shared_decay(priors, loss_scale, centred=native and wide) if own and alone else 0.0
     could = native and not decay and any(_strength(p, loss_scale) for p in priors)
     plan = GroupPlan(decay, could_be_native=could)
     for parameter, entry, prior in found:
         route = _route(optimizer, entry, prior, asked[id(parameter)], decay, before_clip)
         plan.members.append(Planned(entry, prior.localized(parameter), route, parameter))
     return plan
-
-
-def _decays_by_lr(optimizer: Optimizer) -> bool:
-    """Return whether its decoupled decay is lr · weight_decay, as bayesreg's own decoupled route is."""
-    # A third-party optimizer was probed at one lr only.
-    return type(optimizer).__module__.startswith("torch.optim")
 
 
 def _strength(prior: Prior, loss_scale: LossScale) -> float:
@@ -161,6 +162,8 @@ def _route(
         )
     if isinstance(prior, Flat):
         return "none"
+    if entry.parameter.is_complex():
+        raise UnsupportedError(f"{entry.name}: complex weights have no prior here; give them br.Flat().")
     _refuse_sparse(optimizer, entry)
     if asked != "auto":
         refuse_route(asked, optimizer, entry, prior, before_clip, native=decay > 0 and isinstance(prior, Gaussian))

@@ -28,6 +28,8 @@ def prox_(optimizer: Optimizer, plan: GroupPlan, group: Mapping[str, Any], facto
         group: The param group.
         factor: The loss scale times the factor by which gradients were clipped.
     """
+    if _is_zero(group["lr"]):
+        return
     for member in plan.on("proximal"):
         if member.parameter.grad is None:
             continue
@@ -51,4 +53,10 @@ def _capped(step: Tensor, value: Tensor, member: Planned, group: Mapping[str, An
         return step.clamp_(max=longest / (factor * steepest))
     slope = torch.zeros_like(step)
     member.prior.add_grad_([slope], [value], factor)
-    return torch.minimum(step, longest / slope.abs())
+    # On a kink the slope is 0, and so is the move.
+    return torch.where(slope == 0, step, torch.minimum(step, longest / slope.abs()))
+
+
+def _is_zero(rate: float | Tensor) -> bool:
+    """Return whether nothing moves; a rate on an accelerator is not read, as that would wait for it."""
+    return (not isinstance(rate, Tensor) or rate.device.type == "cpu") and float(rate) == 0.0

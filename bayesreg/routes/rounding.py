@@ -53,6 +53,8 @@ class RoundingWatch:
             for member in plan.on("native", "native + centre", "gradient", "decoupled"):
                 prior, dtype = member.prior, member.parameter.dtype
                 alone = member.route == "decoupled"
+                if not dtype.is_floating_point:
+                    continue
                 half = torch.finfo(dtype).bits < 32
                 if isinstance(prior, Gaussian) and prior.scale.ndim == 0 and (alone or (steady and half)):
                     strength = loss_scale.value / float(prior.scale) ** 2

@@ -341,3 +341,61 @@ def test_bad_arguments():
         br.explain(optimizer, model, num_data=N, clip_norm=0.0)
     with pytest.raises(br.InvalidArgumentError, match="expected a torch optimizer, a list of them or a state dict"):
         br.explain("sgd", model, num_data=N)
+
+
+# -- what a review found ---------------------------------------------------------------------------------------------
+
+
+def test_names_are_not_guessed_over_several_groups():
+    """The optimizer holds weights first, then biases; the model has them in turn."""
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    optimizer = torch.optim.SGD(grouped(model, 1e-2), lr=0.1)
+    found = br.explain(optimizer.state_dict(), model, num_data=N)
+    assert [g.parameters for g in found.groups] == [("#0", "#1"), ("#2", "#3")]
+    assert "biases-decayed" not in identifiers(found)
+
+
+def test_names_of_several_groups_are_used_where_the_optimizer_has_them():
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    named = dict(model.named_parameters())
+    weights = [(n, p) for n, p in named.items() if p.ndim > 1]
+    rest = [(n, p) for n, p in named.items() if p.ndim == 1]
+    optimizer = torch.optim.SGD([{"params": weights, "weight_decay": 1e-2}, {"params": rest}], lr=0.1)
+    found = br.explain(optimizer.state_dict(), model, num_data=N)
+    assert found.groups[0].parameters == ("0.weight", "1.weight")
+    assert found.groups[0].weights_rms is not None
+
+
+@pytest.mark.parametrize("extra", ["caution", "decouple", "rectify"])
+def test_a_third_party_checkpoint_is_not_taken_for_one_of_torch(extra):
+    state = torch.optim.SGD(net().parameters(), lr=0.1, weight_decay=0.1).state_dict()
+    state["param_groups"][0][extra] = True
+    with pytest.raises(br.InvalidArgumentError, match="does not say which optimizer wrote it"):
+        br.explain(state, num_data=N)
+    assert br.explain(state, num_data=N, optimizer_class="sgd").groups[0].decay == "coupled"
+
+
+def test_parameters_without_a_prior_under_an_attached_one_are_not_left_behind():
+    model = net()
+    model[2].requires_grad_(False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    br.attach(optimizer, br.ModelPrior(model, {"0.*": br.Gaussian(0.3)}), num_data=N)
+    assert "lost-hooks" not in identifiers(br.explain(optimizer, model, num_data=N))
+
+
+@pytest.mark.parametrize("name", ["Adafactor", "Muon"])
+def test_no_advice_that_cannot_come_true(name):
+    model = nn.Linear(3, 2, bias=False)
+    optimizer = getattr(torch.optim, name)(model.parameters(), weight_decay=0.1)
+    text = str(br.explain(optimizer, model, num_data=N))
+    assert "no Gaussian; differs by coordinate " in text
+    assert "Explain again" not in text
+    assert "no state to read it from" not in text
+
+
+def test_state_and_weights_may_be_on_different_devices():
+    model = net()
+    optimizer = torch.optim.AdamW(model.parameters())
+    trained(model, optimizer, steps=1)
+    found = br.explain(optimizer.state_dict(), copy.deepcopy(model).to("cpu"), num_data=N)
+    assert found.groups[0].implied.matched is not None

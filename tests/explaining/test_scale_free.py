@@ -144,3 +144,25 @@ def test_the_finding_names_them_only_if_they_are_decayed():
     assert not [f for f in br.explain(plain, model, num_data=100).findings if f.identifier == "scale-invariant"]
     br.attach(plain, br.ModelPrior(model, br.Gaussian(0.3)), num_data=100)
     assert [f for f in br.explain(plain, model, num_data=100).findings if f.identifier == "scale-invariant"]
+
+
+def test_a_weight_that_is_read_past_its_layer_is_not_named():
+    class Reads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.norm = nn.Linear(3, 3), nn.BatchNorm1d(3)
+
+        def forward(self, value):
+            return self.norm(self.layer(value)) + F.linear(value, self.layer.weight)
+
+    assert scale_free_weights(Reads()) == {}
+
+
+def test_the_order_of_a_sequential_with_its_own_forward_says_nothing():
+    class Own(nn.Sequential):
+        def forward(self, value):
+            if value.sum() > 0:
+                return self[1](value)
+            return self[0](value)
+
+    assert scale_free_weights(Own(nn.Linear(3, 3), nn.BatchNorm1d(3))) == {}
