@@ -208,8 +208,9 @@ def require_coupled(optimizer: OptimizerLike) -> DecayRule:
             f"returns the unregularised fit. {_WAYS_ON}"
         )
     if rule.kind == "none":
+        ignored = ", or one that it ignores" if rule.probed else ""
         raise NotEquivalentError(
-            f"{rule.name} has no weight_decay that does anything. Give it the prior through the gradient or the loss: "
+            f"{rule.name} has no weight_decay argument{ignored}. Give it the prior through the gradient or the loss: "
             f"br.attach(optimizer, prior, num_data=n), or optimizer='lbfgs' in br.MAPTrainer."
         )
     if rule.kind == "other":

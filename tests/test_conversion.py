@@ -76,12 +76,27 @@ def test_hidden_decay_of_asgd_is_counted():
         br.variance_to_weight_decay(1e6, 10, optimizer="asgd")
 
 
-def test_unknown_optimizers_are_not_guessed():
+def test_unknown_optimizers_are_probed_not_guessed_by_name():
     class MyAdamW(torch.optim.SGD):
         pass
 
-    with pytest.raises(br.NotEquivalentError, match="MyAdamW is not one of torch's own optimizers"):
-        br.weight_decay_to_variance(0.1, 10, optimizer=MyAdamW)
+    class MySGD(torch.optim.AdamW):
+        pass
+
+    class Stubborn(torch.optim.SGD):
+        def step(self, closure=None):
+            raise RuntimeError("call train() first")
+
+    assert br.weight_decay_to_variance(0.1, 10, optimizer=MyAdamW) == 1.0
+    assert br.weight_decay_to_variance(0.1, 10, optimizer=lambda params: MyAdamW(params, lr=0.1)) == 1.0
+    with pytest.raises(br.NotEquivalentError, match="MySGD decouples weight decay"):
+        br.weight_decay_to_variance(0.1, 10, optimizer=MySGD)
+    with pytest.raises(br.NotEquivalentError, match=r"Stubborn is not one of torch's own .* could not be probed"):
+        br.weight_decay_to_variance(0.1, 10, optimizer=Stubborn)
+    with pytest.raises(br.InvalidArgumentError, match=r"calling it raised ZeroDivisionError"):
+        br.weight_decay_to_variance(0.1, 10, optimizer=lambda params: 1 / 0)
+    with pytest.raises(br.InvalidArgumentError, match=r"expected a function that returns one, got list"):
+        br.weight_decay_to_variance(0.1, 10, optimizer=lambda params: list(params))
     with pytest.raises(br.InvalidArgumentError, match=r"got 'sdg'; did you mean 'sgd'"):
         br.weight_decay_to_variance(0.1, 10, optimizer="sdg")
 

@@ -85,13 +85,13 @@ def test_unreadable_references_are_refused(tmp_path):
     save_file(net().state_dict(), tmp_path / "w.safetensors")
     (tmp_path / "cut.safetensors").write_bytes((tmp_path / "w.safetensors").read_bytes()[:100])
     torch.save(torch.zeros(3), tmp_path / "tensor.pt")
-    (tmp_path / "w.ckpt").write_bytes(whole)
+    (tmp_path / "w.foo").write_bytes(whole)
     for name, message in [
         ("missing.pt", "no such file"),
         ("cut.pt", "corrupt"),
         ("cut.safetensors", "corrupt or truncated"),
         ("tensor.pt", "expected a state dict, got Tensor"),
-        ("w.ckpt", r"expected a file ending in \.safetensors or \.pt"),
+        ("w.foo", r"expected a file ending in \.safetensors or \.pt"),
     ]:
         with pytest.raises(br.PriorFileError, match=message):
             br.Gaussian.centered_at(tmp_path / name, scale=0.1)

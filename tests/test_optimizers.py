@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.optim import Optimizer
 
-from bayesreg.optimizers import decay_rule, hand_set_decay
+from bayesreg.optimizers import decay_rule, hand_set_decay, unwrap
+from bayesreg.probe import drifts, probe, rebuild
 
 ALL = sorted(
     name for name, cls in vars(torch.optim).items() if inspect.isclass(cls) and issubclass(cls, Optimizer)
@@ -87,3 +88,67 @@ def test_a_decay_set_by_hand_is_seen_behind_groups_that_carry_zero():
     assert hand_set_decay(torch.optim.SGD(groups, weight_decay=5e-4)) == 5e-4
     assert hand_set_decay(torch.optim.SGD(groups)) == 0.0
     assert hand_set_decay(torch.optim.AdamW(groups)) == 0.0
+
+
+# -- probing ---------------------------------------------------------------------------------------------------
+
+
+def built(name, **settings):
+    cls = getattr(torch.optim, name)
+    if name == "ASGD":
+        settings.setdefault("lambd", 0.0)
+    return cls([torch.nn.Parameter(torch.zeros(3, 3))], **settings)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_probe_finds_what_the_table_says(name):
+    """The probe has no names to go by; the table was checked above."""
+    assert probe(rebuild(built(name))) == decay_rule(getattr(torch.optim, name)).kind
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "kind"),
+    [
+        ("SGD", {"momentum": 0.9, "nesterov": True}, "coupled"), ("SGD", {"maximize": True}, "coupled"),
+        ("Adam", {"decoupled_weight_decay": True}, "decoupled"),
+        ("RAdam", {"decoupled_weight_decay": True}, "decoupled"),
+        ("Adam", {"amsgrad": True, "weight_decay": 0.5}, "coupled"), ("RMSprop", {"centered": True}, "coupled"),
+        ("ASGD", {"lambd": 1e-2}, "other"),
+    ],
+)  # fmt: skip
+def test_a_probe_keeps_the_settings(name, settings, kind):
+    optimizer = built(name, **settings)
+    assert probe(rebuild(optimizer)) == kind
+    subclass = type("Mine", (type(optimizer),), {})
+    rule = decay_rule(subclass([torch.nn.Parameter(torch.zeros(3, 3))], **settings))
+    assert (rule.kind, rule.probed, rule.hidden) == (kind, True, kind == "other")
+
+
+@pytest.mark.parametrize("name", [n for n in ALL if n != "ASGD"])
+def test_no_optimizer_but_asgd_drifts(name):
+    assert not drifts(rebuild(built(name)))
+    assert drifts(rebuild(built("ASGD", lambd=1e-3)))
+
+
+def test_a_probe_leaves_no_trace():
+    optimizer = built("Adam")
+    optimizer.param_groups[0]["note"] = torch.zeros(1)
+    state = torch.random.get_rng_state()
+    before = {k: v for k, v in optimizer.param_groups[0].items() if k != "params"}
+    probe(rebuild(optimizer))
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert {k: v for k, v in optimizer.param_groups[0].items() if k != "params"} == before
+    assert optimizer.state == {}
+
+
+def test_wrappers_are_unwrapped():
+    inner = built("SGD")
+
+    class Wrapper(Optimizer):
+        def __init__(self, base):
+            self.base = base
+
+    assert unwrap(Wrapper(inner)) is inner
+    assert unwrap(Wrapper(Wrapper(inner))) is inner
+    assert unwrap(inner) is inner
+    assert decay_rule(Wrapper(inner)).kind == "coupled"

@@ -120,7 +120,7 @@ def _not_understood(situation: Situation) -> Iterator[Finding]:
         if facts.rule.hidden:
             yield Finding(
                 "unknown-decay", "warning",
-                f"Group {facts.index}: {facts.rule.name} moves weights whose gradient is zero: a decay by another name.",
+                f"Group {facts.index}: {facts.rule.name} moves weights whose gradient is zero: decay by another name.",
                 "Turn it off and br.attach a prior.",
             )  # fmt: skip
     for facts, reading in situation.decayed():

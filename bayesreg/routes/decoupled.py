@@ -11,32 +11,52 @@ from torch.optim import Optimizer
 from bayesreg._sharding import local
 from bayesreg.priors import Gaussian
 from bayesreg.routes.metric import has_metric, steady_step
-from bayesreg.routes.plan import GroupPlan
+from bayesreg.routes.plan import GroupPlan, Planned
 from bayesreg.scale import LossScale
 
-__all__ = ["implied_precision", "pull_"]
+__all__ = ["Pulls", "implied_precision"]
 
 
-def pull_(plan: GroupPlan, group: Mapping[str, Any], loss_scale: LossScale) -> None:
-    """Shrink the members on the decoupled route, unless the optimizer's own decay does it."""
-    if plan.decay:
-        return
-    for member in plan.on("decoupled"):
-        if member.parameter.grad is None:
-            continue
-        prior = member.prior
-        assert isinstance(prior, Gaussian)
-        value = local(member.parameter.detach())
-        strength = prior.weight_decay(loss_scale, about_loc=True)
-        loc = prior.loc.to(value.device) if prior.loc.ndim else prior.loc
-        if isinstance(strength, float) and loc.ndim == 0 and float(loc) == 0.0:
-            value.mul_(1.0 - float(group["lr"]) * strength)
-        elif isinstance(strength, float) and loc.shape == value.shape and loc.dtype == value.dtype:
-            value.lerp_(loc, float(group["lr"]) * strength)
-        else:
-            if isinstance(strength, Tensor):
-                strength = strength.to(value.device)
-            value.sub_((value - loc) * (float(group["lr"]) * strength))
+class Pulls:
+    """What one param group's members on the decoupled route do before the step: θ ← θ − lr·λ·(θ − loc).
+
+    Args:
+        plan: The group's routes; nothing is left to do where the optimizer's own decay does it.
+        loss_scale: s.
+    """
+
+    def __init__(self, plan: GroupPlan, loss_scale: LossScale) -> None:
+        self._members: list[tuple[Planned, Tensor | None, float | Tensor]] = []
+        for member in [] if plan.decay else plan.on("decoupled"):
+            prior = member.prior
+            assert isinstance(prior, Gaussian)
+            loc = prior.loc if bool((prior.loc != 0).any()) else None
+            self._members.append((member, loc, prior.weight_decay(loss_scale, about_loc=True)))
+
+    def __bool__(self) -> bool:
+        return bool(self._members)
+
+    def pull_(self, rate: float) -> None:
+        """Shrink the weights that have a gradient."""
+        for member, loc, strength in self._members:
+            if member.parameter.grad is None:
+                continue
+            value = local(member.parameter.detach())
+            if loc is not None and loc.ndim and loc.device != value.device:
+                loc = loc.to(value.device)
+            if loc is None and isinstance(strength, float):
+                value.mul_(1.0 - rate * strength)
+            elif (
+                isinstance(strength, float) and loc is not None and (loc.shape, loc.dtype) == (value.shape, value.dtype)
+            ):
+                value.lerp_(loc, rate * strength)
+            else:
+                away = value if loc is None else value - loc
+                value.sub_(away * (rate * (strength.to(value.device) if isinstance(strength, Tensor) else strength)))
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and one.dtype == other.dtype
 
 
 def implied_precision(

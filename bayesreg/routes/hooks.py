@@ -17,7 +17,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from bayesreg._sharding import gather_sum, local
 from bayesreg.errors import CoverageError, InvalidArgumentError, UnsupportedError
 from bayesreg.optimizers import unwrap
-from bayesreg.routes.decoupled import pull_
+from bayesreg.routes.decoupled import Pulls
 from bayesreg.routes.gradient import Gradients
 from bayesreg.routes.membership import MARK
 from bayesreg.routes.plan import GroupPlan, Planned
@@ -153,6 +153,7 @@ class Attachment:
     def _take(self, plans: list[GroupPlan]) -> None:
         self.plans = plans
         self._gradients = [Gradients(plan, self.loss_scale.value) for plan in self.plans]
+        self._pulls = [Pulls(plan, self.loss_scale) for plan in self.plans]
         self._held = [list(group["params"]) for group in self.optimizer.param_groups]
         self._watch = RoundingWatch(self.optimizer, self.plans, self.loss_scale)
         infos = [member.entry.info for member in self.members()]
@@ -164,7 +165,6 @@ class Attachment:
         self._versions = self._state_of_scales()
         # Asked at every step, so kept as flags: walking a thousand members costs as much as moving them.
         self._proximal = any(plan.on("proximal") for plan in self.plans)
-        self._decoupled = any(plan.on("decoupled") and not plan.decay for plan in self.plans)
         self._needs_loss = any(plan.on("loss") for plan in self.plans)
         self._set_decay()
 
@@ -258,10 +258,11 @@ class Attachment:
 
     @torch.no_grad()
     def _decouple(self) -> None:
-        if not self._decoupled or self._overflowed():
+        if not any(self._pulls) or self._overflowed():
             return
-        for plan, group in self.groups():
-            pull_(plan, group, self.loss_scale)
+        for pulls, group in zip(self._pulls, self.optimizer.param_groups, strict=False):
+            if pulls:
+                pulls.pull_(float(group["lr"]))
 
     def _overflowed(self) -> bool:
         """Return whether a fused optimizer is about to skip, or has skipped, this step for a GradScaler."""
