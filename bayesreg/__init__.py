@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from bayesreg.errors import UnsupportedError as UnsupportedError
     from bayesreg.model_prior import ModelPrior as ModelPrior
     from bayesreg.objective import MAPObjective as MAPObjective
+    from bayesreg.optimizers import DecayRule as DecayRule
+    from bayesreg.optimizers import decay_rule as decay_rule
     from bayesreg.priors import Flat as Flat
     from bayesreg.priors import FromDistribution as FromDistribution
     from bayesreg.priors import Gaussian as Gaussian
@@ -86,6 +88,7 @@ _HOME = {
     "errors": _ERRORS,
     "model_prior": "ModelPrior",
     "objective": "MAPObjective",
+    "optimizers": "DecayRule decay_rule",
     "priors": "Flat FromDistribution Gaussian Laplace Prior",
     "priors.parsing": "prior_from_words",
     "routes.attach": "Handle attach detach",

@@ -182,7 +182,7 @@ def decoupled_momentum():
 
 
 @trap("hidden-lambd", "`ASGD(weight_decay=1e-4)`: its default `lambd=1e-4` is a second decay",
-      "refused until `lambd=0`; `explain` counts both")  # fmt: skip
+      "until `lambd=0`; `explain` counts both")  # fmt: skip
 def hidden_lambd():
     model = model_of()
     optimizer = torch.optim.ASGD(model.parameters(), weight_decay=1e-4)
@@ -326,7 +326,7 @@ def ignored_decay():
     return Measured(strength(model), with_)
 
 
-@trap("decay-on-top", "a prior in the loss and `weight_decay=λ` in the optimizer", "refused")
+@trap("decay-on-top", "a prior in the loss and `weight_decay=λ` in the optimizer", "at `attach`")
 def decay_on_top():
     model = model_of()
     optimizer = sgd(model, weight_decay=DECAY)
@@ -373,7 +373,7 @@ def biases_decayed():
 
 
 @trap("scale-invariant", "reading `weight_decay` in front of a batch-norm as a belief about the function",
-      "`explain` names these weights", "change of the output when the weights are tripled")  # fmt: skip
+      "`explain` names the weights", "change of the output when the weights are tripled")  # fmt: skip
 def scale_invariant():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(P, 8), nn.BatchNorm1d(8), nn.Linear(8, 1)).double()
@@ -387,7 +387,7 @@ def scale_invariant():
     return Measured(change, raised=str(found[0]), right=1.0)
 
 
-@trap("rounding", "bfloat16 weights, lr·λ = 5e-6, 1000 steps with a zero gradient", "warns",
+@trap("rounding", "bfloat16 weights, lr·λ = 5e-6, 1000 steps with a zero gradient", "`br.RoundingWarning`",
       "share of the decay that happens")  # fmt: skip
 def rounding():
     weights = nn.Parameter(torch.ones(4, dtype=torch.bfloat16))
@@ -536,7 +536,7 @@ def skipped_step():
 # -- the life of an optimizer ------------------------------------------------------------------------------------
 
 
-@trap("lost-hooks", "`copy.deepcopy(optimizer)` (or a pickle) with a hook on it", "the copy raises at its next step")
+@trap("lost-hooks", "`copy.deepcopy(optimizer)` (or a pickle) with a hook on it", "the copy does, at its next step")
 def lost_hooks():
     model = model_of()
     optimizer = sgd(model)
@@ -593,7 +593,7 @@ def late_group():
 
 
 @trap("replaced-parameters", "`load_state_dict(assign=True)` after the optimizer was built: it trains unused tensors",
-      "raises at the next step", "share of the weights that training still moves")  # fmt: skip
+      "at the next step", "share of the weights that training still moves")  # fmt: skip
 def replaced_parameters():
     def run(attach):
         model = model_of()
@@ -631,7 +631,7 @@ def two_optimizers():
 
 
 @trap("sparse-gradients", "a pre-step hook on an embedding with `sparse=True`",
-      "refused by `attach`, with the layer's name",
+      "at `attach`, with the layer's name",
       "steps taken before torch fails")  # fmt: skip
 def sparse_gradients():
     model = nn.Embedding(5, 3, sparse=True)
@@ -653,13 +653,11 @@ def row(one: Trap, found: Measured) -> str:
     with_ = _number(found.with_)
     if found.with_ is None:
         with_ = "warns" if "Warning" in found.raised else "says so" if found.raised.startswith("note") else "raises"
-    cells = (f"`{one.identifier}`", one.attempt, one.quantity, _number(found.without), with_, one.answer)
+    cells = (f"`{one.identifier}`", one.attempt, one.quantity, _number(found.without), f"{with_}: {one.answer}")
     return f"| {' | '.join(cells)} |"
 
 
-HEAD = (
-    "| identifier | the attempt | measured | without | with bayesreg | what bayesreg does |\n|---|---|---|---|---|---|"
-)
+HEAD = "| identifier | the attempt | measured | without | with bayesreg |\n" + "|---" * 5 + "|"
 
 
 def table() -> str:
