@@ -14,9 +14,10 @@ from bayesreg._tables import Table
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.model_prior import ModelPrior
 from bayesreg.optimizers import unwrap
-from bayesreg.routes.hooks import Attachment, attachment_of, forget, penalty_of
+from bayesreg.routes.hooks import Attachment, penalty_of
 from bayesreg.routes.membership import check_membership, covered_by
 from bayesreg.routes.plan import GroupPlan, RouteLike, Routing, make_plan
+from bayesreg.routes.registry import attachment_of, forget
 from bayesreg.routes.report import describe_attachments, log_attachments
 from bayesreg.scale import LossScale, as_loss_scale
 

@@ -3,59 +3,31 @@
 from __future__ import annotations
 
 import inspect
-import operator
 import sys
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from bayesreg._sharding import gather_sum, local
-from bayesreg.errors import CoverageError, InvalidArgumentError, UnsupportedError
-from bayesreg.optimizers import unwrap
+from bayesreg.errors import InvalidArgumentError, UnsupportedError
 from bayesreg.routes.decoupled import Pulls
 from bayesreg.routes.gradient import Gradients
 from bayesreg.routes.membership import MARK
 from bayesreg.routes.plan import GroupPlan, Planned
 from bayesreg.routes.proximal import prox_
+from bayesreg.routes.registry import enter, leave
 from bayesreg.routes.rounding import RoundingWatch
+from bayesreg.routes.state import State
 from bayesreg.scale import LossScale
 from bayesreg.selection import ParameterInfo
 
-__all__ = ["Attachment", "attachment_of", "forget", "penalty_of"]
+__all__ = ["Attachment", "penalty_of"]
 
-# Values are weak too: an attachment lives in the hooks of its optimizer, and both go together.
-_attached: weakref.WeakKeyDictionary[Optimizer, weakref.ref[Attachment]] = weakref.WeakKeyDictionary()
-_guards: list[Any] = []
 _TORCH_FILE = register_optimizer_step_pre_hook.__code__.co_filename
-
-
-def attachment_of(optimizer: Optimizer) -> Attachment | None:
-    """Return what is attached to an optimizer."""
-    found = _attached.get(optimizer)
-    return found() if found is not None else None
-
-
-def forget(optimizer: Optimizer) -> None:
-    """Take the marks of a prior off an optimizer, and the decay that it had set."""
-    for group in optimizer.param_groups:
-        if MARK in group and group.get("weight_decay") == group[MARK]:
-            group["weight_decay"] = 0.0
-        group.pop(MARK, None)
-
-
-def _guard(optimizer: Optimizer, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
-    """Stop an optimizer whose groups carry the mark of a prior that did not come along."""
-    if any(MARK in group for group in optimizer.param_groups) and attachment_of(unwrap(optimizer)) is None:
-        raise InvalidArgumentError(
-            "this optimizer carries the settings of a prior, but the prior is not attached to it: copying, pickling "
-            "and loading a state dict do not take it along. Call br.attach(optimizer, prior, ...) on it, or "
-            "br.detach(optimizer) to go on without the prior."
-        )
 
 
 def penalty_of(members: list[Planned]) -> Tensor:
@@ -103,9 +75,7 @@ class Attachment:
             optimizer.register_step_post_hook(self._after_step),
             optimizer.register_load_state_dict_post_hook(lambda _: self._after_load()),
         ]
-        if not _guards:
-            _guards.append(register_optimizer_step_pre_hook(_guard))
-        _attached[optimizer] = weakref.ref(self)
+        enter(optimizer, self)
         self._take(plans)
 
     @property
@@ -128,8 +98,7 @@ class Attachment:
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
-        forget(self.optimizer)
-        _attached.pop(self.optimizer, None)
+        leave(self.optimizer)
 
     def refresh(self) -> None:
         """Notice what has changed since the last step, before its routes are used outside of one."""
@@ -154,24 +123,12 @@ class Attachment:
         self.plans = plans
         self._gradients = [Gradients(plan, self.loss_scale.value) for plan in self.plans]
         self._pulls = [Pulls(plan, self.loss_scale) for plan in self.plans]
-        self._held = [list(group["params"]) for group in self.optimizer.param_groups]
         self._watch = RoundingWatch(self.optimizer, self.plans, self.loss_scale)
-        infos = [member.entry.info for member in self.members()]
-        self._stores: list[dict[str, nn.Parameter | None]] = [info.module._parameters for info in infos]
-        self._attributes = [info.attribute for info in infos]
-        self._parameters = [member.parameter for member in self.members()]
-        scales = {id(m.prior): getattr(m.prior, "scale", None) for m in self.members()}
-        self._scales = [scale for scale in scales.values() if isinstance(scale, Tensor)]
-        self._versions = self._state_of_scales()
+        self._state = State(self.optimizer, self.members(), self._uncovered)
         # Asked at every step, so kept as flags: walking a thousand members costs as much as moving them.
         self._proximal = any(plan.on("proximal") for plan in self.plans)
         self._needs_loss = any(plan.on("loss") for plan in self.plans)
         self._set_decay()
-
-    def _state_of_scales(self) -> tuple[int, torch.dtype | None]:
-        """Return what tells that a scale was changed in place, or the model moved to another dtype."""
-        dtype = self._parameters[0].dtype if self._parameters else None
-        return sum(map(operator.attrgetter("_version"), self._scales)), dtype
 
     def _after_load(self) -> None:
         # A checkpoint carries the decay of the run that wrote it, and flags that may change what decay means.
@@ -287,18 +244,9 @@ class Attachment:
     # -- checks ------------------------------------------------------------------------------------------
 
     def _check_unchanged(self, groups: list[dict[str, Any]]) -> None:
-        same = len(groups) == len(self._held) and all(
-            len(group["params"]) == len(held) and all(map(operator.is_, group["params"], held))
-            for group, held in zip(groups, self._held, strict=True)
-        )
-        if not same or self._state_of_scales() != self._versions:
+        if self._state.has_changed(groups):
             self._take(self._plan_again())
-        for info in self._uncovered:
-            if info.parameter.requires_grad and info.parameter.grad is not None:
-                raise CoverageError(
-                    f"{info.name} was frozen and without a prior when it was attached, and is trained now; give it "
-                    f"a rule in br.ModelPrior (br.Flat() for none), remove() the handle and attach that."
-                )
+        self._state.check()
         for index, (plan, group) in enumerate(zip(self.plans, groups, strict=True)):
             if group.get("weight_decay", 0.0) != plan.decay:
                 raise InvalidArgumentError(
@@ -306,13 +254,6 @@ class Attachment:
                     f"{plan.decay:g}: the prior decides it. To change the strength, remove() the handle and attach "
                     f"another prior."
                 )
-        held = map(dict.get, self._stores, self._attributes)
-        if not all(map(operator.is_, held, self._parameters)):
-            moved = (m.entry.name for m in self.members() if m.entry.parameter is not m.parameter)
-            raise CoverageError(
-                f"{next(moved)} of the model is another tensor than the one the optimizer holds (loaded with "
-                f"assign=True, sharded or replaced after br.attach); build the optimizer again and attach again."
-            )
 
     def _check_clip(self) -> None:
         if not self.applied:

@@ -363,3 +363,14 @@ def test_third_party_optimizers_take_the_gradient_route():
         prior = br.ModelPrior(one, br.Laplace(0.3))
         with pytest.raises(br.UnsupportedError, match=f"{cls.__name__}: a prior with a kink"):
             br.attach(cls(prior.param_groups(), lr=0.01), prior, num_data=N)
+
+
+def test_a_checkpoint_does_not_bring_back_hidden_decay():
+    model = net()
+    prior = br.ModelPrior(model, br.Gaussian(0.3))
+    optimizer = torch.optim.ASGD(prior.param_groups(), lr=0.05, lambd=0.0)
+    br.attach(optimizer, prior, num_data=N)
+    groups = [{"params": group["params"]} for group in optimizer.param_groups]
+    optimizer.load_state_dict(torch.optim.ASGD(groups, lr=0.05).state_dict())
+    assert [group["lambd"] for group in optimizer.param_groups] == [0.0, 0.0]
+    assert optimizer.param_groups[0]["weight_decay"] == br.Gaussian(0.3).weight_decay(N)

@@ -315,6 +315,17 @@ def test_a_scale_that_is_changed_takes_effect():
     assert handle.log()["groups"][0]["weight_decay"] == pytest.approx(0.4)
 
 
+@pytest.mark.parametrize("loc", [0.0, torch.zeros(1, 1)])
+def test_a_centre_that_is_changed_takes_effect(loc):
+    model, prior = one_weight(loc=loc)
+    optimizer = sgd(model)
+    br.attach(optimizer, prior, num_data=10)
+    with torch.no_grad():
+        prior["weight"].loc.fill_(3.0)
+    optimizer.step()
+    assert model.weight.item() == pytest.approx(1 + 0.1 * 0.1 * 2.0)
+
+
 def test_unfrozen_parameters_without_a_rule_are_noticed():
     model = net()
     model[2].requires_grad_(False)
