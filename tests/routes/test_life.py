@@ -374,3 +374,17 @@ def test_a_checkpoint_does_not_bring_back_hidden_decay():
     optimizer.load_state_dict(torch.optim.ASGD(groups, lr=0.05).state_dict())
     assert [group["lambd"] for group in optimizer.param_groups] == [0.0, 0.0]
     assert optimizer.param_groups[0]["weight_decay"] == br.Gaussian(0.3).weight_decay(N)
+
+
+def test_a_parameter_that_is_meant_to_have_no_prior_is_not_decayed_with_its_group():
+    """The noise of a likelihood may share the group of the weights."""
+    model = net()
+    noise = nn.Parameter(torch.ones(1, dtype=torch.float64))
+    prior = br.ModelPrior(model, {"*": br.Gaussian(0.3)})
+    optimizer = torch.optim.SGD([*model.parameters(), noise], lr=0.05)
+    handle = br.Handle(optimizer, prior, br.LossScale.mean(N), without_prior=[noise])
+    assert {row[2] for row in handle.describe().rows} == {"gradient"}
+    for p in (*model.parameters(), noise):
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    assert noise.item() == 1.0

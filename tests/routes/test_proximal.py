@@ -147,6 +147,12 @@ def test_proximal_steps_without_the_clip_factor_are_refused():
     with pytest.raises(br.InvalidArgumentError, match=r"call handle\.clipped\(total_norm, max_norm\)"):
         optimizer.step()
     assert torch.equal(model.weight, before)
+    # And the factor of one step is not that of the next.
+    handle.clipped(2.0, 1.0)
+    optimizer.step()
+    handle.apply_()
+    with pytest.raises(br.InvalidArgumentError, match=r"call handle\.clipped\(total_norm, max_norm\)"):
+        optimizer.step()
 
 
 @pytest.mark.parametrize(
