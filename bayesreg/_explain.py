@@ -16,7 +16,7 @@ from bayesreg.errors import InvalidArgumentError
 from bayesreg.explaining.facts import GroupFacts, facts_of_live, facts_of_state
 from bayesreg.explaining.findings import Finding, Situation, find, names_in_short
 from bayesreg.explaining.reading import GroupReading, read_group
-from bayesreg.explaining.recognise import find_state_dict
+from bayesreg.explaining.recognise import find_state_dict, weights_in
 from bayesreg.explaining.scale_free import scale_free_weights
 from bayesreg.optimizers import OptimizerLike, unwrap
 from bayesreg.scale import LossScale, as_loss_scale
@@ -134,7 +134,8 @@ def explain(
     if clip_norm is not None:
         clip_norm = _checks.positive_float("clip_norm", clip_norm)
     if isinstance(optimizer, Mapping):
-        groups = facts_of_state(find_state_dict(optimizer), model, optimizer_class)
+        weights = weights_in(optimizer) if model is None else None
+        groups = facts_of_state(find_state_dict(optimizer), model, optimizer_class, weights)
     else:
         groups = _live(optimizer, model)
     return build(groups, model, scale, clip_norm, live=not isinstance(optimizer, Mapping))
@@ -170,8 +171,9 @@ def build(
         missing=missing,
         tied=[" = ".join(i.names) for i in infos if len(i.names) > 1 and i.shared],
     )
-    name = " and ".join(dict.fromkeys(facts.rule.name for facts in groups)) or "optimizer"
-    title = f"What {name} believes about {sum(r.elements for r in readings):,} weights"
+    names = list(dict.fromkeys(facts.rule.name for facts in groups)) or ["the optimizer"]
+    believes = "believe" if len(names) > 1 else "believes"
+    title = f"What {' and '.join(names)} {believes} about {sum(r.elements for r in readings):,} weights"
     return Explanation(title, tuple(readings), tuple(find(situation)), loss_scale)
 
 

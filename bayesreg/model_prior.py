@@ -9,7 +9,9 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
+from bayesreg._guard import install_guard
 from bayesreg._sharding import gather_sum, local, shard_like
 from bayesreg._tables import Table
 from bayesreg.errors import CoverageError, InvalidArgumentError, PatternError, ReferenceMismatchError, nearest
@@ -86,12 +88,17 @@ class ModelPrior(nn.Module):
 
     def __init__(self, model: nn.Module, rules: Prior | Mapping[SelectorLike, Prior]) -> None:
         super().__init__()
+        install_guard()
+        if not isinstance(model, nn.Module):
+            raise InvalidArgumentError(
+                f"model: expected a module, got {type(model).__name__}; it comes first: br.ModelPrior(model, prior)."
+            )
         self.shorthand = isinstance(rules, Prior)
         if isinstance(rules, Prior):
             rules = {biases | norms: Flat(), "*": rules}
         if not isinstance(rules, Mapping) or not rules:
             raise InvalidArgumentError(
-                f"rules: expected a prior or a mapping from rules to priors, got {type(rules).__name__}."
+                f"rules: expected a prior or a mapping from rules to priors, got {type(rules).__name__}{_hint(rules)}."
             )
         for key, prior in rules.items():
             if not isinstance(prior, Prior):
@@ -192,11 +199,15 @@ class ModelPrior(nn.Module):
 
     # -- its use ---------------------------------------------------------------------------------------
 
-    def param_groups(self) -> list[dict[str, Any]]:
+    def param_groups(self, only: SelectorLike | None = None) -> list[dict[str, Any]]:
         """Return the trainable parameters as groups for any torch optimizer.
 
         Parameters whose Gaussian has the same std share a group, so that the optimizer's own (fused) weight decay
         can do the work. `weight_decay` is 0 in every group; `br.attach` sets it.
+
+        Args:
+            only: A rule key (as in the constructor) that selects some of them: for `optimizer.add_param_group` after
+                layers were unfrozen. Default: all.
 
         Returns:
             A list of group dictionaries.
@@ -209,7 +220,10 @@ class ModelPrior(nn.Module):
             [1, 1]
         """
         groups: dict[tuple[object, ...], list[nn.Parameter]] = {}
+        selected = as_selector(only) if only is not None else None
         for entry, prior in self.active():
+            if selected is not None and not selected(entry.info):
+                continue
             groups.setdefault(_group_key(prior), []).append(entry.parameter)
         return [{"params": parameters, "weight_decay": 0.0} for parameters in groups.values()]
 
@@ -288,6 +302,13 @@ def _group_key(prior: Prior) -> tuple[object, ...]:
     if isinstance(prior, Flat):
         return ("Flat",)
     return (prior.family, id(prior) if not isinstance(prior, LocScalePrior) else None)
+
+
+def _hint(rules: object) -> str:
+    """Return how to make a prior of what was given in place of one."""
+    if isinstance(rules, Distribution):
+        return "; wrap it: br.FromDistribution(distribution)"
+    return f"; from words: br.prior_from_words({rules!r})" if isinstance(rules, str) else ""
 
 
 def _match(infos: list[ParameterInfo], rules: Mapping[SelectorLike, Prior]) -> list[Entry]:

@@ -108,7 +108,7 @@ def read_tensor_file(path: Path) -> Mapping[str, Any]:
         PriorFileError: If it cannot be read so.
     """
     if not path.is_file():
-        raise PriorFileError(f"{path}: no such file.")
+        raise PriorFileError(f"{path}: {'a directory, expected a file' if path.is_dir() else 'no such file'}.")
     if path.suffix == ".safetensors":
         from safetensors import SafetensorError
         from safetensors.torch import load_file

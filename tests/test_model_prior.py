@@ -268,3 +268,17 @@ def test_deepcopy_and_module_moves():
 def test_unknown_names_are_answered_with_near_ones():
     with pytest.raises(KeyError, match=r"no parameter '0\.weigth' with a prior; did you mean '0\.weight'"):
         br.ModelPrior(net(), br.Gaussian(0.1))["0.weigth"]
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda m: br.ModelPrior(m.parameters(), br.Gaussian(1.0)), r"model: expected a module, got generator"),
+        (lambda m: br.ModelPrior(br.Gaussian(1.0), m), r"rules: expected a prior or a mapping.*got"),
+        (lambda m: br.ModelPrior(m, torch.distributions.Normal(0.0, 1.0)), r"wrap it: br\.FromDistribution"),
+        (lambda m: br.ModelPrior(m, "gaussian(0.1)"), r"br\.prior_from_words\('gaussian\(0\.1\)'\)"),
+    ],
+)  # fmt: skip
+def test_what_is_no_model_or_no_prior_is_answered_with_a_way_on(build, message):
+    with pytest.raises(br.InvalidArgumentError, match=message):
+        build(torch.nn.Linear(2, 2))

@@ -71,10 +71,10 @@ def test_modules_declare_their_names_as_strings():
 
 
 ORDER = [
-    "errors", "_checks", "_sharding", "probe", "optimizers", "scale", "_loss_table", "conversion",
+    "errors", "_checks", "_sharding", "probe", "optimizers", "_guard", "scale", "_loss_table", "conversion",
     "conversion_sklearn", "selection", "references", "priors", "likelihoods", "_tables", "_files", "_optional",
     "_progress", "_version", "prior_file", "_describe", "model_prior", "standardize", "run_folder", "objective",
-    "routes", "explaining", "_explain", "plots", "trainer", "demo", "cli",
+    "routes", "explaining", "_explain", "plots", "trainer", "demo", "cli", "__main__",
 ]  # fmt: skip
 
 

@@ -15,8 +15,8 @@ from bayesreg.cli._loss import Loss, loss_scale_of
 from bayesreg.cli._output import for_json, say, show
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.explaining.facts import GroupFacts, ParameterFacts, facts_of_state
-from bayesreg.explaining.recognise import find_state_dict, recognise, weights_in
-from bayesreg.optimizers import decay_rule, decay_rule_of_group
+from bayesreg.explaining.recognise import find_state_dict, weights_in
+from bayesreg.optimizers import class_of, decay_rule, decay_rule_of_group
 from bayesreg.references import read_tensor_file
 
 __all__ = ["explain"]
@@ -41,6 +41,8 @@ def explain(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what an optimizer's weight decay means as a prior, from flags or from a checkpoint."""
+    if checkpoint is None and optimizer is None:
+        raise InvalidArgumentError("--optimizer: name one (sgd, adam, adamw, ...), or pass a checkpoint file.")
     scale = loss_scale_of(loss, num_data, noise_std, num_outputs, batch_size, likelihood_weight)
     clip = None if clip_norm is None else _checks.positive_float("--clip-norm", clip_norm)
     if checkpoint is not None:
@@ -51,6 +53,7 @@ def explain(
         content = read_tensor_file(checkpoint)
         groups = facts_of_state(find_state_dict(content), None, optimizer, weights=weights_in(content))
     else:
+        assert optimizer is not None
         groups = [_from_flags(optimizer, weight_decay, lr, momentum, dtype)]
     explanation = build(groups, None, scale, clip, live=False)
     if as_json:
@@ -60,13 +63,13 @@ def explain(
 
 
 def _from_flags(
-    optimizer: str | None, weight_decay: float | None, lr: float | None, momentum: float | None, dtype: str
+    optimizer: str, weight_decay: float | None, lr: float | None, momentum: float | None, dtype: str
 ) -> GroupFacts:
-    if optimizer is None:
-        raise InvalidArgumentError("--optimizer: name it (sgd, adam, adamw, ...), or pass a checkpoint.")
     if dtype not in _DTYPES:
-        raise InvalidArgumentError(f"--dtype: expected one of {', '.join(_DTYPES)}, got {dtype!r}")
-    cls: Any = recognise({}, optimizer)
+        raise InvalidArgumentError(
+            f"--dtype: expected one of {', '.join(_DTYPES)}, got {dtype!r}{nearest(dtype, _DTYPES)}"
+        )
+    cls: Any = class_of(optimizer)[0]
     made = cls([torch.nn.Parameter(torch.zeros(2, 2))])
     settings: dict[str, Any] = {key: value for key, value in made.param_groups[0].items() if key != "params"}
     given = {"weight_decay": weight_decay, "lr": lr, "momentum": momentum}

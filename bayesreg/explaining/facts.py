@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from bayesreg._guard import attachment_of
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.explaining.recognise import recognise
 from bayesreg.optimizers import DecayRule, OptimizerLike, decay_rule, decay_rule_of_group
 from bayesreg.priors import Prior
-from bayesreg.routes.registry import attachment_of
 from bayesreg.selection import ParameterInfo, biases, embeddings, norms, parameters_of
 
 __all__ = ["GroupFacts", "ParameterFacts", "Role", "facts_of_live", "facts_of_state"]

@@ -10,9 +10,9 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch.optim import ASGD, SGD
 
+from bayesreg._guard import MARK
 from bayesreg.explaining.facts import GroupFacts
 from bayesreg.explaining.reading import GroupReading, peak_rate
-from bayesreg.routes.membership import MARK
 from bayesreg.routes.metric import has_metric
 from bayesreg.routes.rounding import lost_to_rounding
 from bayesreg.scale import LossScale
@@ -104,6 +104,7 @@ def _decoupled(situation: Situation) -> Iterator[Finding]:
             remedy = (
                 f"The Gaussian that pulls about as much on these weights is br.Gaussian(scale={matched**-0.5:.3g}), a "
                 f"weight_decay of {strength:.3g} if it were coupled: build {name} with weight_decay=0 and br.attach it."
+                f"{_after_clip(situation, matched)}"
             )
         else:
             remedy = "For a prior that can be named, set weight_decay=0 and br.attach one."
@@ -113,6 +114,24 @@ def _decoupled(situation: Situation) -> Iterator[Finding]:
                     "about as much."
                 )
         yield Finding("decoupled-decay", "warning", text, remedy)
+
+
+def _after_clip(situation: Situation, precision: float) -> str:
+    """Say what a clip does to the advice: the second moment is that of clipped gradients."""
+    clip, norm = situation.clip_norm, situation.gradient_norm
+    if clip is None:
+        return " If the loop clips gradients, pass clip_norm= to hear what that changes."
+    if norm is not None and norm <= clip:
+        return ""
+    if norm is None:
+        return (
+            f" That is for a prior added after the clip to {clip:g}; with before_clip=True divide its precision by "
+            f"E min(1, {clip:g}/|g|), which gradients at hand (before their clip) would tell."
+        )
+    return (
+        f" That is for a prior added after the clip; with before_clip=True, where the prior is clipped with the data "
+        f"(to {clip / norm:.3g} of its size now), it is br.Gaussian(scale={(precision * norm / clip) ** -0.5:.3g})."
+    )
 
 
 def _not_understood(situation: Situation) -> Iterator[Finding]:
@@ -145,14 +164,14 @@ def _ignored(situation: Situation) -> Iterator[Finding]:
 
 
 def _left_behind(situation: Situation) -> Iterator[Finding]:
-    for facts, reading in zip(situation.groups, situation.readings, strict=True):
-        if MARK in facts.settings and not facts.attached:
-            yield Finding(
-                "lost-hooks", "warning",
-                f"Group {reading.group} had a bayesreg prior attached, which copies and checkpoints do not take along: "
-                f"only what it left to the optimizer's own decay is shown.",
-                "br.attach it again, or br.detach(optimizer).",
-            )  # fmt: skip
+    left = [facts for facts in situation.groups if MARK in facts.settings and not facts.attached]
+    if left:
+        yield Finding(
+            "lost-hooks", "warning",
+            f"{len(left)} param group{'s' if len(left) > 1 else ''} had a bayesreg prior attached, which copies and "
+            f"checkpoints do not take along: only what it left to the optimizer's own decay is shown.",
+            "In a run, br.attach it again or br.detach(optimizer); from a file, its strength cannot be told.",
+        )  # fmt: skip
 
 
 def _hidden(situation: Situation) -> Iterator[Finding]:
@@ -176,7 +195,7 @@ def _biases(situation: Situation) -> Iterator[Finding]:
     if names:
         yield Finding(
             "biases-decayed", "warning",
-            f"{len(names)} biases and normalisation parameters are decayed too: {names_in_short(names)}.",
+            f"Biases and normalisation parameters are decayed too: {names_in_short(names)}.",
             "A flat prior on them is usual: param groups from br.ModelPrior(model, br.Gaussian(...)).param_groups().",
         )  # fmt: skip
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bayesreg._describe import equivalent_weight_decay
+from bayesreg._guard import MARK
 from bayesreg._sharding import local
 from bayesreg.explaining.facts import GroupFacts
 from bayesreg.priors import Flat
@@ -93,7 +94,9 @@ def read_group(facts: GroupFacts, loss_scale: LossScale) -> GroupReading:
         if kind == "none":
             # A key that the optimizer never looks at.
             decay_shown = decay = 0.0
-        if facts.rule.hidden:
+        if decay == 0.0 and MARK in facts.settings and not facts.attached:
+            words, mean = "not told: a bayesreg prior was attached", None
+        elif facts.rule.hidden:
             words, mean = "unknown: a decay under another name", None
         elif decay == 0.0:
             words, variance = "flat: no decay", math.inf

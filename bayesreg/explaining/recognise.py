@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from bayesreg._guard import MARK
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.optimizers import OptimizerLike, class_of
 from bayesreg.references import plain_names
-from bayesreg.routes.membership import MARK
 
 __all__ = ["find_state_dict", "recognise", "weights_in"]
 
@@ -53,7 +53,8 @@ def find_state_dict(content: Any) -> Mapping[str, Any]:
             return next(iter(hits.values()))
         if hits:
             raise InvalidArgumentError(
-                f"checkpoint: expected one optimizer state, got several under {', '.join(hits)}; pass the one you mean."
+                f"checkpoint: expected one optimizer state, got several under {', '.join(hits)}; save the one you mean "
+                f"by itself."
             )
         shown = ", ".join(list(places)[:8])
         raise InvalidArgumentError(
@@ -113,30 +114,46 @@ def recognise(state_dict: Mapping[str, Any], optimizer: OptimizerLike | None) ->
     Raises:
         InvalidArgumentError: If it cannot be told; the message asks for the name.
     """
-    if optimizer is not None:
-        return class_of(optimizer)[0]
     if not state_dict["param_groups"]:
         raise InvalidArgumentError("checkpoint: the optimizer state has no param groups.")
+    names = _candidates(state_dict)
+    if optimizer is not None:
+        named = class_of(optimizer)[0]
+        if names and named.__name__ not in names and named is getattr(torch.optim, named.__name__, None):
+            raise InvalidArgumentError(
+                f"checkpoint: its keys are those of {' or '.join(sorted(names))}, not of {named.__name__}."
+            )
+        return named
+    if len(names) == 1:
+        return _torch_class(names.pop())
+    if names:
+        raise InvalidArgumentError(
+            f"checkpoint: it does not say which optimizer wrote it (one of {', '.join(sorted(names))}); name it: "
+            f"--optimizer on the command line, optimizer_class= in br.explain."
+        )
+    raise InvalidArgumentError(
+        "checkpoint: it does not say which optimizer wrote it, and its keys are those of none of torch's; load it into "
+        "that optimizer and ask br.explain(optimizer, model, ...), or name one of torch's that it is like: "
+        "--optimizer, optimizer_class=."
+    )
+
+
+def _candidates(state_dict: Mapping[str, Any]) -> set[str]:
+    """Return the names of torch's optimizers whose keys these are."""
     group = state_dict["param_groups"][0]
     states = {key for state in state_dict["state"].values() for key in state}
     for key, name in _STATES.items():
         if key in states:
-            return _torch_class(name)
+            return {name}
     strange = set(group) - _FLAGS - _COMPANY - {"params"}
     fits = {name: keys for name, keys in _keys().items() if keys <= set(group) and strange <= keys}
     most = max((len(keys) for keys in fits.values()), default=0)
     names = {name for name, keys in fits.items() if len(keys) == most}
     if names == {"Adam", "AdamW"} and "decoupled_weight_decay" in group:
-        return torch.optim.AdamW if group["decoupled_weight_decay"] else torch.optim.Adam
+        return {"AdamW" if group["decoupled_weight_decay"] else "Adam"}
     if names == {"RAdam", "Adamax"} and "capturable" in group:
-        return torch.optim.RAdam if "decoupled_weight_decay" in group else torch.optim.Adamax
-    if len(names) == 1:
-        return _torch_class(names.pop())
-    among = f" (one of {', '.join(sorted(names))})" if names else ""
-    raise InvalidArgumentError(
-        f"checkpoint: it does not say which optimizer wrote it{among}; name it: --optimizer on the command line, "
-        f"optimizer_class= in br.explain."
-    )
+        return {"RAdam" if "decoupled_weight_decay" in group else "Adamax"}
+    return names
 
 
 def _torch_class(name: str) -> type[Optimizer]:

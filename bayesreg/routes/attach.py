@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from bayesreg._guard import attachment_of, forget
 from bayesreg._tables import Table
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.model_prior import ModelPrior
@@ -17,7 +18,6 @@ from bayesreg.optimizers import unwrap
 from bayesreg.routes.hooks import Attachment, penalty_of
 from bayesreg.routes.membership import check_membership, covered_by
 from bayesreg.routes.plan import GroupPlan, RouteLike, Routing, make_plan
-from bayesreg.routes.registry import attachment_of, forget
 from bayesreg.routes.report import describe_attachments, log_attachments
 from bayesreg.scale import LossScale, as_loss_scale
 
@@ -164,6 +164,11 @@ class Handle:
             self.remove()
             raise
 
+    def __repr__(self) -> str:
+        names = ", ".join(type(part.optimizer).__name__ for part in self._parts)
+        state = "" if all(part.live for part in self._parts) else ", removed"
+        return f"Handle({names}, s={self.loss_scale.value:.4g}{state})"
+
     def remove(self) -> None:
         """Detach the prior: hooks are gone, native weight decay is 0 again."""
         for part in self._parts:
@@ -172,19 +177,19 @@ class Handle:
     def apply_(self) -> None:
         """Add the prior's gradient to `.grad` now; for `attach(..., before_clip=True)`, once per step before the clip.
 
-        Each call adds it: call it once between backward() and the clip (after `scaler.unscale_(optimizer)`).
+        Call it once between backward() (and `scaler.unscale_(optimizer)`) and the clip; in a loop that passes a closure
+        to step(), in the closure.
 
         Raises:
-            InvalidArgumentError: If the prior was not attached with before_clip=True, or removed.
+            InvalidArgumentError: If the prior was not attached with before_clip=True, or removed; if there are no
+                gradients, they are still scaled, or the prior was added to them already.
         """
         if not all(part.live for part in self._parts):
             raise InvalidArgumentError("apply_(): this prior was removed from its optimizer; attach it again.")
         if not self._before_clip:
             raise InvalidArgumentError("apply_() is for br.attach(..., before_clip=True); without it steps do it.")
         for part in self._parts:
-            part.refresh()
-            part.add_gradients()
-            part.applied = True
+            part.apply_before_clip()
 
     def clipped(self, total_norm: float | Tensor, max_norm: float) -> None:
         """Say how much the gradients were clipped, so that proximal steps shrink alike.

@@ -12,14 +12,14 @@ from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from bayesreg._guard import MARK, enter, leave
 from bayesreg._sharding import gather_sum, local
 from bayesreg.errors import InvalidArgumentError, UnsupportedError
+from bayesreg.routes.applications import Applications
 from bayesreg.routes.decoupled import Pulls
 from bayesreg.routes.gradient import Gradients
-from bayesreg.routes.membership import MARK
 from bayesreg.routes.plan import GroupPlan, Planned
 from bayesreg.routes.proximal import prox_
-from bayesreg.routes.registry import enter, leave
 from bayesreg.routes.rounding import RoundingWatch
 from bayesreg.routes.state import State
 from bayesreg.scale import LossScale
@@ -66,6 +66,7 @@ class Attachment:
         self.in_loss = False
         self.clip_factor: float | None = None
         self._closure_calls: int | None = None
+        self._applications = Applications()
         # A class that overrides step() and calls the one above runs the hooks of both.
         classes = [cls for cls in type(optimizer).__mro__ if cls is not Optimizer and "step" in vars(cls)]
         self._nests = len({inspect.unwrap(vars(cls)["step"]) for cls in classes}) > 1
@@ -99,6 +100,14 @@ class Attachment:
             hook.remove()
         self._hooks = []
         leave(self.optimizer)
+
+    def apply_before_clip(self) -> None:
+        """Add the prior's gradient to `.grad` when the loop says so, refusing what would add it twice or to nothing."""
+        self.refresh()
+        self._applications.check(self.optimizer, self.applied)
+        self.add_gradients()
+        self._applications.note(self.optimizer)
+        self.applied = True
 
     def refresh(self) -> None:
         """Notice what has changed since the last step, before its routes are used outside of one."""
@@ -156,15 +165,13 @@ class Attachment:
         self._closure_calls = None
         if callable(closure):
             # The gradients are made inside the step, after this hook: the prior must go in there too.
-            if self.before_clip:
-                raise UnsupportedError(
-                    "optimizer.step(closure) makes its gradients inside the step, so a clip before it clips nothing; "
-                    "call the closure yourself, then handle.apply_(), the clip and step()."
-                )
+            self.applied = False
             wrapped = self._with_prior(closure)
             if "closure" in kwargs:
                 return args, {**kwargs, "closure": wrapped}
             return (args[0], wrapped, *args[2:]), kwargs
+        if self.before_clip:
+            self._applications.find_scaler()
         # A step that moves nothing (torch takes one to make an optimizer's state) needs no preparation.
         if any(_moves(group["lr"]) for group in optimizer.param_groups):
             if self.before_clip:
@@ -174,6 +181,7 @@ class Attachment:
             self.add_gradients()
         self._decouple()
         self.applied = False
+        self._applications.forget()
         return None
 
     def _with_prior(self, closure: Callable[..., Any]) -> Callable[..., Any]:
@@ -191,7 +199,12 @@ class Attachment:
                     "call backward() in it, or use br.attach(..., route='loss') and add handle.penalty() there."
                 )
             self._check_loss()
-            self.add_gradients()
+            if self.before_clip:
+                self._check_clip()
+                self.applied = False
+                self._applications.forget()
+            else:
+                self.add_gradients()
             self._decouple()
             if not with_value or loss is None:
                 return loss
@@ -258,7 +271,8 @@ class Attachment:
     def _check_clip(self) -> None:
         if not self.applied:
             raise InvalidArgumentError(
-                "the prior was attached with before_clip=True, but handle.apply_() was not called before this step."
+                "the prior was attached with before_clip=True, but handle.apply_() was not called before this "
+                "step; call it after backward() and scaler.unscale_(optimizer), before the clip, in the closure if any."
             )
         if self.clip_factor is None and self._proximal:
             raise InvalidArgumentError(

@@ -8,16 +8,13 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
+from bayesreg._guard import MARK
 from bayesreg.errors import CoverageError, InvalidArgumentError, UnsupportedError
 from bayesreg.model_prior import Entry, ModelPrior
 from bayesreg.optimizers import decay_rule, decay_rule_of_group, hand_set_decay
 from bayesreg.priors import Prior
 
-__all__ = ["MARK", "check_membership", "covered_by", "refuse_decay"]
-
-#: Key in a param group that holds the weight_decay which a prior set there. It travels with copies and checkpoints,
-#: so that a decay of bayesreg's own is told from one set by hand, and a copy without its prior is noticed.
-MARK = "bayesreg_decay"
+__all__ = ["check_membership", "covered_by", "refuse_decay"]
 
 
 def covered_by(prior: ModelPrior) -> dict[int, tuple[Entry, Prior]]:
@@ -78,6 +75,11 @@ def check_membership(optimizers: Sequence[Optimizer], prior: ModelPrior, without
     for parameter in held:
         counts[id(parameter)] = counts.get(id(parameter), 0) + 1
     missing = [e.name for key, (e, _) in covered.items() if key not in counts and e.parameter.requires_grad]
+    if missing and not any(key in counts for key in covered):
+        raise CoverageError(
+            "the prior is over another model: the optimizer holds none of its parameters; make the prior of the model "
+            "that this optimizer trains (as it is now, after wrapping, sharding or copying)."
+        )
     several = "the optimizer does" if len(optimizers) == 1 else "the optimizers do"
     if missing:
         raise CoverageError(

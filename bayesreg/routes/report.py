@@ -12,6 +12,7 @@ from bayesreg._describe import describe_routes, equivalent_weight_decay
 from bayesreg._tables import Table
 from bayesreg.routes.decoupled import implied_precision
 from bayesreg.routes.hooks import Attachment, penalty_of
+from bayesreg.routes.metric import has_metric
 from bayesreg.routes.plan import Planned
 
 __all__ = ["describe_attachments", "log_attachments"]
@@ -52,6 +53,8 @@ def _decoupled_note(part: Attachment, member: Planned, group: dict[str, Any]) ->
         return text
     state = part.optimizer.state.get(member.parameter, {})
     found = implied_precision(type(part.optimizer), state, group, strength, part.loss_scale)
+    if found is None and not has_metric(type(part.optimizer), group):
+        return f"{text} What it amounts to cannot be told for {type(part.optimizer).__name__}."
     if found is None:
         return f"{text} What it amounts to is read from the optimizer's state: describe again after a step."
     low, middle, high = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -35,6 +36,14 @@ class State:
         self._stores: list[dict[str, nn.Parameter | None]] = [info.module._parameters for info in infos]
         self._attributes = [info.attribute for info in infos]
         self._parameters = [member.parameter for member in members]
+        # Where the model keeps each module on the way to a parameter: a head may be replaced as a whole.
+        edges = {(id(above), id(below)): (above, below) for info in infos for above, below in pairwise(info.modules)}
+        self._parents = [above._modules for above, _ in edges.values()]
+        self._children = [below for _, below in edges.values()]
+        self._keys = [
+            next((key for key, child in above._modules.items() if child is below), "")
+            for above, below in edges.values()
+        ]
         priors = {id(member.prior): member.prior for member in members}.values()
         held = [getattr(prior, name, None) for prior in priors for name in ("scale", "loc")]
         self._numbers = [value for value in held if isinstance(value, Tensor)]
@@ -67,9 +76,16 @@ class State:
                     f"rule in br.ModelPrior (br.Flat() for none), remove() the handle and attach that."
                 )
         held = map(dict.get, self._stores, self._attributes)
-        if not all(map(operator.is_, held, self._parameters)):
-            moved = next(m.entry.name for m in self._members if m.entry.parameter is not m.parameter)
+        modules = map(dict.get, self._parents, self._keys)
+        if not (all(map(operator.is_, held, self._parameters)) and all(map(operator.is_, modules, self._children))):
+            moved = next((m.entry.name for m in self._members if not _in_place(m)), "a parameter")
             raise CoverageError(
                 f"{moved} of the model is another tensor than the one the optimizer holds (loaded with assign=True, "
-                f"sharded or replaced after br.attach); build the optimizer again and attach again."
+                f"sharded or replaced, it or a module around it); build prior and optimizer again and attach again."
             )
+
+
+def _in_place(member: Planned) -> bool:
+    info = member.entry.info
+    chain = all(any(child is below for child in above._modules.values()) for above, below in pairwise(info.modules))
+    return chain and info.parameter is member.parameter

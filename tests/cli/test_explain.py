@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -91,6 +93,26 @@ def test_a_checkpoint_of_several_groups_gets_no_guessed_names(run, tmp_path):
     assert found["groups"][1]["std"] == pytest.approx(math.sqrt(0.1))
 
 
+def test_the_checkpoint_of_a_run_with_a_prior_is_not_called_flat(run, tmp_path):
+    def with_prior(model):
+        optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.0)
+        br.attach(optimizer, br.ModelPrior(model, br.Gaussian(0.3)), num_data=100)
+        return optimizer
+
+    _, optimizer = stepped(with_prior)
+    torch.save(optimizer.state_dict(), tmp_path / "map.pt")
+    found = answer(run, "explain", "map.pt", "--num-data", "100")
+    assert [f["identifier"] for f in found["findings"]] == ["lost-hooks"]
+    assert found["groups"][0]["prior"] == "not told: a bayesreg prior was attached"
+    assert found["groups"][0]["std"] is None
+
+
+def test_the_module_runs(tmp_path):
+    command = [sys.executable, "-m", "bayesreg", "convert", "5e-4", "--num-data", "50000"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert "0.04" in done.stdout
+
+
 def test_refusals(run, tmp_path):
     _, optimizer = stepped(lambda m: torch.optim.Adam(m.parameters()))
     torch.save(optimizer, tmp_path / "whole.pt")
@@ -109,12 +131,18 @@ def test_refusals(run, tmp_path):
     assert answer(run, "explain", "old.pt", "--optimizer", "adam", "--num-data", "9")["groups"][0]["decay"] == "coupled"
     assert "--lr: the checkpoint has its own" in refusal(run, "explain", "good.pt", "--lr", "1", "--num-data", "9")
     assert "--num-data" in refusal(run, "explain", "good.pt")
-    assert "--optimizer: name it" in refusal(run, "explain", "--num-data", "9")
+    assert "--optimizer: name one" in refusal(run, "explain", "--num-data", "9")
     assert "did you mean" in refusal(run, "explain", "--optimizer", "adamm", "--num-data", "9")
     assert "Rprop has no such setting" in refusal(
         run, "explain", "--optimizer", "rprop", "--weight-decay", "1", "--num-data", "9"
     )
+    assert "its keys are those of Adam, not of SGD" in refusal(
+        run, "explain", "good.pt", "--optimizer", "sgd", "--num-data", "9"
+    )
+    assert "a directory, expected a file" in refusal(run, "explain", ".", "--num-data", "9")
+    assert "--optimizer: name one" in refusal(run, "explain")
     sgd = ("explain", "--optimizer", "sgd", "--num-data", "9")
+    assert "did you mean 'bfloat16'" in refusal(run, *sgd, "--dtype", "bflaot16")
     assert "--weight-decay: expected a number >= 0, got -1" in refusal(run, *sgd, "--weight-decay", "-1")
     assert "--momentum: expected a number below 1" in refusal(run, *sgd, "--momentum", "1")
     assert "--dtype: expected one of float32" in refusal(run, *sgd, "--dtype", "int8")

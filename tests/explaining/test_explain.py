@@ -116,7 +116,7 @@ def test_several_optimizers_and_wrappers():
     second = Accelerator(cpu=True).prepare(torch.optim.AdamW(model[2].parameters()))
     found = br.explain([first, second], model, num_data=N)
     assert [g.decay for g in found.groups] == ["coupled", "decoupled"]
-    assert found.title.startswith("What SGD and AdamW believes about")
+    assert found.title.startswith("What SGD and AdamW believe about")
     assert "not-held" not in identifiers(found)
     assert "not-held" in identifiers(br.explain(first, model, num_data=N))
 
@@ -398,4 +398,40 @@ def test_state_and_weights_may_be_on_different_devices():
     optimizer = torch.optim.AdamW(model.parameters())
     trained(model, optimizer, steps=1)
     found = br.explain(optimizer.state_dict(), copy.deepcopy(model).to("cpu"), num_data=N)
+    assert found.groups[0].implied.matched is not None
+
+
+# -- what a newcomer found ---------------------------------------------------------------------------------------------
+
+
+def test_the_advice_for_adamw_knows_of_a_clip():
+    """Its second moment is that of clipped gradients: a prior before the clip must be stronger by that factor."""
+    model = net()
+    optimizer = torch.optim.AdamW(grouped(model, 0.5), lr=0.02)
+    for _ in range(20):
+        optimizer.zero_grad()
+        F.cross_entropy(model(data()[0]), data()[1]).backward()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), 0.01)
+        optimizer.step()
+    assert norm > 0.02
+
+    def remedy(**keywords):
+        return br.explain(optimizer, model, num_data=N, **keywords).findings[0].remedy
+
+    assert "If the loop clips gradients, pass clip_norm=" in remedy()
+    optimizer.zero_grad()
+    assert "divide its precision by E min(1, 0.01/|g|)" in remedy(clip_norm=0.01)
+    F.cross_entropy(model(data()[0]), data()[1]).backward()
+    norm = nn.utils.get_total_norm([p.grad for p in model.parameters()]).item()
+    matched = br.explain(optimizer, model, num_data=N).groups[0].implied.matched
+    assert f"it is br.Gaussian(scale={(matched * norm / 0.01) ** -0.5:.3g})" in remedy(clip_norm=0.01)
+    assert "clip" not in remedy(clip_norm=100.0)
+
+
+def test_a_checkpoint_with_its_weights_is_used_whole():
+    model = net()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.02)
+    trained(model, optimizer, steps=2)
+    found = br.explain({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, num_data=N)
+    assert found.groups[0].parameters == ("0.weight", "0.bias", "2.weight", "2.bias")
     assert found.groups[0].implied.matched is not None

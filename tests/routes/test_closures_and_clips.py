@@ -58,10 +58,31 @@ def test_lbfgs_searches_along_the_whole_objective(rules):
         assert slope.abs().max() < 1e-6
 
 
-def test_a_clip_cannot_reach_into_a_closure():
-    _, _, optimizer, _ = attached(before_clip=True)
-    with pytest.raises(br.UnsupportedError, match=r"makes its gradients inside the step, so a clip before it clips"):
-        optimizer.step(lambda: torch.zeros(()))
+@pytest.mark.parametrize("name", ["SGD", "AdamW"])
+def test_a_clip_inside_the_closure(name):
+    """Where frameworks clip in the closure, apply_() is called there too."""
+    one, two = net(), net()
+    prior, reference = br.ModelPrior(one, PRIORS["centred"]()), br.ModelPrior(two, PRIORS["centred"]())
+    optimizer, plain = optimizer_of(name, prior.param_groups()), optimizer_of(name, two.parameters())
+    handle = br.attach(optimizer, prior, num_data=N, before_clip=True)
+
+    def clipped(closure, model, before=lambda: None):
+        def run():
+            loss = closure()
+            before()
+            nn.utils.clip_grad_norm_(model.parameters(), 0.05)
+            return loss
+
+        return run
+
+    ours = clipped(closure_for(one, optimizer), one, handle.apply_)
+    by_hand = clipped(closure_for(two, plain, lambda: reference.penalty() / N), two)
+    for _ in range(STEPS):
+        optimizer.step(ours)
+        plain.step(by_hand)
+    assert largest_gap([p.detach() for p in one.parameters()], [p.detach() for p in two.parameters()]) < 1e-12
+    with pytest.raises(br.InvalidArgumentError, match=r"apply_\(\) was not called .* in the closure if any"):
+        optimizer.step(closure_for(one, optimizer))
 
 
 @pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
@@ -97,3 +118,73 @@ def test_a_step_without_apply_is_refused():
     handle = br.attach(optimizer, prior, num_data=N)
     with pytest.raises(br.InvalidArgumentError, match=r"apply_\(\) is for br\.attach\(\.\.\., before_clip=True\)"):
         handle.apply_()
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_apply_twice_or_to_nothing_is_refused(scaled):
+    model, _, optimizer, handle = attached(before_clip=True)
+    scaler = torch.amp.GradScaler("cpu", enabled=scaled)
+    with pytest.raises(br.InvalidArgumentError, match=r"there are no gradients yet; call it after backward"):
+        handle.apply_()
+
+    def backward():
+        scaler.scale(F.cross_entropy(model(data()[0]), data()[1])).backward()
+
+    for _ in range(2):
+        optimizer.zero_grad()
+        backward()
+        scaler.unscale_(optimizer)
+        handle.apply_()
+        with pytest.raises(br.InvalidArgumentError, match=r"apply_\(\) was called twice before one step"):
+            handle.apply_()
+        scaler.step(optimizer)
+        scaler.update()
+    # A batch that is thrown away is not a mistake.
+    for _ in range(2):
+        optimizer.zero_grad()
+        backward()
+        scaler.unscale_(optimizer)
+        handle.apply_()
+        scaler.update()
+    if not scaled:
+        # Accumulation, with a call after each micro-batch.
+        optimizer.zero_grad()
+        backward()
+        handle.apply_()
+        backward()
+        with pytest.raises(br.InvalidArgumentError, match=r"with gradient accumulation call it once"):
+            handle.apply_()
+
+
+def test_gradients_that_are_still_scaled_are_noticed():
+    """The scaler is met at the first step; from the second on the mistake is refused."""
+    model, _, optimizer, handle = attached(before_clip=True)
+    scaler = torch.amp.GradScaler("cpu")
+
+    def step(unscale_first):
+        optimizer.zero_grad()
+        scaler.scale(F.cross_entropy(model(data()[0]), data()[1])).backward()
+        if unscale_first:
+            scaler.unscale_(optimizer)
+        handle.apply_()
+        scaler.step(optimizer)
+        scaler.update()
+
+    step(True)
+    step(True)
+    with pytest.raises(br.InvalidArgumentError, match=r"still multiplied by the GradScaler's scale"):
+        step(False)
+
+
+def test_a_skipped_step_does_not_count_as_a_second_application():
+    model, _, optimizer, handle = attached(before_clip=True)
+    scaler = torch.amp.GradScaler("cpu")
+    for step in range(4):
+        optimizer.zero_grad(set_to_none=False)
+        loss = F.cross_entropy(model(data()[0]), data()[1]) * (float("inf") if step == 1 else 1.0)
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        handle.apply_()
+        scaler.step(optimizer)
+        scaler.update()
+    assert all(p.isfinite().all() for p in model.parameters())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import subprocess
+import sys
 import weakref
 
 import pytest
@@ -388,3 +390,42 @@ def test_a_parameter_that_is_meant_to_have_no_prior_is_not_decayed_with_its_grou
         p.grad = torch.zeros_like(p)
     optimizer.step()
     assert noise.item() == 1.0
+
+
+def test_unfreezing_by_param_groups_keeps_the_native_route():
+    model = net()
+    model[0].requires_grad_(False)
+    prior = br.ModelPrior(model, br.Gaussian(0.3))
+    optimizer = torch.optim.SGD(prior.param_groups(), lr=0.05)
+    handle = br.attach(optimizer, prior, num_data=N)
+    model[0].requires_grad_(True)
+    for group in prior.param_groups("0.*"):
+        optimizer.add_param_group(group)
+    trained(model, optimizer, steps=1)
+    assert {row[2] for row in handle.describe().rows} == {"native", "none"}
+    assert [len(group["params"]) for group in optimizer.param_groups] == [1, 1, 1, 1]
+
+
+def test_a_resumed_run_that_forgets_to_attach_raises_in_a_fresh_process(tmp_path):
+    model, _, optimizer, _ = attached({"*": br.Gaussian(0.3, loc=0.1)}, route="gradient")
+    trained(model, optimizer, steps=1)
+    torch.save(optimizer.state_dict(), tmp_path / "optimizer.pt")
+    code = (
+        "import torch, bayesreg as br\n"
+        "model = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3)).double()\n"
+        "prior = br.ModelPrior(model, {'*': br.Gaussian(0.3, loc=0.1)})\n"
+        "optimizer = torch.optim.SGD(prior.param_groups(), lr=0.05)\n"
+        "optimizer.load_state_dict(torch.load('optimizer.pt', weights_only=True))\n"
+        "optimizer.step()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "the prior is not attached to it" in done.stderr
+
+
+def test_what_a_decoupled_pull_of_a_third_party_optimizer_amounts_to_is_not_promised():
+    model = net()
+    prior = br.ModelPrior(model, {"*": br.Gaussian(0.3)})
+    handle = br.attach(Lion(model.parameters(), lr=0.01), prior, num_data=N, route="decoupled")
+    assert "cannot be told for Lion" in str(handle.describe())
+    assert repr(handle) == "Handle(Lion, s=0.01667)"

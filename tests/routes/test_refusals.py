@@ -83,7 +83,7 @@ def test_num_data_must_be_a_positive_integer(num_data):
 
 def test_a_prior_of_another_model_is_refused():
     prior = br.ModelPrior(net(), br.Gaussian(0.3))
-    with pytest.raises(br.CoverageError, match="does not hold"):
+    with pytest.raises(br.CoverageError, match="the prior is over another model: the optimizer holds none of its"):
         br.attach(torch.optim.SGD(net().parameters(), lr=0.1), prior, num_data=N)
 
 

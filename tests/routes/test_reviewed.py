@@ -429,3 +429,31 @@ def test_a_failed_attach_leaves_nothing_behind():
     assert "bayesreg_decay" not in {**first.param_groups[0], **second.param_groups[0]}
     F.cross_entropy(model(data()[0]), data()[1]).backward()
     first.step()
+
+
+@pytest.mark.parametrize("attached_before", [True, False])
+def test_a_module_replaced_as_a_whole_is_noticed(attached_before):
+    """A new head after the prior was made: the optimizer would go on with the old one."""
+    model = net()
+    prior = br.ModelPrior(model, br.Gaussian(0.3))
+    optimizer = torch.optim.SGD(prior.param_groups(), lr=0.1)
+    if attached_before:
+        br.attach(optimizer, prior, num_data=N)
+        trained(model, optimizer, steps=1)
+    model[2] = nn.Linear(5, 3).double()
+    if not attached_before:
+        br.attach(optimizer, prior, num_data=N)
+    with pytest.raises(br.CoverageError, match=r"2\.weight of the model is another tensor.*it or a module around it"):
+        trained(model, optimizer, steps=1)
+
+
+def test_nested_modules_that_stay_in_place_are_fine():
+    model = nn.ModuleDict({
+        "body": nn.Sequential(net()),
+        "head": nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)),
+    })
+    prior = br.ModelPrior(model, br.Gaussian(0.3))
+    optimizer = torch.optim.SGD(prior.param_groups(), lr=0.1)
+    br.attach(optimizer, prior, num_data=N)
+    model["head"](model["body"](data()[0]).float()).sum().backward()
+    optimizer.step()

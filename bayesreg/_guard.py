@@ -3,35 +3,44 @@
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.optimizers import unwrap
-from bayesreg.routes.membership import MARK
 
-if TYPE_CHECKING:
-    from bayesreg.routes.hooks import Attachment
+__all__ = ["MARK", "attachment_of", "enter", "forget", "install_guard", "leave"]
 
-__all__ = ["attachment_of", "enter", "forget", "leave"]
+#: Key in a param group that holds the weight_decay which a prior set there. It travels with copies and checkpoints,
+#: so that a decay of bayesreg's own is told from one set by hand, and a copy without its prior is noticed.
+MARK = "bayesreg_decay"
 
 # Values are weak too: an attachment lives in the hooks of its optimizer, and both go together.
-_attached: weakref.WeakKeyDictionary[Optimizer, weakref.ref[Attachment]] = weakref.WeakKeyDictionary()
+_attached: weakref.WeakKeyDictionary[Optimizer, weakref.ref[Any]] = weakref.WeakKeyDictionary()
 _guards: list[Any] = []
 
 
-def attachment_of(optimizer: Optimizer) -> Attachment | None:
+def attachment_of(optimizer: Optimizer) -> Any:
     """Return what is attached to an optimizer."""
     found = _attached.get(optimizer)
     return found() if found is not None else None
 
 
-def enter(optimizer: Optimizer, attachment: Attachment) -> None:
-    """Note that a prior is attached, and watch from now on for optimizers that have lost theirs."""
+def install_guard() -> None:
+    """Watch, from now on, for steps of optimizers that have lost their prior.
+
+    A hook on every optimizer's step, as the copy or the resumed run that lost its prior is an object that nobody has
+    told of bayesreg; it costs a look into the param groups.
+    """
     if not _guards:
         _guards.append(register_optimizer_step_pre_hook(_guard))
+
+
+def enter(optimizer: Optimizer, attachment: object) -> None:
+    """Note that a prior is attached, and watch from now on for optimizers that have lost theirs."""
+    install_guard()
     _attached[optimizer] = weakref.ref(attachment)
 
 
