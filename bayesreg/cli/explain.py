@@ -13,7 +13,7 @@ from bayesreg._explain import Explanation, build
 from bayesreg._tables import Table
 from bayesreg.cli._loss import Loss, loss_scale_of
 from bayesreg.cli._output import for_json, say, show
-from bayesreg.errors import InvalidArgumentError
+from bayesreg.errors import InvalidArgumentError, nearest
 from bayesreg.explaining.facts import GroupFacts, ParameterFacts, facts_of_state
 from bayesreg.explaining.recognise import find_state_dict, weights_in
 from bayesreg.optimizers import class_of, decay_rule, decay_rule_of_group
