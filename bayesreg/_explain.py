@@ -142,14 +142,15 @@ def explain(
 
 
 def _live(optimizer: Optimizer | Sequence[Optimizer], model: nn.Module | None) -> list[GroupFacts]:
-    several = [optimizer] if isinstance(optimizer, Optimizer) else optimizer
-    if not isinstance(several, Sequence) or not several or not all(isinstance(o, Optimizer) for o in several):
+    several = list(optimizer) if isinstance(optimizer, list | tuple) else [optimizer]
+    found = [one for one in map(unwrap, several) if isinstance(one, Optimizer)]
+    if not found or len(found) != len(several):
         raise InvalidArgumentError(
             f"optimizer: expected a torch optimizer, a list of them or a state dict, got {type(optimizer).__name__}."
         )
     if model is None:
         raise InvalidArgumentError("model: pass the one that the optimizer trains, br.explain(optimizer, model, ...).")
-    return [facts for one in several for facts in facts_of_live(unwrap(one), model)]
+    return [facts for one in found for facts in facts_of_live(one, model)]
 
 
 def build(

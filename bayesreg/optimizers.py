@@ -172,16 +172,16 @@ def decay_rule_of_group(optimizer: Optimizer, group: Mapping[str, Any], rule: De
     return DecayRule(kind, name, extra_decay=float(group.get("lambd", 0.0)))
 
 
-def unwrap(optimizer: Optimizer) -> Optimizer:
+def unwrap(optimizer: Any) -> Any:
     """Return the optimizer inside a wrapper, such as Accelerate's, Lightning's, Lookahead or SAM.
 
     Args:
-        optimizer: The optimizer, wrapped or not.
+        optimizer: The optimizer, wrapped or not; the wrapper need not be an optimizer itself.
 
     Returns:
-        The innermost one, whose step really moves the weights.
+        The innermost one, whose step really moves the weights; what was given, if there is none inside.
     """
-    inner = [value for value in vars(optimizer).values() if isinstance(value, Optimizer)]
+    inner = [value for value in getattr(optimizer, "__dict__", {}).values() if isinstance(value, Optimizer)]
     return unwrap(inner[0]) if len(inner) == 1 and inner[0] is not optimizer else optimizer
 
 

@@ -271,10 +271,12 @@ class Handle:
 
 
 def _optimizers(given: Optimizer | Sequence[Optimizer]) -> list[Optimizer]:
-    several = [given] if isinstance(given, Optimizer) else given
-    if not isinstance(several, Sequence) or not several or not all(isinstance(o, Optimizer) for o in several):
+    several = list(given) if isinstance(given, list | tuple) else [given]
+    # Lightning's wrapper is no torch optimizer itself.
+    found = [one for one in map(unwrap, several) if isinstance(one, Optimizer)]
+    if not found or len(found) != len(several):
         raise InvalidArgumentError(
             f"optimizer: expected a torch optimizer or a list of them, got {type(given).__name__}; the optimizer comes "
             f"first: br.attach(optimizer, prior, num_data=n)."
         )
-    return [unwrap(one) for one in several]
+    return found

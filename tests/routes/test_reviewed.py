@@ -240,6 +240,30 @@ def test_decay_under_another_name_is_refused():
     br.attach(HiddenDecay(model.parameters(), wd=0.0), prior, num_data=10)
 
 
+def test_a_wrapper_that_is_no_optimizer_is_seen_through():
+    class Lightning:
+        """Copies the attributes of what it wraps, as Lightning's does."""
+
+        def __init__(self, optimizer):
+            self.__dict__ = dict(optimizer.__dict__)
+            self._optimizer = optimizer
+
+        def step(self, closure):
+            return self._optimizer.step(closure=closure)
+
+    model, prior = one_weight()
+    wrapped = Lightning(sgd(model))
+    br.attach(wrapped, prior, num_data=10)
+
+    def closure():
+        model.weight.grad = torch.zeros_like(model.weight)
+
+    wrapped.step(closure)
+    assert model.weight.item() == pytest.approx(0.99)
+    assert br.explain(wrapped, model, num_data=10).groups[0].decay == "prior"
+    br.detach(wrapped)
+
+
 def test_wrappers_are_seen_through():
     model, prior = one_weight()
     wrapped = Wrapper(model.parameters(), sgd(model, weight_decay=0.1))
