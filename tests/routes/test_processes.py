@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,15 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.processes import free_port
+
 #: What plain sums of the log-prior gave on each process, relative to the truth.
 NAIVE: dict[str, list[dict[str, float]]] = {"fsdp": [], "hsdp": []}
 SCRIPT = Path(__file__).with_name("train_in_processes.py")
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
 
 
 def run(kind, folder):

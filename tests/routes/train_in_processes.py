@@ -187,6 +187,8 @@ def main():
         # First: it starts the process group itself.
         found = {f"accelerate-{name}": by_accelerate(name) for name in ("isotropic", "centred", "laplace")}
         output.with_suffix(f".{RANK}").write_text(json.dumps(found))
+        dist.barrier()
+        dist.destroy_process_group()
         return
     if WORLD > 1:
         dist.init_process_group("gloo")
@@ -197,6 +199,7 @@ def main():
         output.with_suffix(f".naive.{RANK}").write_text(json.dumps(naive_log_prior(kind)))
     output.with_suffix(f".{RANK}").write_text(json.dumps(found))
     if WORLD > 1:
+        dist.barrier()
         dist.destroy_process_group()
 
 
