@@ -33,6 +33,7 @@ nitpicky = False
 html_theme = "furo"
 html_title = f"bayesreg {release}"
 html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 html_math_renderer = "mathml"
 html_show_sourcelink = False
 
