@@ -19,7 +19,7 @@ from bayesreg.explaining.reading import GroupReading, read_group
 from bayesreg.explaining.recognise import find_state_dict, weights_in
 from bayesreg.explaining.scale_free import scale_free_weights
 from bayesreg.optimizers import OptimizerLike, unwrap
-from bayesreg.scale import LossScale, as_loss_scale
+from bayesreg.scale import LossScale, one_loss_scale
 from bayesreg.selection import parameters_of
 
 if TYPE_CHECKING:
@@ -125,12 +125,7 @@ def explain(
         raise InvalidArgumentError(
             f"model: expected a module, got {type(model).__name__}; write br.explain(optimizer, model, num_data=n)."
         )
-    if (num_data is None) == (loss_scale is None):
-        raise InvalidArgumentError(
-            "num_data: pass the size of the training set, num_data=n, or loss_scale= for a loss that is not a mean "
-            "over examples (one of the two)."
-        )
-    scale = LossScale.mean(num_data) if num_data is not None else as_loss_scale(loss_scale)  # type: ignore[arg-type]
+    scale = one_loss_scale(num_data, loss_scale)
     if clip_norm is not None:
         clip_norm = _checks.positive_float("clip_norm", clip_norm)
     if isinstance(optimizer, Mapping):

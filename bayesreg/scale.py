@@ -11,7 +11,7 @@ from bayesreg.errors import InvalidArgumentError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["LossScale", "as_loss_scale"]
+__all__ = ["LossScale", "as_loss_scale", "one_loss_scale"]
 
 
 @dataclass(frozen=True)
@@ -261,3 +261,26 @@ def as_loss_scale(loss_scale: LossScale | int) -> LossScale:
             f"br.LossScale.from_loss({type(loss_scale).__name__}(), num_data)."
         )
     return LossScale.mean(_checks.positive_int("num_data", loss_scale))
+
+
+def one_loss_scale(num_data: int | None, loss_scale: LossScale | None) -> LossScale:
+    """Return the loss scale from the one of two arguments that was given.
+
+    Args:
+        num_data: Size of the training set of a mean loss.
+        loss_scale: The scale of another loss.
+
+    Returns:
+        The loss scale.
+
+    Raises:
+        InvalidArgumentError: If neither or both were given, or the one is out of range.
+    """
+    if num_data is not None and loss_scale is None:
+        return LossScale.mean(num_data)
+    if loss_scale is not None and num_data is None:
+        return as_loss_scale(loss_scale)
+    raise InvalidArgumentError(
+        "num_data: pass the size of the training set, num_data=n, or loss_scale= for a loss that is not a mean over "
+        "examples (one of the two)."
+    )

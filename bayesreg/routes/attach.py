@@ -19,7 +19,7 @@ from bayesreg.routes.hooks import Attachment, penalty_of
 from bayesreg.routes.membership import check_membership, covered_by
 from bayesreg.routes.plan import GroupPlan, RouteLike, Routing, make_plan
 from bayesreg.routes.report import describe_attachments, log_attachments
-from bayesreg.scale import LossScale, as_loss_scale
+from bayesreg.scale import LossScale, one_loss_scale
 
 __all__ = ["Handle", "attach", "detach"]
 
@@ -77,12 +77,7 @@ def attach(
             f"prior: expected a ModelPrior, got {type(prior).__name__}; write br.ModelPrior(model, prior), and the "
             f"optimizer first: br.attach(optimizer, prior, num_data=n)."
         )
-    if (num_data is None) == (loss_scale is None):
-        raise InvalidArgumentError(
-            "num_data: pass the size of the training set, num_data=n, or loss_scale= for a loss that is not a mean "
-            "over examples (one of the two)."
-        )
-    scale = LossScale.mean(num_data) if num_data is not None else as_loss_scale(loss_scale)  # type: ignore[arg-type]
+    scale = one_loss_scale(num_data, loss_scale)
     return Handle(optimizer, prior, scale, route=route, before_clip=before_clip)
 
 
