@@ -48,11 +48,28 @@ if TYPE_CHECKING:
     from bayesreg.objective import MAPObjective as MAPObjective
     from bayesreg.optimizers import DecayRule as DecayRule
     from bayesreg.optimizers import decay_rule as decay_rule
+    from bayesreg.priors import Cauchy as Cauchy
+    from bayesreg.priors import ElasticNet as ElasticNet
+    from bayesreg.priors import ElementwisePrior as ElementwisePrior
+    from bayesreg.priors import FanInGaussian as FanInGaussian
     from bayesreg.priors import Flat as Flat
     from bayesreg.priors import FromDistribution as FromDistribution
     from bayesreg.priors import Gaussian as Gaussian
+    from bayesreg.priors import GeneralizedNormal as GeneralizedNormal
+    from bayesreg.priors import GroupLaplace as GroupLaplace
     from bayesreg.priors import Laplace as Laplace
+    from bayesreg.priors import Logistic as Logistic
+    from bayesreg.priors import LowRankGaussian as LowRankGaussian
+    from bayesreg.priors import MatrixGaussian as MatrixGaussian
+    from bayesreg.priors import MultivariateGaussian as MultivariateGaussian
+    from bayesreg.priors import NormalGamma as NormalGamma
     from bayesreg.priors import Prior as Prior
+    from bayesreg.priors import ScaleMixture as ScaleMixture
+    from bayesreg.priors import StudentT as StudentT
+    from bayesreg.priors import Traits as Traits
+    from bayesreg.priors import Uniform as Uniform
+    from bayesreg.priors import WeightDecayReadings as WeightDecayReadings
+    from bayesreg.priors import register_family as register_family
     from bayesreg.priors.parsing import prior_from_words as prior_from_words
     from bayesreg.routes.attach import Handle as Handle
     from bayesreg.routes.attach import attach as attach
@@ -81,6 +98,11 @@ _ERRORS = (
     "BayesRegError CoverageError DataError InvalidArgumentError NonFiniteObjectiveError NotEquivalentError "
     "PatternError PriorFileError ReferenceMismatchError RoundingWarning UnknownLossError UnsupportedError"
 )
+_PRIORS = (
+    "Cauchy ElasticNet ElementwisePrior FanInGaussian Flat FromDistribution Gaussian GeneralizedNormal GroupLaplace "
+    "Laplace Logistic LowRankGaussian MatrixGaussian MultivariateGaussian NormalGamma Prior ScaleMixture StudentT "
+    "Traits Uniform WeightDecayReadings register_family"
+)
 _HOME = {
     "_explain": "Explanation explain",
     "conversion": _CONVERSIONS,
@@ -89,7 +111,7 @@ _HOME = {
     "model_prior": "ModelPrior",
     "objective": "MAPObjective",
     "optimizers": "DecayRule decay_rule",
-    "priors": "Flat FromDistribution Gaussian Laplace Prior",
+    "priors": _PRIORS,
     "priors.parsing": "prior_from_words",
     "routes.attach": "Handle attach detach",
     "run_folder": "load_run",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import TypeVar
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from bayesreg.errors import InvalidArgumentError
 
-__all__ = ["finite", "non_negative", "positive", "positive_int"]
+__all__ = ["covariance", "finite", "non_negative", "positive", "positive_float", "positive_int", "positive_vector"]
 
 FloatOrTensor = TypeVar("FloatOrTensor", float, Tensor)
 
@@ -80,3 +81,45 @@ def positive_int(name: str, value: object) -> int:
     if int(value) < 1:
         raise InvalidArgumentError(f"{name}: expected an integer >= 1, got {int(value)}.")
     return int(value)
+
+
+def positive_vector(name: str, value: object) -> Tensor:
+    """Return a sequence or 1-D tensor of numbers > 0 as a tensor (float64 unless it was one)."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        try:
+            value = torch.tensor([float(item) for item in value], dtype=torch.float64)
+        except (TypeError, ValueError) as error:
+            raise InvalidArgumentError(f"{name}: expected numbers, got {value!r}.") from error
+    checked = positive(name, value)
+    if not isinstance(checked, Tensor) or checked.ndim != 1 or not len(checked):
+        raise InvalidArgumentError(f"{name}: expected a sequence of numbers, got {_kind(checked)}.")
+    return checked
+
+
+def covariance(name: str, value: object) -> Tensor:
+    """Return a symmetric positive definite matrix as a tensor (float64 unless it was one)."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        try:
+            value = torch.tensor(value, dtype=torch.float64)
+        except (TypeError, ValueError) as error:
+            raise InvalidArgumentError(f"{name}: expected a square matrix of numbers, got {value!r}.") from error
+    checked = finite(name, value)
+    if not isinstance(checked, Tensor) or checked.ndim != 2 or checked.shape[0] != checked.shape[1] or not len(checked):
+        raise InvalidArgumentError(f"{name}: expected a square matrix, got {_kind(checked)}.")
+    wide = checked.detach().to("cpu", torch.float64)
+    uneven = float((wide - wide.mT).abs().max())
+    if uneven > 1e-5 * float(wide.abs().max()):
+        raise InvalidArgumentError(
+            f"{name}: expected a symmetric matrix, got entries that differ by {uneven:.3g} across the diagonal."
+        )
+    smallest = float(torch.linalg.eigvalsh(wide).min())
+    if int(torch.linalg.cholesky_ex(wide).info) or not smallest > 0:
+        raise InvalidArgumentError(
+            f"{name}: expected a positive definite matrix, got a smallest eigenvalue of {smallest:.3g}; add a little "
+            f"to its diagonal."
+        )
+    return checked
+
+
+def _kind(value: object) -> str:
+    return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"{value!r}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch.nn.utils.parametrizations import _WeightNorm
 from bayesreg._tables import Table
 from bayesreg.errors import NotEquivalentError
 from bayesreg.optimizers import OptimizerLike
-from bayesreg.priors import Flat, Gaussian, Laplace, Prior
+from bayesreg.priors import ElasticNet, Flat, Gaussian, Laplace, Prior
 from bayesreg.scale import LossScale
 from bayesreg.selection import biases, norms
 
@@ -44,8 +44,23 @@ def equivalent(prior: Prior, loss_scale: LossScale, optimizer: OptimizerLike | N
         else:
             strength, toward = prior.weight_decay(loss_scale, optimizer), ""
     except NotEquivalentError:
-        return "none"
+        # A Gaussian has one: it is the optimizer that does not take it.
+        return "none" if isinstance(prior, Gaussian) else _near(prior, loss_scale)
     return f"one per element{toward}" if isinstance(strength, Tensor) else f"{strength:.4g}{toward}"
+
+
+def _near(prior: Prior, loss_scale: LossScale) -> str:
+    """Return what comes nearest to a weight decay, by its name."""
+    readings = prior.weight_decay_readings(loss_scale)
+    if isinstance(prior, ElasticNet):
+        l1, l2 = prior.penalties(loss_scale)
+        if not isinstance(l1, Tensor) and not isinstance(l2, Tensor):
+            return f"none; L1 coefficient {l1:.4g} and decay {l2:.4g}"
+    if readings.curvature_matched:
+        return f"none; {readings.curvature_matched:.4g} matches its curvature at the centre"
+    if readings.variance_matched:
+        return f"none; {readings.variance_matched:.4g} matches its variance"
+    return "none"
 
 
 def describe_routes(title: str, members: Iterable[tuple[str, Prior, str]], loss_scale: LossScale) -> Table:
@@ -84,7 +99,7 @@ def describe_model_prior(
             _names([e.name for e in entries]),
             elements,
             words or (prior.describe() if prior else "none"),
-            _std(prior),
+            _std(prior, first.parameter.shape),
             first.rule,
         )
         if loss_scale is not None:
@@ -99,8 +114,8 @@ def _names(names: list[str]) -> str:
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
 
 
-def _std(prior: Prior | None) -> float | str | None:
-    variance = prior.variance() if prior is not None else None
+def _std(prior: Prior | None, shape: Sequence[int]) -> float | str | None:
+    variance = prior.variance(shape) if prior is not None else None
     if isinstance(variance, Tensor):
         return f"{math.sqrt(float(variance.min())):.3g} to {math.sqrt(float(variance.max())):.3g}"
     return None if variance is None else math.sqrt(variance)

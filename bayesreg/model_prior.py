@@ -16,8 +16,8 @@ from bayesreg._sharding import gather_sum, local, shard_like
 from bayesreg._tables import Table
 from bayesreg.errors import CoverageError, InvalidArgumentError, PatternError, ReferenceMismatchError, nearest
 from bayesreg.optimizers import OptimizerLike
-from bayesreg.priors import Flat, Gaussian, Prior
-from bayesreg.priors.loc_scale import LocScalePrior
+from bayesreg.priors import Flat, Gaussian, Prior, joint
+from bayesreg.priors.located import LocatedPrior
 from bayesreg.references import Reference
 from bayesreg.scale import LossScale, as_loss_scale
 from bayesreg.selection import (
@@ -111,6 +111,7 @@ class ModelPrior(nn.Module):
         self._take(_bind(model, _match(infos, rules)))
 
     def _take(self, entries: list[Entry]) -> None:
+        joint.join(entry.prior for entry in entries if entry.prior is not None)
         self._entries = entries
         unique = {id(e.prior): e.prior for e in entries if e.prior is not None}
         # Registered so that .to(), parameters() (learned scales) and state_dict() see them.
@@ -164,15 +165,15 @@ class ModelPrior(nn.Module):
             A scalar, in float32 or better; differentiable.
         """
         active = [(entry.parameter, prior) for entry, prior in self.active()]
-        total = gather_sum((prior.localized(p).penalty(local(p)), p) for p, prior in active)
+        priors = [prior.localized(parameter) for parameter, prior in active]
+        terms = joint.penalty_terms(priors, [local(parameter) for parameter, _ in active])
+        total = gather_sum((term, active[index][0]) for term, index in terms)
         return torch.zeros(()) if total is None else total
 
     def log_constant(self) -> Tensor:
         """Return the constant of `log_prob`: log_prob = log_constant − penalty. A float64 scalar, in nats."""
-        total = torch.zeros((), dtype=torch.float64)
-        for entry, prior in self.active():
-            total = total + prior.log_constant(entry.parameter.shape).to(total)
-        return total
+        active = self.active()
+        return joint.log_constants([prior for _, prior in active], [entry.parameter.shape for entry, _ in active])
 
     @torch.no_grad()
     def sample_(self, *, generator: torch.Generator | None = None) -> list[str]:
@@ -185,15 +186,16 @@ class ModelPrior(nn.Module):
             The names of the parameters left as they were: frozen ones and those under an improper prior.
         """
         left = [e.name for e in self._entries if e.prior is None or not e.parameter.requires_grad]
-        for entry, prior in self.active():
-            if not prior.traits.proper:
-                left.append(entry.name)
-                continue
-            parameter = entry.parameter
-            wide = torch.promote_types(parameter.dtype, torch.float32)
-            draw = prior.sample(
-                parameter.shape, generator=generator, dtype=wide, device=None if generator else parameter.device
-            )
+        left += [entry.name for entry, prior in self.active() if not prior.traits.proper]
+        proper = [(entry.parameter, prior) for entry, prior in self.active() if prior.traits.proper]
+        found = joint.draws(
+            [prior for _, prior in proper],
+            [parameter.shape for parameter, _ in proper],
+            generator,
+            [torch.promote_types(parameter.dtype, torch.float32) for parameter, _ in proper],
+            [None if generator else parameter.device for parameter, _ in proper],
+        )
+        for (parameter, _), draw in zip(proper, found, strict=True):
             local(parameter).copy_(shard_like(draw, parameter))
         return left
 
@@ -301,7 +303,9 @@ def _group_key(prior: Prior) -> tuple[object, ...]:
         return ("Gaussian", float(prior.scale))
     if isinstance(prior, Flat):
         return ("Flat",)
-    return (prior.family, id(prior) if not isinstance(prior, LocScalePrior) else None)
+    if prior.joint is not None:
+        return ("joint", id(prior.joint))
+    return (prior.family, id(prior) if not isinstance(prior, LocatedPrior) else None)
 
 
 def _hint(rules: object) -> str:
@@ -351,7 +355,7 @@ def _bind(model: nn.Module, entries: list[Entry]) -> list[Entry]:
     bound: list[Entry] = []
     for entry in entries:
         prior = entry.prior
-        reference = prior.reference if isinstance(prior, LocScalePrior) else None
+        reference = prior.reference if isinstance(prior, LocatedPrior) else None
         if prior is None:
             bound.append(entry)
             continue

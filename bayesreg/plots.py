@@ -9,7 +9,7 @@ import torch
 
 from bayesreg._files import atomic
 from bayesreg._optional import require
-from bayesreg.priors.loc_scale import LocScalePrior
+from bayesreg.priors.located import LocatedPrior
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,7 +83,7 @@ def plot_weights(prior: ModelPrior, ax: Axes | None = None) -> Axes:
     for entry, p in prior.active():
         variance = p.variance()
         if p.traits.proper and p.traits.elementwise and isinstance(variance, float):
-            loc = p.loc.to(entry.parameter.device) if isinstance(p, LocScalePrior) else torch.zeros(())
+            loc = p.loc.to(entry.parameter.device) if isinstance(p, LocatedPrior) else torch.zeros(())
             offset = (entry.parameter.detach() - loc).reshape(-1).double().cpu()
             groups.setdefault(f"{p.family} {variance:.6g}", (p, []))[1].append(offset)
     ax.set_xlabel("weight − centre of its prior")
@@ -100,10 +100,8 @@ def plot_weights(prior: ModelPrior, ax: Axes | None = None) -> Axes:
     ax.hist(offsets.numpy(), bins=51, range=(-reach, reach), density=True, color="#c2571a", alpha=0.55, label="weights")
     grid = torch.linspace(-reach, reach, 401, dtype=torch.float64)
     # Of a prior with a centre for every weight any one centre will do: the curve is that of the offset.
-    centre = shown.loc.reshape(-1)[:1].double().cpu() if isinstance(shown, LocScalePrior) else torch.zeros(1)
-    one = (
-        type(shown)(**{**shown.hyperparameters(), "loc": float(centre)}) if isinstance(shown, LocScalePrior) else shown
-    )
+    centre = shown.loc.reshape(-1)[:1].double().cpu() if isinstance(shown, LocatedPrior) else torch.zeros(1)
+    one = type(shown)(**{**shown.hyperparameters(), "loc": float(centre)}) if isinstance(shown, LocatedPrior) else shown
     density = torch.stack([one.log_prob(point + centre[0]) for point in grid]).exp().detach()
     ax.plot(
         grid.numpy(), density.numpy(), color="#1b3a57", lw=2, label=f"{shown.family} prior, std {variance**0.5:.3g}"

@@ -148,9 +148,9 @@ def _start_at_centre(family: Prior, prior: ModelPrior) -> None:
     """Begin at the weights a prior is centred on, biases too: far from them the first steps would only lead back."""
     import torch
 
-    from bayesreg.priors.loc_scale import LocScalePrior
+    from bayesreg.priors.located import LocatedPrior
 
-    if not isinstance(family, LocScalePrior) or family.reference is None:
+    if not isinstance(family, LocatedPrior) or family.reference is None:
         return
     for entry in prior:
         if entry.name in family.reference:

@@ -1,12 +1,49 @@
 """Prior families, one per file, behind one contract (`Prior`)."""
 
 from bayesreg.priors.base import Prior, Traits
+from bayesreg.priors.cauchy import Cauchy
+from bayesreg.priors.elastic_net import ElasticNet
+from bayesreg.priors.elementwise import ElementwisePrior
+from bayesreg.priors.families import FAMILIES, register_family
+from bayesreg.priors.fan_in import FanInGaussian
 from bayesreg.priors.flat import Flat
 from bayesreg.priors.from_distribution import FromDistribution
 from bayesreg.priors.gaussian import Gaussian
+from bayesreg.priors.generalized_normal import GeneralizedNormal
+from bayesreg.priors.group_laplace import GroupLaplace
 from bayesreg.priors.laplace import Laplace
+from bayesreg.priors.logistic import Logistic
+from bayesreg.priors.low_rank_gaussian import LowRankGaussian
+from bayesreg.priors.matrix_gaussian import MatrixGaussian
+from bayesreg.priors.multivariate_gaussian import MultivariateGaussian
+from bayesreg.priors.normal_gamma import NormalGamma
+from bayesreg.priors.readings import WeightDecayReadings
+from bayesreg.priors.scale_mixture import ScaleMixture
+from bayesreg.priors.student_t import StudentT
+from bayesreg.priors.uniform import Uniform
 
-__all__ = ["FAMILIES", "Flat", "FromDistribution", "Gaussian", "Laplace", "Prior", "Traits"]
-
-#: The families by name: what files and the command line can name.
-FAMILIES: dict[str, type[Prior]] = {cls.__name__: cls for cls in (Flat, FromDistribution, Gaussian, Laplace)}
+__all__ = [
+    "FAMILIES",
+    "Cauchy",
+    "ElasticNet",
+    "ElementwisePrior",
+    "FanInGaussian",
+    "Flat",
+    "FromDistribution",
+    "Gaussian",
+    "GeneralizedNormal",
+    "GroupLaplace",
+    "Laplace",
+    "Logistic",
+    "LowRankGaussian",
+    "MatrixGaussian",
+    "MultivariateGaussian",
+    "NormalGamma",
+    "Prior",
+    "ScaleMixture",
+    "StudentT",
+    "Traits",
+    "Uniform",
+    "WeightDecayReadings",
+    "register_family",
+]

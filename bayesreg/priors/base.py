@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from abc import ABC, abstractmethod
+import inspect
+from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -12,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from bayesreg._sharding import is_sharded, shard_like
-from bayesreg.errors import InvalidArgumentError, UnsupportedError
+from bayesreg.errors import InvalidArgumentError, NotEquivalentError, UnsupportedError, nearest
 from bayesreg.optimizers import OptimizerLike
-from bayesreg.scale import LossScale
+from bayesreg.priors.joint import Joint
+from bayesreg.priors.readings import WeightDecayReadings, read_weight_decay
+from bayesreg.priors.tensors import Hyperparameter, as_given, promoted, short
+from bayesreg.scale import LossScale, as_loss_scale
 
-__all__ = ["Hyperparameter", "Prior", "Traits", "promoted"]
-
-Hyperparameter = float | Tensor
+__all__ = ["Prior", "Traits", "require_proper"]
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,26 @@ class Traits:
     has_prox: bool
 
 
-def promoted(value: Tensor) -> Tensor:
-    """Return `value` in float32 or better: a log-prior summed in bfloat16 is wrong in the third digit."""
-    return value.to(torch.promote_types(value.dtype, torch.float32))
+class _Strict(ABCMeta):
+    """Answers wrong arguments of a constructor with those that it takes."""
+
+    def __call__(cls, *arguments: Any, **keywords: Any) -> Any:
+        try:
+            return super().__call__(*arguments, **keywords)
+        except TypeError as error:
+            takes = inspect.signature(cls)
+            try:
+                takes.bind(*arguments, **keywords)
+            except TypeError as wrong:
+                unknown = [name for name in keywords if name not in takes.parameters]
+                hint = nearest(unknown[0], takes.parameters) if unknown else ""
+                raise InvalidArgumentError(
+                    f"{cls.__name__}: {wrong}; it takes {', '.join(takes.parameters) or 'no arguments'}{hint}"
+                ) from error
+            raise
 
 
-class Prior(nn.Module, ABC):
+class Prior(nn.Module, metaclass=_Strict):
     """A density over a parameter tensor.
 
     A family implements `penalty`, `log_constant`, `add_grad_`, `curvature`, `sample`, `variance`,
@@ -58,6 +74,14 @@ class Prior(nn.Module, ABC):
 
     #: Abilities; an instance may narrow them.
     traits: Traits
+    #: Hyper-parameters that are tensors but do not broadcast to the parameter.
+    _not_shaped: frozenset[str] = frozenset()
+    #: The density over several parameters that this is a part of, once a `ModelPrior` has put the parts together.
+    joint: Joint | None = None
+    #: The names of those parameters.
+    joins: tuple[str, ...] | None = None
+    #: Which of them this is the part of.
+    part_name: str | None = None
 
     # -- to implement -----------------------------------------------------------------------------------
 
@@ -128,8 +152,15 @@ class Prior(nn.Module, ABC):
         """
 
     @abstractmethod
-    def variance(self) -> Hyperparameter | None:
-        """Return the variance of one element, or None where it has none (infinite or undefined)."""
+    def variance(self, shape: Sequence[int] | None = None) -> Hyperparameter | None:
+        """Return the variance of one element, or None where it has none (infinite or undefined).
+
+        Args:
+            shape: Shape of the parameter; needed only by families whose variance depends on it.
+
+        Returns:
+            A float, or a tensor where elements differ.
+        """
 
     @abstractmethod
     def hyperparameters(self) -> dict[str, Hyperparameter]:
@@ -225,6 +256,92 @@ class Prior(nn.Module, ABC):
         """
         return torch.zeros_like(value, dtype=torch.bool)
 
+    def kept_on_side(self, before: Tensor, after: Tensor) -> Tensor:
+        """Return `after`, with elements that jumped over a kink or a boundary on the way put onto it.
+
+        Args:
+            before: Where a step began.
+            after: Where it would end.
+
+        Returns:
+            Where it may end.
+        """
+        left, right = torch.zeros_like(before), torch.zeros_like(after)
+        self.add_grad_([left], [before], 1.0)
+        self.add_grad_([right], [after], 1.0)
+        return torch.where(left.sign() * right.sign() < 0, self.centre().to(after), after)
+
+    def curvature_times(self, value: Tensor, vector: Tensor) -> Tensor:
+        """Return the Hessian of −log p times a vector; for priors on single elements curvature · vector.
+
+        Args:
+            value: The parameter.
+            vector: A tensor of its shape.
+
+        Returns:
+            Tensor of the same shape.
+
+        Raises:
+            UnsupportedError: If the density joins its elements and the family does not say how.
+        """
+        if not self.traits.elementwise:
+            raise UnsupportedError(f"{self.family}: this density joins its elements, its curvature is not diagonal.")
+        return self.curvature(value) * vector
+
+    def psd_curvature(self, value: Tensor) -> Tensor:
+        """Return a diagonal curvature that is never negative, as a Laplace approximation needs it.
+
+        Where −log p is convex it is `curvature`. Elsewhere it is the slope over the distance from the centre,
+        ∂(−log p)/(w − loc): the curvature of the quadratic that touches −log p at the value and lies above it
+        (for mixtures of Gaussians: the precision expected given the value).
+
+        Args:
+            value: The parameter.
+
+        Returns:
+            Tensor of the shape of `value`, >= 0, in float32 or better.
+        """
+        curved = self.curvature(value)
+        if self.traits.convex:
+            return curved.clamp_min(0.0)
+        offset = promoted(value.detach()) - self.centre().to(value.device)
+        slope = torch.zeros_like(offset)
+        self.add_grad_([slope], [promoted(value.detach())], 1.0)
+        return torch.where(offset == 0, curved, slope / torch.where(offset == 0, 1.0, offset)).clamp_min(0.0)
+
+    def centre(self) -> Tensor:
+        """Return the point about which the prior is symmetric: a scalar or a tensor; 0 by default."""
+        return torch.zeros((), dtype=torch.float64)
+
+    def exact_pull(self, loss_scale: LossScale) -> Hyperparameter:
+        """Return the weight decay toward the centre that is exactly this prior.
+
+        Args:
+            loss_scale: s.
+
+        Returns:
+            The number, or one per element.
+
+        Raises:
+            NotEquivalentError: If there is none.
+        """
+        raise NotEquivalentError(f"No weight_decay is equivalent to {self.family}.")
+
+    def weight_decay_readings(self, loss_scale: LossScale | int, at: Tensor | None = None) -> WeightDecayReadings:
+        """Return the weight decays that the prior resembles, each by its name; only the exact one has the same MAP.
+
+        Args:
+            loss_scale: s, or the size of the training set of a mean loss.
+            at: Weights at which to match gradient and curvature. Default: the curvature at the centre, no gradient.
+
+        Returns:
+            The readings.
+
+        Raises:
+            InvalidArgumentError: If `at` has a shape that does not fit.
+        """
+        return read_weight_decay(self, as_loss_scale(loss_scale), at)
+
     @property
     def family(self) -> str:
         """The name of the family."""
@@ -249,7 +366,7 @@ class Prior(nn.Module, ABC):
         Returns:
             The prior.
         """
-        return cls(**{name: _as_given(held) for name, held in arguments.items()}, **options)
+        return cls(**{name: as_given(held) for name, held in arguments.items()}, **options)
 
     def bound_to(self, name: str, parameter: Tensor) -> Prior:
         """Return the prior for one named parameter: itself, unless it is centred on named references.
@@ -286,7 +403,11 @@ class Prior(nn.Module, ABC):
                 f"{self.family}: the parameter is sharded over processes and this prior joins its elements; keep the "
                 f"parameter whole on each process, or use a prior on single elements."
             )
-        tensors = {name: held for name, held in self._buffers.items() if held is not None and held.ndim}
+        tensors = {
+            name: held
+            for name, held in self._buffers.items()
+            if held is not None and held.ndim and name not in self._not_shaped
+        }
         if not tensors:
             return self
         part = copy.copy(self)
@@ -306,6 +427,8 @@ class Prior(nn.Module, ABC):
             InvalidArgumentError: If one does not.
         """
         for name, hyper in self._tensors().items():
+            if name in self._not_shaped:
+                continue
             try:
                 fits = torch.broadcast_shapes(hyper.shape, shape) == torch.Size(shape)
             except RuntimeError:
@@ -315,6 +438,17 @@ class Prior(nn.Module, ABC):
                     f"{self.family} {name}: expected a shape that broadcasts to {what} of shape {tuple(shape)}, "
                     f"got {tuple(hyper.shape)}."
                 )
+
+    def joined(self) -> Joint:
+        """Return the joint density of the parts that this is one of.
+
+        Returns:
+            A new one.
+
+        Raises:
+            UnsupportedError: If the family has no parts.
+        """
+        raise UnsupportedError(f"{self.family} is a prior over single parameters.")
 
     # -- for the families ------------------------------------------------------------------------------
 
@@ -345,24 +479,8 @@ class Prior(nn.Module, ABC):
         return self
 
     def __repr__(self) -> str:
-        inner = ", ".join(f"{name}={_short(value)}" for name, value in self.hyperparameters().items())
+        inner = ", ".join(f"{name}={short(value)}" for name, value in self.hyperparameters().items())
         return f"{self.family}({inner})"
-
-
-def _short(value: Hyperparameter) -> str:
-    if isinstance(value, Tensor):
-        return f"<tensor {tuple(value.shape)}>"
-    return f"{value:g}"
-
-
-def plain(value: Tensor) -> Hyperparameter:
-    """Return a held hyper-parameter as a float if it is a scalar, as a detached tensor otherwise."""
-    return float(value.detach()) if value.ndim == 0 else value.detach()
-
-
-def _as_given(held: Tensor) -> Hyperparameter:
-    """Return a hyper-parameter as constructors take it: learned ones stay the same Parameter."""
-    return held if isinstance(held, nn.Parameter) else plain(held)
 
 
 def require_proper(prior: Prior, operation: str) -> None:
@@ -377,10 +495,3 @@ def require_proper(prior: Prior, operation: str) -> None:
     """
     if not prior.traits.proper:
         raise UnsupportedError(f"{prior.family} is improper (it has no total mass of 1), so {operation} is undefined.")
-
-
-def sampling_device(generator: torch.Generator | None, device: torch.device | str | None) -> torch.device:
-    """Return where to draw: the device asked for, else the generator's, else the CPU."""
-    if device is not None:
-        return torch.device(device)
-    return generator.device if generator is not None else torch.device("cpu")

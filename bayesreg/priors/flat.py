@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from bayesreg.optimizers import OptimizerLike
-from bayesreg.priors.base import Hyperparameter, Prior, Traits, promoted, require_proper
+from bayesreg.priors.base import Prior, Traits, require_proper
+from bayesreg.priors.tensors import Hyperparameter, promoted
 from bayesreg.scale import LossScale
 
 __all__ = ["Flat"]
@@ -54,7 +55,7 @@ class Flat(Prior):
         require_proper(self, "drawing from it")
         raise AssertionError("unreachable")
 
-    def variance(self) -> Hyperparameter | None:
+    def variance(self, shape: Sequence[int] | None = None) -> Hyperparameter | None:
         return None
 
     def hyperparameters(self) -> dict[str, Hyperparameter]:
@@ -63,6 +64,9 @@ class Flat(Prior):
     def weight_decay(self, loss_scale: LossScale | int, optimizer: OptimizerLike | None = None) -> float:
         """Return 0.0: a flat prior is no decay, on any optimizer."""
         return 0.0
+
+    def exact_pull(self, loss_scale: LossScale) -> Hyperparameter:
+        return self.weight_decay(loss_scale)
 
     def describe(self) -> str:
         """Return the prior in one line of plain words."""

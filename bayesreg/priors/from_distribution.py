@@ -14,8 +14,9 @@ from torch.distributions import Distribution, constraints
 from bayesreg._sharding import is_sharded
 from bayesreg.errors import InvalidArgumentError, NotEquivalentError, UnsupportedError
 from bayesreg.optimizers import OptimizerLike
-from bayesreg.priors.base import Hyperparameter, Prior, Traits, promoted
+from bayesreg.priors.base import Prior, Traits
 from bayesreg.priors.gaussian import Gaussian
+from bayesreg.priors.tensors import Hyperparameter, promoted
 from bayesreg.scale import LossScale
 
 __all__ = ["FromDistribution"]
@@ -112,6 +113,15 @@ class FromDistribution(Prior):
             (second,) = torch.autograd.grad(slope.sum(), leaf, allow_unused=True)
         return torch.zeros_like(leaf).detach() if second is None else second.detach()
 
+    def curvature_times(self, value: Tensor, vector: Tensor) -> Tensor:
+        with torch.enable_grad():
+            leaf = promoted(value.detach()).clone().requires_grad_()
+            (slope,) = torch.autograd.grad(self.penalty(leaf), leaf, create_graph=True)
+            if not slope.requires_grad:
+                return torch.zeros_like(leaf).detach()
+            (product,) = torch.autograd.grad((slope * vector).sum(), leaf, allow_unused=True)
+        return torch.zeros_like(leaf).detach() if product is None else product.detach()
+
     def sample(
         self,
         shape: Sequence[int] = (),
@@ -132,7 +142,7 @@ class FromDistribution(Prior):
             draws = widened.sample(torch.Size(extra))
         return draws.to(dtype=dtype or torch.get_default_dtype(), device=device)
 
-    def variance(self) -> Hyperparameter | None:
+    def variance(self, shape: Sequence[int] | None = None) -> Hyperparameter | None:
         try:
             variance = self.distribution.variance
         except NotImplementedError:
@@ -196,6 +206,9 @@ class FromDistribution(Prior):
             raise InvalidArgumentError(
                 f"{self.family}: expected a shape that broadcasts to {what} of shape {tuple(shape)}, got {tuple(own)}."
             )
+
+    def exact_pull(self, loss_scale: LossScale) -> Hyperparameter:
+        return self.weight_decay(loss_scale)
 
     def describe(self) -> str:
         """Return the prior in one line of plain words."""

@@ -12,8 +12,9 @@ from torch import Tensor
 from bayesreg.conversion import variance_to_weight_decay, weight_decay_to_variance
 from bayesreg.errors import InvalidArgumentError, NotEquivalentError
 from bayesreg.optimizers import OptimizerLike, require_coupled
-from bayesreg.priors.base import Hyperparameter, Traits, plain, promoted, sampling_device
+from bayesreg.priors.base import Traits
 from bayesreg.priors.loc_scale import LocScalePrior
+from bayesreg.priors.tensors import Hyperparameter, plain, promoted, sampling_device, total_constant
 from bayesreg.scale import LossScale, as_loss_scale
 
 __all__ = ["Gaussian"]
@@ -46,6 +47,8 @@ class Gaussian(LocScalePrior):
     """
 
     traits = Traits(proper=True, convex=True, smooth=True, elementwise=True, has_prox=True)
+    #: Where the width comes from, for describe().
+    note: str | None = None
 
     @classmethod
     def from_weight_decay(
@@ -84,10 +87,7 @@ class Gaussian(LocScalePrior):
         return 0.5 * (self._shifted(value) / self.scale).square().sum()
 
     def log_constant(self, shape: Sequence[int]) -> Tensor:
-        log_scale = self.scale.to(torch.float64).log()
-        count = math.prod(shape)
-        per_element = log_scale.expand(tuple(shape)).sum() if log_scale.ndim else count * log_scale
-        return -(per_element + 0.5 * count * math.log(2.0 * math.pi))
+        return -total_constant(self.scale.to(torch.float64).log() + 0.5 * math.log(2.0 * math.pi), shape)
 
     @torch.no_grad()
     def add_grad_(self, grads: Sequence[Tensor], values: Sequence[Tensor], coefficient: float) -> None:
@@ -129,7 +129,7 @@ class Gaussian(LocScalePrior):
         noise = torch.randn(tuple(shape), generator=generator, dtype=dtype, device=where)
         return (self.loc + self.scale * noise).detach().to(noise.dtype)
 
-    def variance(self) -> Hyperparameter:
+    def variance(self, shape: Sequence[int] | None = None) -> Hyperparameter:
         return plain(self.scale.square())
 
     def weight_decay(
@@ -169,7 +169,10 @@ class Gaussian(LocScalePrior):
             return variance_to_weight_decay(variance, s, optimizer=optimizer)
         return variance_to_weight_decay(variance, s, optimizer=optimizer)
 
+    def exact_pull(self, loss_scale: LossScale) -> Hyperparameter:
+        return self.weight_decay(loss_scale, about_loc=True)
+
     def describe(self) -> str:
         """Return the prior in one line of plain words."""
         width = f"std {float(self.scale):.4g}" if self.scale.ndim == 0 else "one std per element"
-        return f"Gaussian, {width}, {self._centre_in_words()}"
+        return f"Gaussian, {width}, {self._centre_in_words()}" + (f" ({self.note})" if self.note else "")

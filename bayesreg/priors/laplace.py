@@ -12,8 +12,9 @@ from torch import Tensor
 from bayesreg.conversion import l1_to_laplace_scale
 from bayesreg.errors import InvalidArgumentError, NotEquivalentError
 from bayesreg.optimizers import OptimizerLike
-from bayesreg.priors.base import Hyperparameter, Traits, plain, promoted, sampling_device
+from bayesreg.priors.base import Traits
 from bayesreg.priors.loc_scale import LocScalePrior
+from bayesreg.priors.tensors import Hyperparameter, plain, promoted, sampling_device, total_constant
 from bayesreg.scale import LossScale, as_loss_scale
 
 __all__ = ["Laplace"]
@@ -74,8 +75,7 @@ class Laplace(LocScalePrior):
         return (self._shifted(value) / self.scale).abs().sum()
 
     def log_constant(self, shape: Sequence[int]) -> Tensor:
-        log_width = (2.0 * self.scale.to(torch.float64)).log()
-        return -(log_width.expand(tuple(shape)).sum() if log_width.ndim else math.prod(shape) * log_width)
+        return -total_constant((2.0 * self.scale.to(torch.float64)).log(), shape)
 
     @torch.no_grad()
     def add_grad_(self, grads: Sequence[Tensor], values: Sequence[Tensor], coefficient: float) -> None:
@@ -134,7 +134,7 @@ class Laplace(LocScalePrior):
         second = torch.empty(tuple(shape), dtype=dtype, device=where).exponential_(generator=generator)
         return (self.loc + self.scale * (first - second)).detach().to(first.dtype)
 
-    def variance(self) -> Hyperparameter:
+    def variance(self, shape: Sequence[int] | None = None) -> Hyperparameter:
         return plain(2.0 * self.scale.square())
 
     def weight_decay(self, loss_scale: LossScale | int, optimizer: OptimizerLike | None = None) -> Hyperparameter:

@@ -8,18 +8,22 @@ from typing import Any
 
 from bayesreg.errors import InvalidArgumentError, nearest
 from bayesreg.priors import FAMILIES, Flat, Gaussian, Laplace, Prior
-from bayesreg.priors.loc_scale import LocScalePrior
+from bayesreg.priors.located import LocatedPrior
 from bayesreg.scale import LossScale, as_loss_scale
 
 __all__ = ["prior_from_words"]
+
+# Families that take what no words can say: a distribution, tensors of the size of a model.
+_NO_WORDS = ("FromDistribution", "LowRankGaussian")
 
 
 def prior_from_words(words: str, loss_scale: LossScale | int | None = None) -> Prior:
     """Return the prior that a short text names.
 
-    The text is a family of bayesreg in any case, with its arguments: `gaussian(0.1)`, `laplace(scale=0.1)`,
-    `flat()`. Besides: `gaussian(weight_decay=5e-4)` and `laplace(l1=1e-4)` convert a regularisation constant, and
-    `gaussian(0.05, center="weights.safetensors")` centres the prior on reference weights. Nothing is evaluated.
+    The text is a family of bayesreg in any case, with its arguments: `gaussian(0.1)`, `student_t(df=4, scale=0.1)`,
+    `group_laplace(5.0, group="row")`, `flat()`. Besides: `gaussian(weight_decay=5e-4)` and
+    `laplace(l1=1e-4)` convert a regularisation constant, and `gaussian(0.05, center="weights.safetensors")` centres
+    the prior on reference weights. Nothing is evaluated.
 
     Args:
         words: The text.
@@ -36,12 +40,13 @@ def prior_from_words(words: str, loss_scale: LossScale | int | None = None) -> P
         (Laplace(scale=0.1, loc=0), Gaussian(scale=0.2, loc=0))
     """
     name, positional, keyword = _parse(words)
-    families = {family.lower(): cls for family, cls in FAMILIES.items() if family != "FromDistribution"}
-    if name.lower() not in families:
+    families = {family.lower(): cls for family, cls in FAMILIES.items() if family not in _NO_WORDS}
+    plain = name.lower().replace("_", "")
+    if plain not in families:
         raise InvalidArgumentError(
-            f"prior: expected one of {', '.join(families)}, got {name!r}{nearest(name.lower(), families)}"
+            f"prior: expected one of {', '.join(families)}, got {name!r}{nearest(plain, families)}"
         )
-    family: Any = families[name.lower()]
+    family: Any = families[plain]
     make: Callable[..., Prior] = family
     for constant, owner, build in (
         ("weight_decay", Gaussian, Gaussian.from_weight_decay),
@@ -52,7 +57,7 @@ def prior_from_words(words: str, loss_scale: LossScale | int | None = None) -> P
                 raise InvalidArgumentError(f"prior {words!r}: {constant}= needs the size of the training set.")
             return _call(words, build, [keyword.pop(constant), as_loss_scale(loss_scale), *positional], keyword)
     if "center" in keyword:
-        if not issubclass(family, LocScalePrior):
+        if not issubclass(family, LocatedPrior):
             raise InvalidArgumentError(f"prior {words!r}: {family.__name__} has no centre.")
         return _call(words, family.centered_at, [keyword.pop("center"), *positional], keyword)
     if family is Flat and (positional or keyword):
@@ -80,5 +85,7 @@ def _call(words: str, build: Callable[..., Prior], positional: list[Any], keywor
     try:
         return build(*positional, **keyword)
     except TypeError as error:
-        takes = "scale=, and loc= or center= where wanted; a variance v is scale=v**0.5"
-        raise InvalidArgumentError(f"prior {words!r}: wrong arguments; it takes {takes}.") from error
+        raise InvalidArgumentError(f"prior {words!r}: wrong arguments; {error}.") from error
+    except InvalidArgumentError as error:
+        takes = " (center=, a file, in place of loc=; a variance v is scale=v**0.5)" if "it takes" in str(error) else ""
+        raise InvalidArgumentError(f"prior {words!r}: {error}{takes}") from error

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from bayesreg._sharding import is_sharded, local
 from bayesreg.errors import UnsupportedError
 from bayesreg.priors import Gaussian, Prior
+from bayesreg.priors.joint import Joint, require_all
 from bayesreg.routes.plan import GroupPlan, Planned
 
 __all__ = ["Gradients"]
@@ -79,6 +80,17 @@ class _Centres(_Batch):
         torch._foreach_add_(present, locs, alpha=-strength)
 
 
+class _Joined(_Batch):
+    """Parameters under one density: each takes part with its value, even where it has no gradient."""
+
+    @property
+    def parts(self) -> list[Prior]:
+        return [member.prior for member in self._members]
+
+    def values(self) -> list[Tensor]:
+        return [parameter.detach() for parameter in self._parameters]
+
+
 class Gradients:
     """What one param group's gradients receive before the step.
 
@@ -95,10 +107,14 @@ class Gradients:
         self._pulls: defaultdict[float, _Batch] = defaultdict(_Batch)
         self._centres: defaultdict[float, _Centres] = defaultdict(_Centres)
         self._rest: defaultdict[Prior, _Batch] = defaultdict(_Batch)
+        self._joint: defaultdict[Joint, _Joined] = defaultdict(_Joined)
         # From the last tensor to the first: the optimizer then starts with what is still in the cache.
         for member in reversed(plan.on("gradient", "native + centre")):
             native = member.route == "native + centre"
             prior = member.prior
+            if prior.joint is not None:
+                self._joint[prior.joint].take(member)
+                continue
             # In half precision λθ and λ·loc would cancel to nothing; add_grad_ takes the difference first, in float32.
             wide = native or member.parameter.dtype in _WIDE
             if not (isinstance(prior, Gaussian) and prior.scale.ndim == 0 and wide):
@@ -109,9 +125,11 @@ class Gradients:
                 self._pulls[strength].take(member)
             if bool((prior.loc != 0).any()):
                 self._centres[strength].take(member)
+        for joint, joined in self._joint.items():
+            require_all(joint, joined.parts)
 
     def __bool__(self) -> bool:
-        return bool(self._pulls or self._centres or self._rest)
+        return bool(self._pulls or self._centres or self._rest or self._joint)
 
     def add_(self, factor: float) -> None:
         """Add factor · s · ∇(−log p) to the gradients that exist.
@@ -129,3 +147,5 @@ class Gradients:
             grads, values = batch.pairs()
             if grads:
                 prior.add_grad_(grads, values, factor * self._s)
+        for joint, joined in self._joint.items():
+            joint.add_grad_(joined.parts, joined.gradients(), joined.values(), factor * self._s)

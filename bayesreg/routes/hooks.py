@@ -15,6 +15,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from bayesreg._guard import MARK, enter, leave
 from bayesreg._sharding import gather_sum, local
 from bayesreg.errors import InvalidArgumentError, UnsupportedError
+from bayesreg.priors.joint import penalty_terms
 from bayesreg.routes.applications import Applications
 from bayesreg.routes.decoupled import Pulls
 from bayesreg.routes.gradient import Gradients
@@ -32,8 +33,9 @@ _TORCH_FILE = register_optimizer_step_pre_hook.__code__.co_filename
 
 def penalty_of(members: list[Planned]) -> Tensor:
     """Return Σ −log p without constants, in nats: differentiable, over all shards."""
-    pairs = [(m.parameter, m.prior) for m in members if m.parameter.requires_grad]
-    total = gather_sum((prior.penalty(local(parameter)), parameter) for parameter, prior in pairs)
+    counted = [m for m in members if m.parameter.requires_grad]
+    terms = penalty_terms([m.prior for m in counted], [local(m.parameter) for m in counted])
+    total = gather_sum((term, counted[index].parameter) for term, index in terms)
     return torch.zeros(()) if total is None else total
 
 

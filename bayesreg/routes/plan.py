@@ -41,6 +41,11 @@ class Planned:
     #: Looked up once: the optimizer's state is keyed by this very object.
     parameter: nn.Parameter
 
+    @property
+    def whole(self) -> Prior:
+        """The prior of the whole parameter."""
+        return self.entry.prior or self.prior
+
 
 @dataclass(frozen=True)
 class GroupPlan:

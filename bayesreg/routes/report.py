@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bayesreg._describe import describe_routes, equivalent_weight_decay
 from bayesreg._tables import Table
+from bayesreg.priors.joint import log_constants
 from bayesreg.routes.decoupled import implied_precision
 from bayesreg.routes.hooks import Attachment, penalty_of
 from bayesreg.routes.metric import has_metric
@@ -87,7 +88,7 @@ def log_attachments(parts: Sequence[Attachment]) -> dict[str, Any]:
             for (route, words), members in kinds.items():
                 counted = [m for m in members if m.parameter.requires_grad]
                 penalty = float(penalty_of(counted))
-                constant = sum(float(m.entry.prior.log_constant(m.parameter.shape)) for m in counted if m.entry.prior)
+                constant = float(log_constants([m.whole for m in counted], [m.parameter.shape for m in counted]))
                 strength = equivalent_weight_decay(members[0].prior, part.loss_scale)
                 groups.append({
                     "parameters": [m.entry.name for m in members],

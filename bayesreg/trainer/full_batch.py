@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from bayesreg.errors import UnsupportedError
 from bayesreg.likelihoods import Likelihood
 from bayesreg.model_prior import ModelPrior
-from bayesreg.priors import Flat, Prior
+from bayesreg.priors import Flat, Prior, joint
 
 __all__ = ["FullBatchProblem"]
 
@@ -94,47 +94,47 @@ class FullBatchProblem:
             grads = torch.autograd.grad(nll, self.parameters, allow_unused=True)
         total = float(nll.detach())
         found = [torch.zeros_like(p) if g is None else g for g, p in zip(grads, self.parameters, strict=True)]
-        for prior, parameter, grad, kinked in zip(self.priors, self.parameters, found, self.kinked, strict=True):
-            if not kinked:
-                with torch.no_grad():
-                    total += self.scale * float(prior.penalty(parameter.detach()))
-                prior.add_grad_([grad], [parameter.detach()], self.scale)
+        total += self.scale * self._smooth_penalty()
+        smooth, values = self._smooth()
+        joint.add_gradients_(
+            smooth, [g for g, kinked in zip(found, self.kinked, strict=True) if not kinked], values, self.scale
+        )
         return total, torch.cat([g.detach().reshape(-1).to(self.dtype) for g in found])
 
     @torch.no_grad()
     def value(self, flat: Tensor) -> float:
         """Return the value of the smooth part."""
         self.set(flat)
-        total = float(self.mean_nll())
-        for prior, parameter, kinked in zip(self.priors, self.parameters, self.kinked, strict=True):
-            if not kinked:
-                total += self.scale * float(prior.penalty(parameter))
-        return total
+        return float(self.mean_nll()) + self.scale * self._smooth_penalty()
+
+    def _smooth(self) -> tuple[list[Prior], list[Tensor]]:
+        """Return the priors without kinks and their parameters' values."""
+        pairs = [(q, p) for q, p, kinked in zip(self.priors, self.parameters, self.kinked, strict=True) if not kinked]
+        return [q for q, _ in pairs], [p.detach() for _, p in pairs]
+
+    @torch.no_grad()
+    def _smooth_penalty(self) -> float:
+        return sum(float(term) for term, _ in joint.penalty_terms(*self._smooth()))
 
     def hessian_times(self, flat: Tensor, direction: Tensor) -> Tensor:
-        """Return Hessian · direction of the smooth part, plus the curvature of kinked priors off their kinks."""
+        """Return Hessian · direction of the objective, off the kinks of its priors."""
         self.set(flat)
         with torch.enable_grad():
-            value = self.mean_nll()
-            for prior, parameter, kinked in zip(self.priors, self.parameters, self.kinked, strict=True):
-                if not kinked and not isinstance(prior, Flat):
-                    value = value + self.scale * prior.penalty(parameter)
-            grads = torch.autograd.grad(value, self.parameters, create_graph=True, allow_unused=True)
+            grads = torch.autograd.grad(self.mean_nll(), self.parameters, create_graph=True, allow_unused=True)
             inner = [
                 (g * v).sum()
                 for g, v in zip(grads, self._parts(direction), strict=True)
                 if g is not None and g.requires_grad
             ]
-            if not inner:
-                return torch.zeros_like(direction)
-            second = torch.autograd.grad(torch.stack(inner).sum(), self.parameters, allow_unused=True)
+            second: Sequence[Tensor | None] = [None] * len(self.parameters)
+            if inner:
+                second = torch.autograd.grad(torch.stack(inner).sum(), self.parameters, allow_unused=True)
         product = torch.cat([
             (torch.zeros_like(p) if s is None else s.detach()).reshape(-1).to(self.dtype)
             for s, p in zip(second, self.parameters, strict=True)
         ])
-        for at, prior, part in self._kinked_slices(flat):
-            product[at] += self.scale * prior.curvature(part).reshape(-1) * direction[at]
-        return product
+        curved = joint.curvature_products(self.priors, self._parts(flat), self._parts(direction))
+        return product + self.scale * torch.cat([part.reshape(-1).to(self.dtype) for part in curved])
 
     # -- the kinked part -------------------------------------------------------------------------------
 

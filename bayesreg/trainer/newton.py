@@ -46,16 +46,11 @@ def newton_polish(problem: FullBatchProblem, start: Tensor, tolerance: float, ma
 
 
 def _stay_on_side(problem: FullBatchProblem, flat: Tensor, candidate: Tensor) -> Tensor:
-    """Put coordinates that would jump over their kink onto it."""
+    """Put coordinates that would jump over a kink or a boundary onto it."""
     result = candidate.clone()
     for at, prior, part in problem._kinked_slices(flat):
         moved = candidate[at].reshape(part.shape)
-        before, after = torch.zeros_like(part), torch.zeros_like(part)
-        prior.add_grad_([before], [part], 1.0)
-        prior.add_grad_([after], [moved], 1.0)
-        jumped = before.sign() * after.sign() < 0
-        # The kink nearest to a point is where a prox with a long step ends.
-        result[at] = torch.where(jumped, prior.prox(part, 1e30), moved).reshape(-1)
+        result[at] = prior.kept_on_side(part, moved).reshape(-1)
     return result
 
 

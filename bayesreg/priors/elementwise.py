@@ -1,0 +1,182 @@
+"""Families of independent elements, each written as a function of the offset from the centre."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from bayesreg.errors import NotEquivalentError
+from bayesreg.optimizers import OptimizerLike
+from bayesreg.priors.located import LocatedPrior
+from bayesreg.priors.tensors import Hyperparameter, promoted, sampling_device, total_constant, wide_dtype
+from bayesreg.scale import LossScale
+
+__all__ = ["ElementwisePrior"]
+
+
+class ElementwisePrior(LocatedPrior, ABC):
+    """A prior on independent elements, ``log p(w) = −Σ [offset_penalty(w − loc) + log_normaliser]``.
+
+    The place to start for a family of your own: give its penalty, slope, curvature, normaliser and draws as functions
+    of the offset r = w − loc, and call `super().__init__(loc=loc, name=value, ...)` with the checked hyper-parameters,
+    by the names of the constructor's arguments. Everything else follows.
+
+    Args:
+        loc: The centre: a number, a tensor, or a mapping from parameter names to tensors, which `ModelPrior`
+            binds to each parameter. Default 0.
+        **hyperparameters: The others: numbers, or tensors that broadcast to the parameter.
+    """
+
+    @abstractmethod
+    def offset_penalty(self, offset: Tensor) -> Tensor:
+        """Return −log p of each element up to a constant, differentiably.
+
+        Args:
+            offset: r = w − loc, in float32 or better.
+
+        Returns:
+            Tensor of the same shape; 0 at r = 0.
+        """
+
+    @abstractmethod
+    def offset_slope(self, offset: Tensor) -> Tensor:
+        """Return the derivative of `offset_penalty`, 0 at a kink.
+
+        Args:
+            offset: r.
+
+        Returns:
+            Tensor of the same shape.
+        """
+
+    @abstractmethod
+    def offset_curvature(self, offset: Tensor) -> Tensor:
+        """Return the second derivative of `offset_penalty`, 0 at a kink.
+
+        Args:
+            offset: r.
+
+        Returns:
+            Tensor of the same shape.
+        """
+
+    @abstractmethod
+    def log_normaliser(self) -> Tensor:
+        """Return log ∫ exp(−offset_penalty(r)) dr of one element, in float64: a scalar, or one per element."""
+
+    @abstractmethod
+    def draw_offsets(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return independent draws of r.
+
+        Args:
+            like: A tensor of the shape, dtype (float32 or better) and device wanted.
+            generator: Source of randomness.
+
+        Returns:
+            The draws.
+        """
+
+    def offset_prox(self, offset: Tensor, step: Tensor) -> Tensor:
+        """Return argmin_x Σ (x − r)²/(2·step) + offset_penalty(x), where the family's traits say `has_prox`.
+
+        Args:
+            offset: r.
+            step: > 0; a scalar, or one per element.
+
+        Returns:
+            The minimisers, where two tie the one nearer to the centre.
+
+        Raises:
+            UnsupportedError: If the family has no prox.
+        """
+        return super().prox(offset, step)
+
+    # -- the contract ----------------------------------------------------------------------------------
+
+    def penalty(self, value: Tensor) -> Tensor:
+        return self.offset_penalty(self._shifted(value)).sum()
+
+    def log_constant(self, shape: Sequence[int]) -> Tensor:
+        return -total_constant(self.log_normaliser(), shape)
+
+    @torch.no_grad()
+    def add_grad_(self, grads: Sequence[Tensor], values: Sequence[Tensor], coefficient: float) -> None:
+        for grad, value in zip(grads, values, strict=True):
+            grad.add_(self.offset_slope(self._shifted(value)), alpha=coefficient)
+
+    def prox(self, value: Tensor, step: float | Tensor) -> Tensor:
+        shifted = self._shifted(value)
+        if not self.traits.has_prox:
+            return super().prox(value, step)
+        wide = step if isinstance(step, Tensor) else torch.tensor(step, dtype=torch.float64)
+        return (self.loc + self.offset_prox(shifted, wide)).to(value.dtype)
+
+    def curvature(self, value: Tensor) -> Tensor:
+        return self.offset_curvature(self._shifted(value.detach())).detach()
+
+    def at_kink(self, value: Tensor) -> Tensor:
+        if self.traits.smooth:
+            return super().at_kink(value)
+        return self._shifted(value.detach()) == 0
+
+    @torch.no_grad()
+    def sample(
+        self,
+        shape: Sequence[int] = (),
+        *,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        self._require_bound()
+        self.check_shape(shape, "the shape asked for")
+        where = sampling_device(generator, device)
+        like = torch.empty(tuple(shape), dtype=wide_dtype(dtype), device=where)
+        draws = self.loc.to(where) + self.draw_offsets(like, generator)
+        return draws.to(dtype or torch.get_default_dtype())
+
+    def variance(self, shape: Sequence[int] | None = None) -> Hyperparameter | None:
+        """Return None; families that have a variance say so. See `Prior.variance`."""
+        return None
+
+    def weight_decay(self, loss_scale: LossScale | int, optimizer: OptimizerLike | None = None) -> Hyperparameter:
+        """Raise: no weight decay has the same MAP.
+
+        Args:
+            loss_scale: s, or the size of the training set of a mean loss.
+            optimizer: Ignored.
+
+        Returns:
+            Never.
+
+        Raises:
+            NotEquivalentError: Always; the message names what comes near.
+        """
+        near = self.weight_decay_readings(loss_scale)
+        raise NotEquivalentError(
+            f"No weight_decay is equivalent to {self.family}: its pull is not in proportion to the weight ({near}). "
+            f"Train it with br.attach or br.MAPTrainer; weight_decay_readings(loss_scale) has the numbers by name."
+        )
+
+    # -- for describe() --------------------------------------------------------------------------------
+
+    def _in_words(self, **names: str) -> str:
+        """Return hyper-parameters in words: "scale 0.1", or "one scale per element"."""
+        parts = []
+        for name, label in names.items():
+            held = getattr(self, name)
+            parts.append(f"one {label} per element" if held.ndim else f"{label} {float(held):.4g}")
+        return ", ".join([*parts, self._centre_in_words()])
+
+
+def soft_threshold(offset: Tensor, threshold: Tensor) -> Tensor:
+    """Return sign(r)·max(|r| − threshold, 0), with an exact 0 inside."""
+    return offset - torch.clamp(offset, -threshold, threshold)
+
+
+def kinked_distance(slope: Tensor, offset: Tensor, grad: Tensor, bound: Tensor) -> Tensor:
+    """Return the distance of −grad from the subdifferential: [−bound, bound] at 0, the slope elsewhere."""
+    return torch.where(offset == 0, (grad.abs() - bound).clamp_min(0.0), (promoted(grad) + slope).abs())

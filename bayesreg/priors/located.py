@@ -1,0 +1,157 @@
+"""What the families with a centre share: named centres, shapes, description."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from bayesreg import _checks
+from bayesreg.errors import InvalidArgumentError
+from bayesreg.priors.base import Prior
+from bayesreg.priors.tensors import Hyperparameter, as_given, plain, promoted
+from bayesreg.references import Reference, load_reference
+
+__all__ = ["Loc", "LocatedPrior"]
+
+Loc = Hyperparameter | Mapping[str, Tensor]
+
+
+class LocatedPrior(Prior, ABC):
+    """A prior about a centre `loc`.
+
+    Args:
+        loc: The centre: a number, a tensor, or a mapping from parameter names to tensors, which `ModelPrior`
+            binds to each parameter.
+        **hyperparameters: The other hyper-parameters of the family, already checked; kept under these names, which are
+            those of its constructor's arguments.
+
+    Raises:
+        InvalidArgumentError: If `loc` is not finite.
+    """
+
+    loc: Tensor
+
+    def __init__(self, *, loc: Loc = 0.0, **hyperparameters: Hyperparameter) -> None:
+        super().__init__()
+        self.reference: Reference | None = None
+        self.source: str | None = None
+        for name, value in hyperparameters.items():
+            self._hold(name, value)
+        if isinstance(loc, Mapping):
+            self.reference = loc if isinstance(loc, Reference) else load_reference(loc)
+            loc = 0.0
+        if isinstance(loc, nn.Parameter):
+            raise InvalidArgumentError(
+                "loc: expected a number, a tensor or a mapping, got an nn.Parameter; to centre the prior on its values "
+                "write loc=parameter.detach()."
+            )
+        self._hold("loc", _checks.finite("loc", loc))
+
+    @classmethod
+    def centered_at(
+        cls,
+        reference: nn.Module | Mapping[str, Tensor] | str | os.PathLike[str],
+        *arguments: Any,
+        extra: Literal["raise", "ignore"] = "raise",
+        **keywords: Any,
+    ) -> Self:
+        """Return the prior centred on named reference weights, for use in a `ModelPrior`.
+
+        The reference is copied, so training the module it came from does not move the centre.
+
+        Args:
+            reference: A module, a state dict, or a `.safetensors`, `.pt`, `.pth` or `.th` file (the latter are
+                read with `weights_only=True`).
+            *arguments: Arguments of the family, such as the width `scale` around the reference.
+            extra: What to do with reference tensors that the model has no parameter or buffer for: "raise"
+                (default) or "ignore".
+            **keywords: The same, by name.
+
+        Returns:
+            The prior; each parameter it is given must be in the reference, with the same shape.
+
+        Raises:
+            InvalidArgumentError: If an argument is out of range.
+            PriorFileError: If the file cannot be read.
+            ReferenceMismatchError: If the reference holds no tensors, or non-finite ones.
+
+        Example:
+            >>> import torch, bayesreg as br
+            >>> pretrained = torch.nn.Linear(3, 2)
+            >>> br.Gaussian.centered_at(pretrained, scale=0.05)
+            Gaussian(scale=0.05, loc=<reference Linear, 2 tensors>)
+        """
+        if extra not in ("raise", "ignore"):
+            raise InvalidArgumentError(f"extra: expected 'raise' or 'ignore', got {extra!r}.")
+        return cls(*arguments, loc=load_reference(reference, extra=extra), **keywords)
+
+    def bound_to(self, name: str, parameter: Tensor) -> Self:
+        """Return the prior for one parameter, its named centre looked up; see `Prior.bound_to`."""
+        prior = self
+        if self.reference is not None:
+            loc = self.reference[name].to(device=parameter.device)
+            if not self.traits.smooth:
+                # A weight can only sit exactly on a centre that its own dtype can hold.
+                loc = loc.to(parameter.dtype)
+            others: dict[str, Any] = {key: as_given(held) for key, held in self._tensors().items() if key != "loc"}
+            prior = type(self)(**others, **self.saved_options())
+            # The reference is a copy already: shared, not copied again.
+            prior._buffers["loc"] = loc if loc.ndim else loc.to(torch.float64)
+            prior.source = self.reference.source
+        prior.check_shape(parameter.shape, f"parameter {name!r}")
+        return prior
+
+    def hyperparameters(self) -> dict[str, Hyperparameter]:
+        held = self._tensors()
+        ordered = [*(key for key in held if key != "loc"), "loc"]
+        return {key: plain(held[key]) for key in ordered}
+
+    def centre(self) -> Tensor:
+        return self.loc.detach()
+
+    def _centre_in_words(self) -> str:
+        if self.reference is not None:
+            return f"centred on {self.reference.source}"
+        if self.source is not None:
+            return f"centred on {self.source}"
+        return "centred on given weights" if self.loc.ndim else f"centred on {float(self.loc):g}"
+
+    @property
+    def _centred_on_zero(self) -> bool:
+        return self.reference is None and not bool((self.loc != 0).any())
+
+    @property
+    def _centred_on_zero_scalar(self) -> bool:
+        return self.reference is None and self.loc.ndim == 0 and float(self.loc) == 0.0
+
+    def _shifted(self, value: Tensor) -> Tensor:
+        """Return value − loc in float32 or better, refusing shapes that would broadcast the value itself."""
+        self._require_bound()
+        shaped = [name for name, held in self._buffers.items() if held is not None and held.ndim]
+        for name in shaped:
+            held = self._buffers[name]
+            if held is not None and held.device != value.device:
+                # The model was moved after the prior was made: follow it, once.
+                self._buffers[name] = held.to(value.device)
+        shifted = promoted(value) - self.loc
+        if shifted.shape != value.shape or shaped or any(True for _ in self.parameters(recurse=False)):
+            self.check_shape(value.shape)
+        return shifted
+
+    def _require_bound(self) -> None:
+        if self.reference is not None:
+            raise InvalidArgumentError(
+                f"This {self.family} is centred on named weights and cannot know which one a bare tensor is: use it "
+                f"in br.ModelPrior(model, ...), or bind it with prior.bound_to(name, parameter)."
+            )
+
+    def __repr__(self) -> str:
+        if self.reference is None:
+            return super().__repr__()
+        words = super().__repr__()
+        return words.replace("loc=0", f"loc=<reference {self.reference.source}, {len(self.reference)} tensors>")

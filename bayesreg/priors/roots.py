@@ -1,0 +1,42 @@
+"""Roots of increasing functions, elementwise: Newton steps that never leave a bracket."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+__all__ = ["increasing_root"]
+
+Function = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+@torch.no_grad()
+def increasing_root(function: Function, low: Tensor, high: Tensor, steps: int = 100) -> Tensor:
+    """Return x in [low, high] with f(x) = 0, elementwise, to the last digits of the dtype.
+
+    Args:
+        function: x -> (f(x), f′(x)); f increases on the bracket.
+        low: Where f <= 0 (or the root is `low`).
+        high: Where f >= 0 (or the root is `high`).
+        steps: Steps at most; halving alone would need one per bit.
+
+    Returns:
+        The roots.
+    """
+    low, high = torch.broadcast_tensors(low, high)
+    low, high = low.clone(), high.clone()
+    x = 0.5 * (low + high)
+    for _ in range(steps):
+        value, slope = function(x)
+        low = torch.where(value <= 0, x, low)
+        high = torch.where(value >= 0, x, high)
+        newton = x - value / slope
+        inside = (newton >= low) & (newton <= high)
+        new = torch.where(inside, newton, 0.5 * (low + high))
+        # Newton may creep along one side of the bracket: what has settled stays, the rest goes on.
+        if bool(((new - x).abs() <= 2.0 * torch.finfo(x.dtype).eps * x.abs()).all()):
+            return new
+        x = new
+    return x

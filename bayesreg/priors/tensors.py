@@ -1,0 +1,70 @@
+"""Small helpers on hyper-parameters and values that the families share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+__all__ = [
+    "Hyperparameter",
+    "as_given",
+    "cholesky",
+    "plain",
+    "promoted",
+    "sampling_device",
+    "short",
+    "total_constant",
+    "wide_dtype",
+]
+
+Hyperparameter: TypeAlias = float | Tensor
+
+
+def promoted(value: Tensor) -> Tensor:
+    """Return `value` in float32 or better: a log-prior summed in bfloat16 is wrong in the third digit."""
+    return value.to(torch.promote_types(value.dtype, torch.float32))
+
+
+def plain(value: Tensor) -> Hyperparameter:
+    """Return a held hyper-parameter as a float if it is a scalar, as a detached tensor otherwise."""
+    return float(value.detach()) if value.ndim == 0 else value.detach()
+
+
+def as_given(held: Tensor) -> Hyperparameter:
+    """Return a hyper-parameter as constructors take it: learned ones stay the same Parameter."""
+    return held if isinstance(held, nn.Parameter) else plain(held)
+
+
+def short(value: Hyperparameter) -> str:
+    """Return a hyper-parameter in a few characters."""
+    if isinstance(value, Tensor):
+        return f"<tensor {tuple(value.shape)}>"
+    return f"{value:g}"
+
+
+def total_constant(per_element: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return a constant of one element, summed over a parameter of this shape, in float64."""
+    wide = per_element.to(torch.float64)
+    return wide.expand(tuple(shape)).sum() if wide.ndim else math.prod(shape) * wide
+
+
+def sampling_device(generator: torch.Generator | None, device: torch.device | str | None) -> torch.device:
+    """Return where to draw: the device asked for, else the generator's, else the CPU."""
+    if device is not None:
+        return torch.device(device)
+    return generator.device if generator is not None else torch.device("cpu")
+
+
+def cholesky(matrix: Tensor) -> Tensor:
+    """Return the lower Cholesky factor, computed in float64."""
+    root: Tensor = torch.linalg.cholesky(matrix.to(torch.float64))
+    return root
+
+
+def wide_dtype(dtype: torch.dtype | None) -> torch.dtype:
+    """Return the dtype to draw in: the one asked for (torch's default if None), in float32 or better."""
+    return torch.promote_types(dtype or torch.get_default_dtype(), torch.float32)

@@ -1,0 +1,155 @@
+"""The uniform prior: bounds, and no preference between them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import final
+
+import torch
+from torch import Tensor
+
+from bayesreg import _checks
+from bayesreg.errors import InvalidArgumentError, NotEquivalentError
+from bayesreg.optimizers import OptimizerLike
+from bayesreg.priors.base import Prior, Traits
+from bayesreg.priors.tensors import Hyperparameter, plain, promoted, sampling_device, total_constant, wide_dtype
+from bayesreg.scale import LossScale
+
+__all__ = ["Uniform"]
+
+
+@final
+class Uniform(Prior):
+    r"""Independent elements between bounds, ``log p(w) = −Σ log(high − low)`` for low <= w <= high, else −∞.
+
+    The MAP is the best point inside the bounds; proximal steps clip to them (projected gradient descent).
+
+    Args:
+        low: Lower bound: a number or a tensor that broadcasts to the parameter.
+        high: Upper bound > low.
+
+    Raises:
+        InvalidArgumentError: If a bound is not finite or `high` is not > `low`.
+
+    Example:
+        >>> import torch
+        >>> prior = Uniform(low=-1.0, high=1.0)
+        >>> prior.prox(torch.tensor([-3.0, 0.2]), step=0.1)
+        tensor([-1.0000,  0.2000])
+        >>> prior.log_prob(torch.tensor([0.2, 1.5])).item()
+        -inf
+
+    References:
+        Parikh and Boyd (2014), Proximal Algorithms, section 1.2 (projection as a proximal operator).
+    """
+
+    traits = Traits(proper=True, convex=True, smooth=False, elementwise=True, has_prox=True)
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, low: Hyperparameter, high: Hyperparameter) -> None:
+        super().__init__()
+        self._hold("low", _checks.finite("low", low))
+        self._hold("high", _checks.finite("high", high))
+        try:
+            gap = float((self.high - self.low).min())
+        except RuntimeError as error:
+            raise InvalidArgumentError(
+                f"low, high: expected shapes that broadcast, got {tuple(self.low.shape)} and {tuple(self.high.shape)}."
+            ) from error
+        if not gap > 0 or not math.isfinite(gap):
+            raise InvalidArgumentError(f"high: expected a value > low and a finite width, got high − low = {gap:g}.")
+
+    def _bounds(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        self.check_shape(value.shape)
+        # A weight must be able to sit on its bound: the bounds as its dtype holds them.
+        low, high = (held.to(value.device, value.dtype) for held in (self.low, self.high))
+        return promoted(low), promoted(high)
+
+    def penalty(self, value: Tensor) -> Tensor:
+        low, high = self._bounds(value)
+        wide = promoted(value)
+        outside = (wide < low) | (wide > high) | wide.isnan()
+        # The product keeps the autograd graph, with a gradient of 0.
+        return torch.where(outside, math.inf, 0.0).to(wide.dtype).sum() + (wide * 0.0).sum()
+
+    def log_constant(self, shape: Sequence[int]) -> Tensor:
+        return -total_constant((self.high.to(torch.float64) - self.low.to(torch.float64)).log(), shape)
+
+    def add_grad_(self, grads: Sequence[Tensor], values: Sequence[Tensor], coefficient: float) -> None:
+        return
+
+    def prox(self, value: Tensor, step: float | Tensor) -> Tensor:
+        low, high = self._bounds(value)
+        return torch.clamp(promoted(value), low, high).to(value.dtype)
+
+    def subdiff_distance(self, value: Tensor, grad: Tensor, coefficient: float = 1.0) -> Tensor:
+        low, high = self._bounds(value)
+        wide, slope = promoted(value.detach()), promoted(grad)
+        # On a bound the rest may push outward; outside no gradient is optimal.
+        distance = torch.where(wide == low, (-slope).clamp_min(0.0), slope.abs())
+        distance = torch.where(wide == high, slope.clamp_min(0.0), distance)
+        return torch.where((wide < low) | (wide > high), math.inf, distance)
+
+    def at_kink(self, value: Tensor) -> Tensor:
+        low, high = self._bounds(value)
+        wide = promoted(value.detach())
+        return (wide == low) | (wide == high)
+
+    def kept_on_side(self, before: Tensor, after: Tensor) -> Tensor:
+        return self.prox(after, 1.0)
+
+    def curvature(self, value: Tensor) -> Tensor:
+        """Return zeros: −log p is constant between the bounds."""
+        return torch.zeros_like(promoted(value.detach()))
+
+    @torch.no_grad()
+    def sample(
+        self,
+        shape: Sequence[int] = (),
+        *,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        self.check_shape(shape, "the shape asked for")
+        where = sampling_device(generator, device)
+        share = torch.rand(tuple(shape), generator=generator, dtype=wide_dtype(dtype), device=where)
+        low, high = self.low.to(where), self.high.to(where)
+        draws = (low + (high - low) * share).to(dtype or torch.get_default_dtype())
+        return torch.clamp(draws, low.to(draws.dtype), high.to(draws.dtype))
+
+    def variance(self, shape: Sequence[int] | None = None) -> Hyperparameter:
+        """Return (high − low)²/12; see `Prior.variance`."""
+        return plain((self.high - self.low).square() / 12.0)
+
+    def centre(self) -> Tensor:
+        return (0.5 * (self.low + self.high)).detach()
+
+    def hyperparameters(self) -> dict[str, Hyperparameter]:
+        return {"low": plain(self.low), "high": plain(self.high)}
+
+    def weight_decay(self, loss_scale: LossScale | int, optimizer: OptimizerLike | None = None) -> Hyperparameter:
+        """Raise: bounds are no pull.
+
+        Args:
+            loss_scale: s, or the size of the training set of a mean loss.
+            optimizer: Ignored.
+
+        Returns:
+            Never.
+
+        Raises:
+            NotEquivalentError: Always.
+        """
+        raise NotEquivalentError(
+            f"No weight_decay is equivalent to bounds, which do not pull ({self.weight_decay_readings(loss_scale)}). "
+            f"Train with br.attach or br.MAPTrainer(optimizer='proximal'), which clip to them."
+        )
+
+    def describe(self) -> str:
+        """Return the prior in one line of plain words."""
+        if self.low.ndim or self.high.ndim:
+            return "uniform, one pair of bounds per element"
+        return f"uniform, {float(self.low):.4g} to {float(self.high):.4g}"
