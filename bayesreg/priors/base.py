@@ -45,6 +45,12 @@ class Traits:
 class _Strict(ABCMeta):
     """Answers wrong arguments of a constructor with those that it takes."""
 
+    def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> None:
+        super().__init__(name, bases, namespace)
+        own = inspect.signature(cls.__init__)
+        # Said outright: help() would show the arguments of __call__ below.
+        cls.__signature__ = own.replace(parameters=list(own.parameters.values())[1:])
+
     def __call__(cls, *arguments: Any, **keywords: Any) -> Any:
         try:
             return super().__call__(*arguments, **keywords)

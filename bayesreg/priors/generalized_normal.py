@@ -11,11 +11,14 @@ from torch import Tensor
 
 from bayesreg import _checks
 from bayesreg.errors import InvalidArgumentError
+from bayesreg.optimizers import OptimizerLike
 from bayesreg.priors.base import Traits
 from bayesreg.priors.elementwise import ElementwisePrior, kinked_distance, soft_threshold
+from bayesreg.priors.gaussian import Gaussian
 from bayesreg.priors.located import Loc
 from bayesreg.priors.roots import increasing_root
-from bayesreg.priors.tensors import Hyperparameter, plain
+from bayesreg.priors.tensors import Hyperparameter, as_given, plain
+from bayesreg.scale import LossScale
 
 __all__ = ["GeneralizedNormal"]
 
@@ -129,6 +132,36 @@ class GeneralizedNormal(ElementwisePrior):
         """Return scale²·Γ(3/power)/Γ(1/power); see `Prior.variance`."""
         ratio = math.exp(math.lgamma(3.0 / self._p) - math.lgamma(1.0 / self._p))
         return plain(ratio * self.scale.square())
+
+    def weight_decay(self, loss_scale: LossScale | int, optimizer: OptimizerLike | None = None) -> Hyperparameter:
+        """Return the weight decay of power 2, a Gaussian; raise for every other power.
+
+        Args:
+            loss_scale: s, or the size of the training set of a mean loss.
+            optimizer: The optimizer in use; a coupled one is assumed if None.
+
+        Returns:
+            2·s/scale², a float, or a tensor where the scale is one.
+
+        Raises:
+            NotEquivalentError: If the power is not 2, the centre not 0, or the optimizer decouples its decay.
+
+        Example:
+            >>> GeneralizedNormal(power=2, scale=0.5).weight_decay(1000)
+            0.008
+        """
+        if self._p == 2.0:
+            return self._as_gaussian().weight_decay(loss_scale, optimizer)
+        return super().weight_decay(loss_scale, optimizer)
+
+    def exact_pull(self, loss_scale: LossScale) -> Hyperparameter:
+        return self._as_gaussian().exact_pull(loss_scale) if self._p == 2.0 else super().exact_pull(loss_scale)
+
+    def _as_gaussian(self) -> Gaussian:
+        gaussian = Gaussian(as_given(self.scale / math.sqrt(2.0)))
+        gaussian._buffers["loc"] = self._buffers["loc"]
+        gaussian.reference = self.reference
+        return gaussian
 
     def describe(self) -> str:
         """Return the prior in one line of plain words."""

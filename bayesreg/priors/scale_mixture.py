@@ -145,16 +145,19 @@ class ScaleMixture(ElementwisePrior):
             return (x - v) / h + self.offset_slope(x), 1.0 / h + self.offset_curvature(x)
 
         # Every stationary point is v/(1 + h·E) with the expected precision E between those of the components. There
-        # may be several: the best of a grid, then the root between its neighbours.
+        # may be several minima: each cell of a grid in which the slope turns positive holds one; the lowest counts.
         low, high = v / (1.0 + h / scales.min() ** 2), v / (1.0 + h / scales.max() ** 2)
         ratio = torch.where(low > 0, high / low, 1.0)
-        best, at = objective(low), torch.zeros_like(v)
+        best = torch.full_like(v, math.inf)
+        left, right, before, falling = low.clone(), high.clone(), low, torch.ones_like(v, dtype=torch.bool)
         for index in range(1, _GRID + 1):
-            found = objective(low * ratio.pow(index / _GRID))
-            at = torch.where(found < best, float(index), at)
-            best = torch.minimum(best, found)
-        left = low * ratio.pow((at - 1.0).clamp_min(0.0) / _GRID)
-        right = low * ratio.pow((at + 1.0).clamp_max(_GRID) / _GRID)
+            here = low * ratio.pow(index / _GRID)
+            rises = slope(here)[0] > 0 if index < _GRID else torch.ones_like(falling)
+            height = torch.minimum(objective(before), objective(here))
+            found = falling & rises & (height < best)
+            left, right = torch.where(found, before, left), torch.where(found, here, right)
+            best = torch.where(found, height, best)
+            before, falling = here, ~rises
         return (increasing_root(slope, left, right) * offset.sign()).to(offset.dtype)
 
     def draw_offsets(self, like: Tensor, generator: torch.Generator | None) -> Tensor:

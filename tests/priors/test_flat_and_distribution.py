@@ -9,7 +9,7 @@ import torch
 from torch import distributions, nn
 
 import bayesreg as br
-from tests.contract import PriorContract
+from bayesreg.testing import PriorContract
 
 
 class TestFlat(PriorContract):
@@ -20,6 +20,8 @@ class TestFlat(PriorContract):
 
 
 class TestFromStudentT(PriorContract):
+    per_element = ()
+
     def make(self, scale):
         return br.FromDistribution(
             distributions.StudentT(
@@ -36,6 +38,8 @@ class TestFromStudentT(PriorContract):
 
 
 class TestFromPyroLogistic(PriorContract):
+    per_element = ()
+
     def make(self, scale):
         return br.FromDistribution(
             pyro.distributions.Logistic(
@@ -51,6 +55,8 @@ class TestFromPyroLogistic(PriorContract):
 
 
 class TestFromNormal(PriorContract):
+    per_element = ()
+
     def make(self, scale):
         return br.FromDistribution(
             distributions.Normal(torch.tensor(0.0, dtype=torch.float64), torch.tensor(scale, dtype=torch.float64))

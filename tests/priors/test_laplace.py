@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import bayesreg as br
-from tests.contract import PriorContract
+from bayesreg.testing import PriorContract
 
 
 class TestLaplace(PriorContract):
