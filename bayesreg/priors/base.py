@@ -47,7 +47,7 @@ class _Strict(ABCMeta):
 
     def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> None:
         super().__init__(name, bases, namespace)
-        own = inspect.signature(cls.__init__)
+        own = inspect.signature(cls.__init__)  # type: ignore[misc]
         # Said outright: help() would show the arguments of __call__ below.
         cls.__signature__ = own.replace(parameters=list(own.parameters.values())[1:])
 
@@ -61,8 +61,9 @@ class _Strict(ABCMeta):
             except TypeError as wrong:
                 unknown = [name for name in keywords if name not in takes.parameters]
                 hint = nearest(unknown[0], takes.parameters) if unknown else ""
+                what = f"unexpected argument {unknown[0]!r}" if unknown else wrong
                 raise InvalidArgumentError(
-                    f"{cls.__name__}: {wrong}; it takes {', '.join(takes.parameters) or 'no arguments'}{hint}"
+                    f"{cls.__name__}: {what}; it takes {', '.join(takes.parameters) or 'no arguments'}{hint}"
                 ) from error
             raise
 

@@ -164,10 +164,13 @@ class FanInGaussian(LocatedPrior):
     # -- the contract: that of the Gaussian of the value's shape ------------------------------------------
 
     def penalty(self, value: Tensor) -> Tensor:
-        return self.for_shape(value.shape).penalty(value)
+        return 0.5 * (self._shifted(value) / self._std(value.shape)).square().sum()
 
     def log_constant(self, shape: Sequence[int]) -> Tensor:
-        return self.for_shape(shape).log_constant(shape)
+        return -math.prod(shape) * (self._std(shape).log() + 0.5 * math.log(2.0 * math.pi))
+
+    def _std(self, shape: Sequence[int]) -> Tensor:
+        return self.gain / math.sqrt(self._fan(shape))
 
     def add_grad_(self, grads: Sequence[Tensor], values: Sequence[Tensor], coefficient: float) -> None:
         for grad, value in zip(grads, values, strict=True):

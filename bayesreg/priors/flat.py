@@ -27,6 +27,9 @@ class Flat(Prior):
 
     traits = Traits(proper=False, convex=True, smooth=True, elementwise=True, has_prox=True)
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def penalty(self, value: Tensor) -> Tensor:
         # Keeps the autograd graph, so that a loss made only of flat priors can be back-propagated.
         return promoted(value).sum() * 0.0

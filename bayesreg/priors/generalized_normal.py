@@ -147,7 +147,7 @@ class GeneralizedNormal(ElementwisePrior):
             NotEquivalentError: If the power is not 2, the centre not 0, or the optimizer decouples its decay.
 
         Example:
-            >>> GeneralizedNormal(power=2, scale=0.5).weight_decay(1000)
+            >>> round(GeneralizedNormal(power=2, scale=0.5).weight_decay(1000), 6)
             0.008
         """
         if self._p == 2.0:

@@ -92,7 +92,7 @@ class GroupLaplace(LocatedPrior):
         Raises:
             InvalidArgumentError: If the parameter has too few dimensions for such groups.
         """
-        return math.prod(shape[dim] for dim in self._inside(shape))
+        return math.prod([shape[dim] for dim in self._inside(shape)])
 
     def _total(self, squares: Tensor) -> Tensor:
         """Sum over each group, keeping dimensions."""

@@ -48,12 +48,12 @@ def precision_times(blocks: Sequence[Block], offsets: Sequence[Tensor], root: Te
 def log_constant(blocks: Sequence[Block], root: Tensor) -> Tensor:
     """Return −½·(log det Σ + d·log 2π), in float64."""
     count = sum(block.rows[0].numel() for block in blocks)
-    log_diag = sum(
-        float(block.diag.to(torch.float64).log().sum()) * (1 if block.diag.ndim else block.rows[0].numel())
-        for block in blocks
-    )
-    log_det = log_diag + 2.0 * float(root.diagonal().log().sum())
-    return torch.tensor(-0.5 * (log_det + count * math.log(2.0 * math.pi)), dtype=torch.float64)
+    log_det = 2.0 * root.diagonal().log().sum()
+    for block in blocks:
+        # One number stands for as many as there are elements.
+        copies = 1 if block.diag.ndim else block.rows[0].numel()
+        log_det = log_det + copies * block.diag.to(torch.float64).log().sum().to(log_det)
+    return -0.5 * (log_det + count * math.log(2.0 * math.pi))
 
 
 def curvature(block: Block, value: Tensor, root: Tensor) -> Tensor:
