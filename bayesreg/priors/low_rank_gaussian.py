@@ -15,9 +15,11 @@ from bayesreg.priors.base import Traits
 from bayesreg.priors.located import Loc
 from bayesreg.priors.low_rank_joint import JointLowRank
 from bayesreg.priors.multivariate_gaussian import CorrelatedGaussian
+from bayesreg.priors.readings import WeightDecayReadings
 from bayesreg.priors.tensors import Hyperparameter, sampling_device, wide_dtype
 from bayesreg.priors.woodbury import Block, capacitance_root, gradient_
 from bayesreg.references import Reference
+from bayesreg.scale import LossScale, as_loss_scale
 
 __all__ = ["LowRankGaussian"]
 
@@ -271,6 +273,14 @@ class LowRankGaussian(CorrelatedGaussian):
     def variance(self, shape: Sequence[int] | None = None) -> Tensor | None:
         """Return diag + Σ_k factor_k², in the shape of the parameter; None unbound. See `Prior.variance`."""
         return None if self._parts is not None else (self.diag + self.factor.square().sum(0)).detach()
+
+    def weight_decay_readings(self, loss_scale: LossScale | int, at: Tensor | None = None) -> WeightDecayReadings:
+        """Return the readings; a part of a joint density has only that of its variance. See `Prior`."""
+        if self.joins is None and self._parts is None:
+            return super().weight_decay_readings(loss_scale, at)
+        variance = self.variance()
+        matched = None if variance is None else as_loss_scale(loss_scale).value / float(variance.mean())
+        return WeightDecayReadings(None, None, None, matched)
 
     def hyperparameters(self) -> dict[str, Hyperparameter]:
         if self._parts is not None:
