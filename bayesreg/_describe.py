@@ -141,6 +141,9 @@ def _notes(model_prior: ModelPrior, loss_scale: LossScale | None) -> list[str]:
             f"No MAP may exist: the normalisation scale {free_norms[0].name} is flat, so it can grow while a penalised "
             f"weight beside it shrinks and the objective falls for ever; give it a prior if you need a minimum."
         )
+    several = [e.name for e, prior in model_prior.active() if not prior.traits.convex]
+    if several:
+        notes.append(f"Not convex: {_names(several)}. The objective may have several local modes; a fit finds one.")
     directions = [e.name for e, _ in _penalised(model_prior) if _is_direction(e)]
     if directions:
         notes.append(

@@ -249,7 +249,7 @@ class Prior(nn.Module, metaclass=_Strict):
         return total.abs()
 
     def steepest(self) -> float | None:
-        """Return the largest slope of −log p there is, None if it is unbounded or differs by element."""
+        """Return the slope that every element off its kink has, None where slopes differ or have no bound."""
         return None
 
     def at_kink(self, value: Tensor) -> Tensor:

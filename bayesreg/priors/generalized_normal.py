@@ -101,11 +101,11 @@ class GeneralizedNormal(ElementwisePrior):
             return u + pull - v, 1.0 + (p - 1.0) * pull / u
 
         if p > 1.0:
-            best = increasing_root(slope, torch.zeros_like(v), v)
+            best = increasing_root(slope, torch.zeros_like(v), v, start=v if p > 2.0 else None)
         else:
             # Beyond its least value the left side increases: the minimum that is not at 0 lies there, if anywhere.
             turn = (h * p * (1.0 - p)).pow(1.0 / (2.0 - p))
-            best = increasing_root(slope, torch.minimum(turn, v), v)
+            best = increasing_root(slope, torch.minimum(turn, v), v, start=v)
             stays = (best >= turn) & (0.5 * (best - v).square() + h * best.pow(p) < 0.5 * v.square())
             best = torch.where(stays & (v > 0), best, 0.0)
         return (best * scale * offset.sign()).to(offset.dtype)

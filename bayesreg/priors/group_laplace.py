@@ -188,9 +188,6 @@ class GroupLaplace(LocatedPrior):
         on = slope * torch.where(steepness > bound, 1.0 - bound / steepness, 0.0)
         return torch.where(norms > 0, off, on).abs()
 
-    def steepest(self) -> float | None:
-        return float(self.rate) if self.rate.ndim == 0 else None
-
     def at_kink(self, value: Tensor) -> Tensor:
         offset = self._shifted(value.detach())
         return (self._norms(offset) == 0).expand(value.shape)

@@ -13,13 +13,17 @@ Function = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 @torch.no_grad()
-def increasing_root(function: Function, low: Tensor, high: Tensor, steps: int = 100) -> Tensor:
+def increasing_root(
+    function: Function, low: Tensor, high: Tensor, start: Tensor | None = None, steps: int = 100
+) -> Tensor:
     """Return x in [low, high] with f(x) = 0, elementwise, to the last digits of the dtype.
 
     Args:
         function: x -> (f(x), f′(x)); f increases on the bracket.
         low: Where f <= 0 (or the root is `low`).
         high: Where f >= 0 (or the root is `high`).
+        start: Where to begin; the middle by default. From the right of a convex function (the left of a concave one)
+            Newton steps need no bracket.
         steps: Steps at most; halving alone would need one per bit.
 
     Returns:
@@ -27,7 +31,7 @@ def increasing_root(function: Function, low: Tensor, high: Tensor, steps: int = 
     """
     low, high = torch.broadcast_tensors(low, high)
     low, high = low.clone(), high.clone()
-    x = 0.5 * (low + high)
+    x = 0.5 * (low + high) if start is None else start.clone()
     for _ in range(steps):
         value, slope = function(x)
         low = torch.where(value <= 0, x, low)

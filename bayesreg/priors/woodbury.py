@@ -97,14 +97,15 @@ def gradient_(
         if grad is None:
             continue
         rows, flat = block.rows.reshape(len(block.rows), -1), value.reshape(-1)
-        c = weights.to(rows)
+        dtype = torch.promote_types(rows.dtype, flat.dtype)
+        c = weights.to(flat.device, dtype)
         # A gradient in another memory order is filled through a copy.
         target = grad.view(-1) if grad.is_contiguous() else torch.zeros_like(flat, dtype=grad.dtype)
-        work = rows.new_empty(_longest(flat))
+        work = torch.empty(_longest(flat), dtype=dtype, device=flat.device)
         for at in block.chunks(len(flat), flat.device):
             part = work[: at.stop - at.start]
             torch.sub(flat[at], _flat(block.loc, at), out=part)
-            torch.addmv(part, rows[:, at].mT, c, alpha=-1.0, out=part)
+            torch.addmv(part, rows[:, at].to(dtype).mT, c, alpha=-1.0, out=part)
             target[at].addcdiv_(part, _flat(block.diag, at), value=coefficient)
         if target.data_ptr() != grad.data_ptr():
             grad.add_(target.view(grad.shape))
@@ -119,13 +120,14 @@ def _first_pass(
     image = torch.zeros(len(root), dtype=torch.float64, device=device)
     for block, tensor in zip(blocks, values, strict=True):
         rows, flat = block.rows.reshape(len(block.rows), -1), tensor.reshape(-1)
-        offsets, scaled = rows.new_empty(_longest(flat)), rows.new_empty(_longest(flat))
+        dtype = torch.promote_types(rows.dtype, flat.dtype)
+        offsets, scaled = (torch.empty(_longest(flat), dtype=dtype, device=flat.device) for _ in range(2))
         for at in block.chunks(len(flat), flat.device):
             count = at.stop - at.start
             offset, over = offsets[:count], scaled[:count]
             torch.sub(flat[at], _flat(block.loc, at), out=offset)
             torch.div(offset, _flat(block.diag, at), out=over)
-            image += torch.mv(rows[:, at], over).to(torch.float64)
+            image += torch.mv(rows[:, at].to(dtype), over).to(torch.float64)
             if value:
                 # torch.sum adds in a tree, torch.dot does not: it is a hundred times further off in float32.
                 square += offset.mul_(over).sum().to(torch.float64)

@@ -157,6 +157,13 @@ class FullBatchProblem:
             result[at] = prior.prox(part, step * self.scale).reshape(-1)
         return result
 
+    def inside(self, flat: Tensor) -> Tensor:
+        """Return the vector with coordinates beyond a boundary moved onto it."""
+        result = flat.clone()
+        for at, prior, part in self._kinked_slices(flat):
+            result[at] = prior.kept_on_side(part, part).reshape(-1)
+        return result
+
     def free(self, flat: Tensor) -> Tensor:
         """Return which coordinates are not at a kink."""
         mask = torch.ones_like(flat, dtype=torch.bool)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bayesreg._tables import Table
+from bayesreg.trainer.modes import Modes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,6 +63,8 @@ class FitResult:
         kkt_residual: Largest distance of the objective's gradient (subgradient) from 0 at the final weights, per
             example; None for stochastic training.
         exact_zeros: Share of the weights under kinked priors that sit exactly at the kink; None without such priors.
+        modes: The local modes found, lowest first, if several starting points were tried; None otherwise.
+        multimodal: Names of the parameters whose prior is not convex: the fit may be one local mode of several.
         best_epoch: The epoch whose weights were kept; None for full-batch solvers.
         val_nll: Mean NLL per validation example at the final weights, or None.
         val_metric: The validation metric there, or None.
@@ -79,6 +82,8 @@ class FitResult:
     converged: bool | None = None
     kkt_residual: float | None = None
     exact_zeros: float | None = None
+    modes: Modes | None = field(default=None, repr=False)
+    multimodal: tuple[str, ...] = ()
     best_epoch: int | None = None
     val_nll: float | None = None
     val_metric: float | None = None
@@ -91,7 +96,9 @@ class FitResult:
             "mean_nll log_prior log_prior_constant objective num_data converged kkt_residual exact_zeros best_epoch "
             "val_nll val_metric metric_name seconds"
         )
-        return {name: getattr(self, name) for name in names.split()}
+        found = {name: getattr(self, name) for name in names.split()}
+        modes = None if self.modes is None else [asdict(mode) for mode in self.modes]
+        return {**found, "multimodal": list(self.multimodal), "modes": modes}
 
     def summary(self) -> Table:
         """Return the outcome and the routes as one table."""
@@ -112,8 +119,16 @@ class FitResult:
         if self.best_epoch is not None:
             rows.append(("epoch kept", self.best_epoch))
         early = []
+        if self.modes is not None:
+            early.append(self.modes.words)
+        elif self.multimodal:
+            early.append(
+                f"The prior of {', '.join(self.multimodal[:3])}{', ...' if len(self.multimodal) > 3 else ''} is not "
+                f"convex: this may be one local mode of several, and another start may end in another (a full-batch "
+                f"solver with starts=20 looks for them)."
+            )
         if self.best_epoch is not None and self.best_epoch < len(self.history):
-            early = [
+            early += [
                 f"Weights of epoch {self.best_epoch} of {len(self.history)}, the best validation NLL: stopped early, "
                 f"not the MAP (restore_best=False keeps the last)."
             ]

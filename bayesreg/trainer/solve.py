@@ -15,6 +15,7 @@ from bayesreg.trainer.data import whole
 from bayesreg.trainer.full_batch import FullBatchProblem
 from bayesreg.trainer.guard import Snapshot, stop
 from bayesreg.trainer.lbfgs import minimise_lbfgs
+from bayesreg.trainer.modes import Mode, Modes, draw_start
 from bayesreg.trainer.proximal import minimise_proximal
 from bayesreg.trainer.result import FitResult, History
 from bayesreg.trainer.task import Task
@@ -24,17 +25,21 @@ __all__ = ["Solver", "fit_full_batch"]
 Solver = Literal["lbfgs", "proximal"]
 
 
-def fit_full_batch(task: Task, solver: str, tolerance: float, max_iterations: int) -> FitResult:
+def fit_full_batch(
+    task: Task, solver: str, tolerance: float, max_iterations: int, starts: int, generator: torch.Generator
+) -> FitResult:
     """Minimise the objective over the whole data set.
 
     Args:
         task: What to train.
         solver: "lbfgs" or "proximal".
         tolerance: KKT residual to stop at, per example.
-        max_iterations: Iterations at most.
+        max_iterations: Iterations at most, from each start.
+        starts: Starting points: the weights as they are, then draws.
+        generator: Source of the draws.
 
     Returns:
-        The outcome.
+        The outcome, with the best of the points that were reached.
 
     Raises:
         NonFiniteObjectiveError: If the objective is not finite at the start.
@@ -47,35 +52,29 @@ def fit_full_batch(task: Task, solver: str, tolerance: float, max_iterations: in
     batches = whole(task.loader, device)
     problem = FullBatchProblem(task.model, task.prior, task.likelihood, batches, task.num_data)
     tolerance = max(tolerance, 50 * torch.finfo(problem.dtype).eps)
-    history = History()
-    bar = task.bar(max_iterations, solver)
-
-    def report(iteration: int, flat: Tensor, residual: float) -> None:
-        objective = problem.value(flat) + problem.kinked_value(flat)
-        penalty, constant = task.prior_terms()
-        nll = objective - penalty / task.num_data
-        history.append({
-            "iteration": iteration,
-            "mean_nll": nll,
-            "log_prior": constant - penalty,
-            "objective": objective,
-            "kkt_residual": residual,
-        })
-        bar.n = min(iteration, max_iterations)
-        bar.set_postfix_str(f"NLL {nll:.4f}, log prior {constant - penalty:.4g}, KKT {residual:.1e}")
-
     with torch.no_grad():
         first = float(problem.mean_nll())
     if not abs(first) < float("inf"):
         good = Snapshot(task.model, task.likelihood)
         stop(task.model.named_parameters(), good, epoch=1, batch=1, loss=first)
-    beginning = problem.get()
-    report(0, beginning, problem.residual(beginning, problem.value_and_grad(beginning)[1]))
     minimise = minimise_lbfgs if solver == "lbfgs" else minimise_proximal
-    flat = minimise(problem, tolerance, max_iterations, report)
-    bar.close()
-    _, grad = problem.value_and_grad(flat)
-    residual = problem.residual(flat, grad)
+    modes, history = Modes(), History()
+    # Weights outside their bounds have no finite objective to start from.
+    best = beginning = problem.inside(problem.get())
+    for start in range(starts):
+        problem.set(beginning)
+        if start:
+            draw_start(task.prior, generator)
+        run = _Run(task, problem, max_iterations, solver if starts == 1 else f"{solver}, start {start + 1}")
+        flat = minimise(problem, tolerance, max_iterations, run.report)
+        run.bar.close()
+        residual = problem.residual(flat, problem.value_and_grad(flat)[1])
+        objective = problem.value(flat) + problem.kinked_value(flat)
+        found = Mode(objective, 1, residual, int((~problem.free(flat)).sum()))
+        if modes.add(flat, found, converged=residual <= tolerance) or not start:
+            best, history = flat, run.history
+    _, grad = problem.value_and_grad(best)
+    residual = problem.residual(best, grad)
     if residual > tolerance:
         warnings.warn(
             f"optimizer={solver!r} stopped at a KKT residual of {residual:.1e} (asked for {tolerance:.1e}): raise "
@@ -86,7 +85,39 @@ def fit_full_batch(task: Task, solver: str, tolerance: float, max_iterations: in
         )
     members = [(entry.name, prior, _route(prior)) for entry, prior in task.prior.active()]
     routes = describe_routes(f"Prior with the {solver} solver", members, LossScale.mean(task.num_data))
-    return task.result(batches, history, routes, converged=residual <= tolerance, kkt_residual=residual)
+    return task.result(
+        batches,
+        history,
+        routes,
+        converged=residual <= tolerance,
+        kkt_residual=residual,
+        modes=modes if starts > 1 else None,
+    )
+
+
+class _Run:
+    """The report of one minimisation: its records and its progress bar."""
+
+    def __init__(self, task: Task, problem: FullBatchProblem, max_iterations: int, label: str) -> None:
+        self.task, self.problem, self.max_iterations = task, problem, max_iterations
+        self.history = History()
+        self.bar = task.bar(max_iterations, label)
+        flat = problem.get()
+        self.report(0, flat, problem.residual(flat, problem.value_and_grad(flat)[1]))
+
+    def report(self, iteration: int, flat: Tensor, residual: float) -> None:
+        objective = self.problem.value(flat) + self.problem.kinked_value(flat)
+        penalty, constant = self.task.prior_terms()
+        nll = objective - penalty / self.task.num_data
+        self.history.append({
+            "iteration": iteration,
+            "mean_nll": nll,
+            "log_prior": constant - penalty,
+            "objective": objective,
+            "kkt_residual": residual,
+        })
+        self.bar.n = min(iteration, self.max_iterations)
+        self.bar.set_postfix_str(f"NLL {nll:.4f}, log prior {constant - penalty:.4g}, KKT {residual:.1e}")
 
 
 def _route(prior: Prior) -> str:

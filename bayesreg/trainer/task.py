@@ -13,6 +13,7 @@ from bayesreg._progress import progress_bar
 from bayesreg._tables import Table
 from bayesreg.likelihoods import Likelihood
 from bayesreg.model_prior import ModelPrior
+from bayesreg.priors import Uniform
 from bayesreg.trainer.loop import evaluate
 from bayesreg.trainer.result import FitResult, History
 
@@ -69,6 +70,7 @@ class Task:
             history=history,
             routes=routes,
             exact_zeros=self._exact_zeros(),
+            multimodal=tuple(entry.name for entry, prior in self.prior.active() if not prior.traits.convex),
             val_nll=val_nll,
             val_metric=val_metric,
             metric_name=self.likelihood.metric_name,
@@ -77,7 +79,12 @@ class Task:
         )
 
     def _exact_zeros(self) -> float | None:
-        kinked = [(e.parameter, p) for e, p in self.prior.active() if not p.traits.smooth and p.traits.has_prox]
+        # Bounds are no centre to sit on.
+        kinked = [
+            (e.parameter, p)
+            for e, p in self.prior.active()
+            if not p.traits.smooth and p.traits.has_prox and not isinstance(p, Uniform)
+        ]
         if not kinked:
             return None
         zeros = sum(int(p.at_kink(parameter).sum()) for parameter, p in kinked)

@@ -50,7 +50,9 @@ class MAPTrainer:
         tolerance: KKT residual, per example, at which a full-batch solver stops. Default 1e-9; models in float32
             are taken as far as their precision goes, about 1e-5.
         max_iterations: Full-batch iterations at most. Default 10,000.
-        seed: Order of the examples. Default 0.
+        starts: For full-batch solvers: how many starting points to try, the present weights first, then draws from
+            the prior. The lowest optimum is kept and `result.modes` lists all that were found. Default 1.
+        seed: Order of the examples, and the draws of `starts`. Default 0.
         mixed_precision: "no", "bf16" or "fp16"; the log-prior stays in float32 or better.
         cpu: Stay on the CPU even where there is an accelerator.
         on_epoch_end: Called with each epoch's record; training stops when it returns True.
@@ -90,6 +92,7 @@ class MAPTrainer:
         num_data: int | None = None,
         tolerance: float = 1e-9,
         max_iterations: int = 10_000,
+        starts: int = 1,
         seed: int = 0,
         mixed_precision: Literal["no", "bf16", "fp16"] = "no",
         cpu: bool = False,
@@ -126,6 +129,12 @@ class MAPTrainer:
         self.num_data = None if num_data is None else _checks.positive_int("num_data", num_data)
         self.tolerance = _checks.positive_float("tolerance", tolerance)
         self.max_iterations = _checks.positive_int("max_iterations", max_iterations)
+        self.starts = _checks.positive_int("starts", starts)
+        if self.starts > 1 and not isinstance(optimizer, str):
+            raise InvalidArgumentError(
+                "starts: several starting points need a full-batch solver, optimizer='lbfgs' or 'proximal', whose "
+                "end points can be compared."
+            )
         self.generator = torch.Generator().manual_seed(seed)
         self.progress = progress
         if isinstance(optimizer, str):
@@ -162,7 +171,9 @@ class MAPTrainer:
         modes = {module: module.training for module in self.model.modules()}
         try:
             if isinstance(self.optimizer, str):
-                return fit_full_batch(task, self.optimizer, self.tolerance, self.max_iterations)
+                return fit_full_batch(
+                    task, self.optimizer, self.tolerance, self.max_iterations, self.starts, self.generator
+                )
             return fit_epochs(task, self.optimizer, self.settings)
         finally:
             for module, training in modes.items():

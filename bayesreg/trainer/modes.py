@@ -1,0 +1,116 @@
+"""Several starting points, and the local modes that a solver finds from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bayesreg._tables import Table
+from bayesreg.model_prior import ModelPrior
+
+__all__ = ["Mode", "Modes", "draw_start"]
+
+# Two optima closer than this, relative to their size, are one: solvers stop within far less.
+_SAME = 1e-4
+
+
+@dataclass
+class Mode:
+    """A local optimum.
+
+    Attributes:
+        objective: Mean NLL plus penalty/n there.
+        found: From how many starts it was reached.
+        kkt_residual: The smallest residual at which it was reached.
+        exact_zeros: Number of weights that sit exactly at a kink.
+    """
+
+    objective: float
+    found: int
+    kkt_residual: float
+    exact_zeros: int
+
+
+class Modes(list[Mode]):
+    """The local modes that were found, the lowest objective first; prints as a table.
+
+    Attributes:
+        starts: How many starting points were tried.
+        unconverged: How many of them did not reach the tolerance.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.starts = 0
+        self.unconverged = 0
+        self._points: list[Tensor] = []
+
+    def add(self, point: Tensor, mode: Mode, *, converged: bool) -> bool:
+        """Count one start.
+
+        Args:
+            point: Where it ended.
+            mode: What was found there.
+            converged: Whether the tolerance was reached.
+
+        Returns:
+            Whether this is the best so far: a converged point before one that is not, then the lower objective.
+        """
+        self.starts += 1
+        if not converged:
+            self.unconverged += 1
+            return not self
+        for index, known in enumerate(self._points):
+            if float((point - known).abs().max()) <= _SAME * (1.0 + float(known.abs().max())):
+                self[index].found += 1
+                self[index].kkt_residual = min(self[index].kkt_residual, mode.kkt_residual)
+                return False
+        best = all(mode.objective < other.objective for other in self)
+        self.append(mode)
+        self._points.append(point)
+        order = sorted(range(len(self)), key=lambda i: self[i].objective)
+        self[:] = [self[i] for i in order]
+        self._points = [self._points[i] for i in order]
+        return best
+
+    @property
+    def words(self) -> str:
+        """What was found, in a sentence."""
+        if not self:
+            return f"No local mode was reached from {self.starts} starts; raise max_iterations."
+        missed = f" ({self.unconverged} starts did not converge)" if self.unconverged else ""
+        if len(self) == 1:
+            return f"All {self[0].found} starts that converged ended in one mode{missed}."
+        gap = self[1].objective - self[0].objective
+        return (
+            f"{len(self)} local modes from {self.starts} starts{missed}: the lowest, reached {self[0].found} times, is "
+            f"kept; the next is {gap:.3g} nats per example above it. There may be a lower one still."
+        )
+
+    @property
+    def table(self) -> Table:
+        """The modes as a table."""
+        rows = [(m.objective, m.found, m.exact_zeros, m.kkt_residual) for m in self]
+        columns = ("objective (nats per example)", "reached from", "exact zeros", "KKT residual")
+        return Table("Local modes", columns, rows, (self.words,))
+
+    def __str__(self) -> str:
+        return str(self.table)
+
+
+@torch.no_grad()
+def draw_start(prior: ModelPrior, generator: torch.Generator) -> None:
+    """Put the model at a random point: a draw from the prior, and standard normal where there is no density.
+
+    Args:
+        prior: The prior.
+        generator: Source of randomness.
+    """
+    left = set(prior.sample_(generator=generator))
+    for entry, _ in prior.active():
+        parameter = entry.parameter
+        if entry.name in left:
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.copy_(noise.to(parameter))
