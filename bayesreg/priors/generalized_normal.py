@@ -105,9 +105,10 @@ class GeneralizedNormal(ElementwisePrior):
         else:
             # Beyond its least value the left side increases: the minimum that is not at 0 lies there, if anywhere.
             turn = (h * p * (1.0 - p)).pow(1.0 / (2.0 - p))
-            best = increasing_root(slope, torch.minimum(turn, v), v, start=v)
-            stays = (best >= turn) & (0.5 * (best - v).square() + h * best.pow(p) < 0.5 * v.square())
-            best = torch.where(stays & (v > 0), best, 0.0)
+            exists = (turn < v) & (slope(turn)[0] <= 0)
+            best = increasing_root(slope, torch.where(exists, turn, v), v, start=v)
+            stays = exists & (0.5 * (best - v).square() + h * best.pow(p) < 0.5 * v.square())
+            best = torch.where(stays, best, 0.0)
         return (best * scale * offset.sign()).to(offset.dtype)
 
     def subdiff_distance(self, value: Tensor, grad: Tensor, coefficient: float = 1.0) -> Tensor:
