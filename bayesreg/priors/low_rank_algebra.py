@@ -9,9 +9,36 @@ import torch
 from torch import Tensor
 
 from bayesreg.priors.tensors import promoted
-from bayesreg.priors.woodbury import Block, quadratic
+from bayesreg.priors.woodbury import Block, capacitance_root, log_determinant, quadratic
 
-__all__ = ["curvature", "draw", "log_constant", "penalty", "precision_times", "versions"]
+__all__ = ["Prepared", "curvature", "draw", "log_constant", "penalty", "precision_times", "versions"]
+
+
+class Prepared:
+    """What depends on the covariance alone, computed once, and again where a tensor was changed."""
+
+    def __init__(self) -> None:
+        self._key: object = None
+        self._held: tuple[Tensor, Tensor] | None = None
+
+    def __call__(self, blocks: Sequence[Block]) -> tuple[Tensor, Tensor]:
+        """Return the Cholesky factor of C and log det Σ.
+
+        Args:
+            blocks: The tensors' shares.
+
+        Returns:
+            Both in float64, on the CPU.
+        """
+        # Inside a compiled graph there is nothing to look up.
+        key = None if torch.compiler.is_compiling() else versions(blocks)
+        if key is None or self._held is None or self._key != key:
+            root = capacitance_root(blocks)
+            held = (root, log_determinant(blocks, root))
+            if key is None:
+                return held
+            self._key, self._held = key, held
+        return self._held
 
 
 def versions(blocks: Sequence[Block]) -> list[tuple[int, int, int, int]]:
@@ -45,14 +72,9 @@ def precision_times(blocks: Sequence[Block], offsets: Sequence[Tensor], root: Te
     ]
 
 
-def log_constant(blocks: Sequence[Block], root: Tensor) -> Tensor:
-    """Return −½·(log det Σ + d·log 2π), in float64."""
+def log_constant(blocks: Sequence[Block], log_det: Tensor) -> Tensor:
+    """Return −½·(log det Σ + d·log 2π), given log det Σ, in float64."""
     count = sum(block.rows[0].numel() for block in blocks)
-    log_det = 2.0 * root.diagonal().log().sum()
-    for block in blocks:
-        # One number stands for as many as there are elements.
-        copies = 1 if block.diag.ndim else block.rows[0].numel()
-        log_det = log_det + copies * block.diag.to(torch.float64).log().sum().to(log_det)
     return -0.5 * (log_det + count * math.log(2.0 * math.pi))
 
 

@@ -74,7 +74,7 @@ class LowRankGaussian(CorrelatedGaussian):
         joins: Sequence[str] | None = None,
     ) -> None:
         self._parts: dict[str, LowRankGaussian] | None = None
-        self._cache: tuple[object, Tensor] | None = None
+        self._prepare = algebra.Prepared()
         self.joins = None if joins is None else tuple(joins)
         if isinstance(diag, Mapping) or isinstance(factor, Mapping):
             super().__init__()
@@ -204,13 +204,7 @@ class LowRankGaussian(CorrelatedGaussian):
             )
 
     def _root(self) -> Tensor:
-        """Return the Cholesky factor of C; computed anew only where a tensor was changed."""
-        if torch.compiler.is_compiling():
-            return capacitance_root([self.block()])
-        key = algebra.versions([self.block()])
-        if self._cache is None or self._cache[0] != key:
-            self._cache = (key, capacitance_root([self.block()]))
-        return self._cache[1]
+        return self._prepare([self.block()])[0]
 
     # -- the contract ----------------------------------------------------------------------------------
 
@@ -225,7 +219,9 @@ class LowRankGaussian(CorrelatedGaussian):
         return algebra.precision_times([self.block()], [offset], self._root())[0]
 
     def penalty(self, value: Tensor) -> Tensor:
-        self._shifted(value)
+        self._require_bound()
+        self.check_shape(value.shape)
+        self.follow(value.device)
         return algebra.penalty([self.block()], [value], self._root())
 
     @torch.no_grad()
@@ -239,7 +235,7 @@ class LowRankGaussian(CorrelatedGaussian):
     def log_constant(self, shape: Sequence[int]) -> Tensor:
         self._require_bound()
         self.check_shape(shape)
-        return algebra.log_constant([self.block()], self._root())
+        return algebra.log_constant([self.block()], self._prepare([self.block()])[1])
 
     def prox(self, value: Tensor, step: float | Tensor) -> Tensor:
         offset = self._shifted(value)

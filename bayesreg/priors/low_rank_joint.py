@@ -12,7 +12,7 @@ from bayesreg.priors import low_rank_algebra as algebra
 from bayesreg.priors.base import Prior
 from bayesreg.priors.joint import Joint
 from bayesreg.priors.tensors import sampling_device, wide_dtype
-from bayesreg.priors.woodbury import Block, capacitance_root, gradient_
+from bayesreg.priors.woodbury import Block, gradient_
 
 __all__ = ["JointLowRank"]
 
@@ -30,7 +30,7 @@ class JointLowRank(Joint):
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__(names)
-        self._cache: tuple[object, Tensor] | None = None
+        self._prepare = algebra.Prepared()
 
     def _prepared(self, parts: Sequence[Prior], values: Sequence[Tensor] = ()) -> tuple[list[Block], Tensor]:
         mine = cast("Sequence[_Part]", parts)
@@ -38,10 +38,7 @@ class JointLowRank(Joint):
             part.check_shape(value.shape)
             part.follow(value.device)
         blocks = [part.block() for part in mine]
-        key = algebra.versions(blocks)
-        if self._cache is None or self._cache[0] != key:
-            self._cache = (key, capacitance_root(blocks))
-        return blocks, self._cache[1]
+        return blocks, self._prepare(blocks)[0]
 
     def penalty(self, parts: Sequence[Prior], values: Sequence[Tensor]) -> Tensor:
         blocks, root = self._prepared(parts, values)
@@ -65,8 +62,8 @@ class JointLowRank(Joint):
         return [algebra.curvature(block, value, root) for block, value in zip(blocks, values, strict=True)]
 
     def log_constant(self, parts: Sequence[Prior]) -> Tensor:
-        blocks, root = self._prepared(parts)
-        return algebra.log_constant(blocks, root)
+        blocks, _ = self._prepared(parts)
+        return algebra.log_constant(blocks, self._prepare(blocks)[1])
 
     def draw(
         self, parts: Sequence[Prior], generator: torch.Generator | None, dtypes: Sequence[torch.dtype]

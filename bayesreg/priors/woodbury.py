@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Block", "capacitance_root", "gradient_", "quadratic"]
+__all__ = ["Block", "capacitance_root", "gradient_", "log_determinant", "quadratic"]
 
 # Elements per chunk on a CPU: a chunk of everything a pass touches stays in the cache.
 _CHUNK = 2**18
@@ -56,6 +56,27 @@ def capacitance_root(blocks: Sequence[Block]) -> Tensor:
             total += (part @ (part / _flat(block.diag, at).to(torch.float64)).mT).cpu()
     root: Tensor = torch.linalg.cholesky(total)
     return root
+
+
+def log_determinant(blocks: Sequence[Block], root: Tensor) -> Tensor:
+    """Return log det (D + WW') in float64.
+
+    Args:
+        blocks: The tensors' shares.
+        root: Of `capacitance_root`.
+
+    Returns:
+        A float64 scalar, on the CPU.
+    """
+    total = 2.0 * root.diagonal().log().sum()
+    for block in blocks:
+        count = block.rows[0].numel()
+        if not block.diag.ndim:
+            total = total + count * block.diag.to(total).log()
+            continue
+        for at in block.chunks(count, block.diag.device):
+            total = total + _flat(block.diag, at).to(torch.float64).log().sum().to(total)
+    return total
 
 
 def quadratic(blocks: Sequence[Block], values: Sequence[Tensor], root: Tensor) -> Tensor:
