@@ -109,8 +109,7 @@ def resident() -> float:
 
 
 def peak_of(step: Callable[[], object]) -> float:
-    """Return by how much resident memory rises during a step, sampled from another thread, MB."""
-    step()
+    """Return by how much resident memory rises over that before the first step, sampled from another thread, MB."""
     before, highest, done = resident(), 0.0, threading.Event()
 
     def watch() -> None:

@@ -74,7 +74,7 @@ ORDER = [
     "errors", "_checks", "_sharding", "probe", "optimizers", "_guard", "scale", "_loss_table", "conversion",
     "conversion_sklearn", "selection", "references", "priors", "likelihoods", "_tables", "_files", "_optional",
     "_progress", "_version", "prior_file", "_describe", "model_prior", "standardize", "run_folder", "objective",
-    "routes", "explaining", "_explain", "plots", "trainer", "demo", "cli", "testing", "__main__",
+    "routes", "explaining", "_explain", "plots", "prior_plots", "trainer", "demo", "cli", "testing", "__main__",
 ]  # fmt: skip
 
 

@@ -349,6 +349,25 @@ class Prior(nn.Module, metaclass=_Strict):
         """
         return read_weight_decay(self, as_loss_scale(loss_scale), at)
 
+    def plot(self, axes: Any = None, *, shape: Sequence[int] | None = None, reach: float | None = None) -> Any:
+        """Draw density, penalty and shrinkage; of a prior that joins elements the contours over two of them.
+
+        Args:
+            axes: Three matplotlib axes, or one for contours; a new figure by default.
+            shape: A shape of two elements, for contours.
+            reach: How far from the centre to draw. Default: where 97.5 % of the mass is.
+
+        Returns:
+            The axes.
+
+        Raises:
+            ImportError: If matplotlib is not installed (`pip install 'bayesreg[viz]'`).
+            UnsupportedError: If the prior cannot be drawn so.
+        """
+        from bayesreg.prior_plots import plot_pair, plot_prior
+
+        return plot_prior(self, axes, reach=reach) if shape is None else plot_pair(self, shape, axes, reach=reach)
+
     @property
     def family(self) -> str:
         """The name of the family."""

@@ -41,7 +41,8 @@ class LocatedPrior(Prior, ABC):
         self.reference: Reference | None = None
         self.source: str | None = None
         for name, value in hyperparameters.items():
-            self._hold(name, value)
+            # Families of other authors may not have looked.
+            self._hold(name, (_checks.positive if name == "scale" else _checks.finite)(name, value))
         if isinstance(loc, Mapping):
             self.reference = loc if isinstance(loc, Reference) else load_reference(loc)
             loc = 0.0

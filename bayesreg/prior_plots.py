@@ -1,0 +1,151 @@
+"""Pictures of one prior: its density, its penalty, and what it does to an observed weight."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from bayesreg._optional import require
+from bayesreg.errors import InvalidArgumentError, UnsupportedError
+from bayesreg.priors import Gaussian, Prior, Uniform
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["plot_pair", "plot_prior"]
+
+# Told apart without colour by width and dashes.
+_PRIOR: dict[str, Any] = {"color": "#1b3a57", "lw": 2.2}
+_GAUSSIAN: dict[str, Any] = {"color": "#c2571a", "lw": 1.4, "ls": "--"}
+_GUIDE: dict[str, Any] = {"color": "0.6", "lw": 1.0, "ls": ":"}
+
+
+def plot_prior(prior: Prior, axes: Sequence[Axes] | None = None, *, reach: float | None = None) -> Sequence[Axes]:
+    """Draw density, penalty and shrinkage of a prior on single elements, beside the Gaussian it resembles.
+
+    Shrinkage is the MAP of one weight that was observed once with Gaussian noise: on the diagonal nothing is shrunk,
+    on the horizontal line everything. The Gaussian has the prior's variance, or, where that is infinite, its half mass.
+
+    Args:
+        prior: An elementwise prior with one set of hyper-parameters, or a group Laplace, drawn for a group of one.
+        axes: Three axes; a new figure by default.
+        reach: How far from the centre to draw. Default: where 97.5 % of the mass is.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+        UnsupportedError: If the prior is not on single elements, is improper, or has tensors as hyper-parameters.
+        InvalidArgumentError: If `axes` are not three.
+    """
+    require("matplotlib", "viz", "plots")
+    shaped = [n for n, held in prior.hyperparameters().items() if isinstance(held, Tensor) and held.ndim > 1]
+    if not prior.traits.proper or not prior.traits.elementwise or shaped:
+        raise UnsupportedError(f"{prior.family}: expected a proper prior on single elements with one set of numbers.")
+    if axes is None:
+        axes = _row(3)
+    if len(axes) != 3:
+        raise InvalidArgumentError(f"axes: expected three, got {len(axes)}.")
+    draws = prior.sample((20_000,), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    centre = float(prior.centre().reshape(-1)[0])
+    size = (draws - centre).abs()
+    far = float(size.quantile(0.975)) if reach is None else reach
+    variance = prior.variance()
+    # Half of a Gaussian's mass is within 0.6745 standard deviations.
+    std = math.sqrt(variance) if isinstance(variance, float) else float(size.median()) / 0.6745
+    if variance is None and reach is None:
+        far = min(far, 6.0 * std)
+    near = Gaussian(std, loc=centre)
+    if isinstance(prior, Uniform):
+        far = 1.5 * float(prior.high - prior.low) / 2
+    x = centre + far * torch.linspace(-1.0, 1.0, 801, dtype=torch.float64)
+    curves = [(prior, _PRIOR, prior.family), (near, _GAUSSIAN, "Gaussian")]
+    for drawn, style, label in curves:
+        log_p = torch.stack([drawn.log_prob(point) for point in x]).detach()
+        axes[0].plot(x, log_p.exp(), **style, label=label)
+        penalty = torch.stack([drawn.penalty(point) for point in x]).detach()
+        axes[1].plot(x, penalty, **style)
+        if drawn.traits.has_prox:
+            axes[2].plot(x, drawn.prox(x, (far / 4.0) ** 2), **style)
+    axes[2].plot(x, x, **_GUIDE)
+    axes[2].axhline(centre, **_GUIDE)
+    for ax, title, label in zip(
+        axes,
+        ("density p(w)", "penalty −log p(w), nats", f"shrinkage, noise std {far / 4.0:.2g}"),
+        ("w", "w", "observed w"),
+        strict=True,
+    ):
+        ax.set_title(title, fontsize=10)
+        ax.set_xlabel(label)
+        ax.spines[["top", "right"]].set_visible(False)
+    # A density that is infinite or nearly so at the centre would flatten all else.
+    axes[0].set_ylim(0.0, min(axes[0].get_ylim()[1], 6.0 / (far * math.sqrt(2.0 * math.pi))))
+    # Nor need the Gaussian's parabola be seen to its end.
+    own = torch.stack([prior.penalty(point) for point in x]).detach()
+    top = float(own[own.isfinite()].max())
+    axes[1].set_ylim(-0.05 * top, 1.3 * top) if top > 0 else None
+    axes[0].legend(frameon=False, fontsize=9, loc="upper right")
+    return axes
+
+
+def plot_pair(prior: Prior, shape: Sequence[int], ax: Axes | None = None, *, reach: float | None = None) -> Axes:
+    """Draw the contours of a prior over two elements, and where it pulls observed pairs.
+
+    An arrow leads from a pair of observed weights to their MAP.
+
+    Args:
+        prior: A prior with a proximal operator.
+        shape: A shape of two elements that it takes.
+        ax: Where to draw; a new figure by default.
+        reach: How far from 0 to draw. Default: where 97.5 % of the mass is.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+        InvalidArgumentError: If the shape has not two elements.
+    """
+    require("matplotlib", "viz", "plots")
+    if math.prod(shape) != 2:
+        raise InvalidArgumentError(f"shape: expected a shape of two elements, got {tuple(shape)}.")
+    ax = _row(1)[0] if ax is None else ax
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.stack([prior.sample(shape, generator=generator, dtype=torch.float64) for _ in range(1000)])
+    far = float(draws.abs().quantile(0.975)) if reach is None else reach
+    axis = far * torch.linspace(-1.0, 1.0, 121, dtype=torch.float64)
+    rows = [[float(prior.penalty(torch.stack([a, b]).reshape(tuple(shape)))) for a in axis] for b in axis]
+    contours = ax.contour(
+        axis, axis, rows, levels=[0.25, 0.5, 1.0, 2.0, 4.0, 8.0], colors=_PRIOR["color"], linewidths=1
+    )
+    ax.clabel(contours, fmt="%g", fontsize=8)
+    ticks = far * torch.linspace(-0.9, 0.9, 7, dtype=torch.float64)
+    for a in ticks:
+        for b in ticks:
+            start = torch.stack([a, b])
+            end = prior.prox(start.reshape(tuple(shape)), (far / 3.0) ** 2).reshape(-1)
+            ax.annotate(
+                "",
+                tuple(end.tolist()),
+                tuple(start.tolist()),
+                arrowprops={"arrowstyle": "->", "color": "#c2571a", "lw": 1.0},
+            )
+    ax.set_title(f"{prior.family}: penalty in nats, and its pull", fontsize=10)
+    ax.set_xlabel("w₁")
+    ax.set_ylabel("w₂")
+    ax.set_aspect("equal")
+    return ax
+
+
+def _row(count: int) -> Sequence[Axes]:
+    # By pyplot, so that a notebook shows the figure at the end of the cell.
+    from matplotlib import pyplot
+
+    size = (9.6, 2.7) if count == 3 else (4.2, 4.2)
+    axes = pyplot.subplots(1, count, figsize=size, layout="constrained", squeeze=False)[1]
+    return list(axes[0])
