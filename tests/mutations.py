@@ -1,0 +1,235 @@
+"""Mistakes that the tests must notice: `python -m tests.mutations` makes them one by one and runs the tests of each.
+
+Each is a sign, a factor ½, a missing log scale, a variance in place of a scale, or the like, in one family. The script copies
+the package, changes one place and expects the tests that are named to fail. Options: a word that a family's file must contain.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parent.parent
+
+
+class Mutation(NamedTuple):
+    """One mistake: in `bayesreg/<file>`, `old`, which is there once, becomes `new`; the tests are under `tests/`."""
+
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+def _family(file: str, tests: str, *changes: tuple[str, str]) -> list[Mutation]:
+    return [Mutation(f"priors/{file}.py", old, new, f"priors/{tests}.py") for old, new in changes]
+
+
+MUTATIONS = [
+    *_family("gaussian", "test_gaussian",
+        ("return 0.5 * (self._shifted(value)", "return (self._shifted(value)"),
+        ("self.scale.to(torch.float64).log() + 0.5", "0.0 * self.scale.to(torch.float64) + 0.5"),
+        ("strength = coefficient / float(self.scale) ** 2", "strength = coefficient / float(self.scale)"),
+        ("alpha=-strength", "alpha=strength"),
+        ("return plain(self.scale.square())", "return plain(self.scale)"),
+        ("(1.0 + step / self.scale.square())", "(1.0 + step / self.scale)"),
+        ("self.loc + self.scale * noise", "self.loc + self.scale.square() * noise"),
+    ),
+    *_family("laplace", "test_laplace",
+        ("(2.0 * self.scale.to(torch.float64)).log()", "torch.tensor(2.0, dtype=torch.float64).log()"),
+        ("sign_().div_(self.scale)", "sign_().mul_(self.scale)"),
+        ("plain(2.0 * self.scale.square())", "plain(self.scale.square())"),
+        ("torch.clamp(shifted, -threshold, threshold) + self.loc", "torch.clamp(shifted, -threshold, threshold)"),
+        ("coefficient / self.scale\n        off_kink = (grad +", "coefficient / self.scale\n        off_kink = (grad -"),
+        ("self.scale * (first - second)", "self.scale * first"),
+    ),
+    *_family("heavy_tailed", "test_heavy_tailed",
+        ("return 0.5 * (df + 1.0) * (offset", "return (df + 1.0) * (offset"),
+        ("(df + 1.0) / root * scaled / (1.0 + scaled.square())", "df / root * scaled / (1.0 + scaled.square())"),
+        ("(1.0 - u) / (1.0 + u).square()", "(1.0 + u) / (1.0 + u).square()"),
+        ("0.5 * (square.log() + math.log(math.pi)) - ratio", "0.5 * math.log(math.pi) - ratio"),
+        ("- 1.0 / (8.0 * half)", "+ 1.0 / (8.0 * half)"),
+        ("torch.where(objective(far) < objective(near), far, near)", "near"),
+        ("(4.0 * h / (h + gap) - 1.0)", "(0.5 * (h - gap))"),
+        ("(0.5 * square / gamma).sqrt()", "(square / gamma).sqrt()"),
+        ("square / (df - 2.0)", "square / df"),
+    ),
+    *_family("student_t", "test_heavy_tailed", ("self.df * self.scale.square()", "self.df * self.scale")),
+    *_family("cauchy", "test_heavy_tailed", ("self.scale.square()", "self.scale")),
+    *_family("normal_gamma", "test_heavy_tailed",
+        ("2.0 * self.concentration, 2.0 * self.rate", "self.concentration, 2.0 * self.rate"),
+        ("2.0 * self.concentration, 2.0 * self.rate", "2.0 * self.concentration, self.rate"),
+    ),
+    *_family("generalized_normal", "test_generalized_normal",
+        ("(2.0 * self.scale.to(torch.float64)).log() +", "torch.tensor(2.0, dtype=torch.float64).log() +"),
+        ("math.lgamma(1.0 + 1.0 / self._p)", "math.lgamma(1.0 / self._p)"),
+        ("return self._p / self.scale * size", "return 1.0 / self.scale * size"),
+        ("p * (p - 1.0) / self.scale.square() * size.pow(p - 2.0)", "p * (p - 1.0) / self.scale * size.pow(p - 2.0)"),
+        ("stays = exists & (0.5 * (best - v).square()", "stays = exists & ((best - v).square()"),
+        ("pull = h * p * u.pow(p - 1.0)", "pull = h * u.pow(p - 1.0)"),
+        ("math.lgamma(3.0 / self._p) - ", "math.lgamma(2.0 / self._p) - "),
+        (".pow(1.0 / self._p)\n", "\n"),
+        ("Gaussian(as_given(self.scale / math.sqrt(2.0)))", "Gaussian(as_given(self.scale))"),
+    ),
+    *_family("logistic", "test_logistic",
+        ("_log_cosh_large(half)) * 2.0", "_log_cosh_large(half))"),
+        ("(0.5 * offset / self.scale).tanh() / self.scale", "(0.5 * offset / self.scale).tanh()"),
+        ("return 2.0 * decay", "return decay"),
+        ("(4.0 * self.scale.to(torch.float64)).log()", "torch.tensor(4.0, dtype=torch.float64).log()"),
+        ("math.pi**2 / 3.0 * self.scale.square()", "math.pi**2 / 3.0 * self.scale"),
+        ("1.0 + 0.5 * h * (1.0 - pull.square())", "1.0 - 0.5 * h * (1.0 - pull.square())"),
+        ("(first - second)", "first"),
+    ),
+    *_family("elastic_net", "test_elastic_net",
+        ("self.l1 * offset.abs() + 0.5 * self.l2", "self.l1 * offset.abs() + self.l2"),
+        ("self.l1 * offset.sign() + self.l2 * offset", "self.l1 * offset.sign() + 0.5 * self.l2 * offset"),
+        (" + _erfcx(l1 / (2.0 * l2).sqrt()).log()", " - _erfcx(l1 / (2.0 * l2).sqrt()).log()"),
+        (" + _erfcx(l1 / (2.0 * l2).sqrt()).log()", ""),
+        ("math.log(2.0 * math.pi) - l2.log()", "math.log(2.0 * math.pi)"),
+        ("/ (1.0 + step * self.l2)", "/ (1.0 + self.l2)"),
+        ("excess = log_survival(x) - start - a * y - 0.5 * y.square()", "excess = log_survival(x) - start - a * y"),
+        ("1.0 + a.square() - a / mills", "1.0 - a / mills"),
+        ("10.0 / square +", "5.0 / square +"),
+        ("cls(l1=l1 / s,", "cls(l1=l1 * s,"),
+    ),
+    *_family("scale_mixture", "test_scale_mixture",
+        ("heights = log_weights - self.scales.log()", "heights = log_weights"),
+        ("heights = log_weights - self.scales.log()", "heights = -self.scales.log()"),
+        ("height - top - 0.5 * (offset / scale)", "height - top - (offset / scale)"),
+        ("[scale.square().reciprocal() for _, scale in parts]", "[scale.reciprocal() for _, scale in parts]"),
+        ("return mean - offset.square() * spread", "return mean + offset.square() * spread"),
+        ("0.5 * math.log(2.0 * math.pi) - heights", "-heights"),
+        ("(x - v).square() / (2.0 * h)", "(x - v).square() / h"),
+        ("(self.weights * self.scales.square()).sum()", "(self.weights * self.scales).sum()"),
+        ("self.scales.argmax()", "self.scales.argmin()"),
+    ),
+    *_family("uniform", "test_uniform",
+        ("return -total_constant(", "return total_constant("),
+        ("torch.clamp(promoted(value), low, high)", "promoted(value)"),
+        ("torch.where(wide == low, (-slope).clamp_min(0.0)", "torch.where(wide == low, slope.clamp_min(0.0)"),
+        (".square() / 12.0", ".square() / 6.0"),
+        ("torch.where(outside, math.inf, 0.0)", "torch.where(outside, 0.0, 0.0)"),
+        ("low + (high - low) * share", "low + high * share"),
+    ),
+    *_family("group_laplace", "test_group_laplace",
+        ("math.lgamma(0.5 * m) - math.log(2.0)", "math.lgamma(m) - math.log(2.0)"),
+        ("- math.lgamma(m)\n", "\n"),
+        ("return math.prod(groups) * fixed + m * total", "return math.prod(groups) * fixed + total"),
+        ("torch.where(norms > 0, self.rate / norms, 0.0)), alpha", "torch.where(norms > 0, self.rate, 0.0)), alpha"),
+        ("torch.where(norms > threshold, 1.0 - threshold / norms, 0.0)", "torch.where(norms > threshold, 1.0, 0.0)"),
+        ("alive = self._norms(v / pull) > 1.0", "alive = self._norms(v) > 1.0"),
+        ("squares * (squares.sqrt() - 1.0) / cubes", "squares * (squares - 1.0) / cubes"),
+        ("(1.0 - (offset / safe).square())", "(1.0 + (offset / safe).square())"),
+        ("across = vector - unit", "across = vector + unit"),
+        ("(self.group_size(shape) + 1) / self.rate.square()", "(self.group_size(shape) + 1) / self.rate"),
+        ("(radius / norms / self.rate.to(where))", "(radius / norms)"),
+        ('{"row": 0, "channel": 0, "column": 1,', '{"row": 1, "channel": 0, "column": 0,'),
+    ),
+    *_family("multivariate_gaussian", "test_correlated_gaussians",
+        ("return 0.5 * (offset * self.precision_times(offset)).sum()", "return (offset * self.precision_times(offset)).sum()"),
+        ("return -rows * log_det", "return rows * log_det"),
+        ("-rows * log_det -", "-log_det -"),
+        ("(rows @ self._factor(rows).mT)", "(rows @ self._factor(rows))"),
+        ("rows - steps * inner", "rows + steps * inner"),
+        ("precision.diagonal().to(like)", "self.covariance.diagonal().to(like)"),
+    ),
+    *_family("matrix_gaussian", "test_correlated_gaussians",
+        ("-q * rows - p * columns", "-p * rows - q * columns"),
+        ("- 0.5 * p * q * math.log", "- p * q * math.log"),
+        ("torch.cholesky_solve(left.mT, columns).mT", "(left @ columns @ columns.mT)"),
+        ("(spectrum / (spectrum + float(step)))", "(1.0 / (spectrum + float(step)))"),
+        ("(rows @ matrix @ columns.mT)", "(rows.mT @ matrix @ columns.mT)"),
+    ),
+    *_family("low_rank_algebra", "test_correlated_gaussians",
+        ("return 0.5 * torch.stack(squares).sum()", "return torch.stack(squares).sum()"),
+        ("return -0.5 * (log_det + count", "return -0.5 * (2.0 * log_det + count"),
+        ("u - torch.tensordot", "u + torch.tensordot"),
+        ("(1.0 - share / block.diag) / block.diag", "(1.0 + share / block.diag) / block.diag"),
+        ("diag.sqrt() * own", "diag * own"),
+    ),
+    *_family("woodbury", "test_correlated_gaussians",
+        ("0.5 * (square - half.square().sum())", "0.5 * (square + half.square().sum())"),
+        ("total = 2.0 * root.diagonal()", "total = root.diagonal()"),
+        ("c, alpha=-1.0, out=part", "c, alpha=1.0, out=part"),
+        ("total = torch.eye(rank, dtype=torch.float64)", "total = 2.0 * torch.eye(rank, dtype=torch.float64)"),
+        ("value=coefficient", "value=1.0"),
+    ),
+    *[
+        Mutation(f"priors/{file}.py", old, new, "priors/test_joint_low_rank.py")
+        for file, old, new in (
+            ("low_rank_algebra", "image = torch.stack(images).sum(0)", "image = images[0]"),
+            ("low_rank_joint", "self._prepare(blocks)[1])", "self._prepare(blocks[:1])[1])"),
+            ("low_rank_joint", "algebra.draw(block, common, generator)", "algebra.draw(block, 0.0 * common, generator)"),
+            ("joint", "by_names.setdefault(prior.joins, {})[prior.part_name] = prior", "pass"),
+            ("woodbury", "        if grad is None:\n            continue\n", "        if grad is None:\n            return\n"),
+        )
+    ],
+    *_family("fan_in", "test_fan_in",
+        ("float(self.gain) / math.sqrt(fan)", "float(self.gain) / fan"),
+        ("shape[1] * kernel, shape[0] * kernel", "shape[0] * kernel, shape[1] * kernel"),
+        ("0.5 * (fan_in + fan_out)", "fan_in + fan_out"),
+        ("return 0.5 * (self._shifted(value) / self._std", "return (self._shifted(value) / self._std"),
+        ("self._std(shape).log() + 0.5", "0.0 * self._std(shape) + 0.5"),
+        ("gain: float = math.sqrt(2.0)", "gain: float = 2.0"),
+    ),
+    *_family("readings", "test_heavy_tailed",
+        ("/ power if power > 0", "/ power**2 if power > 0"),
+        ("s * float(prior.curvature(point).mean())", "float(prior.curvature(point).mean())"),
+        ("else s / variance", "else s * variance"),
+    ),
+    *_family("elementwise", "test_elastic_net",
+        ("return -total_constant(self.log_normaliser(), shape)", "return total_constant(self.log_normaliser(), shape)"),
+        ("(grad.abs() - bound).clamp_min(0.0)", "grad.abs()"),
+        ("self.loc + self.offset_prox(shifted, wide)", "self.offset_prox(shifted, wide)"),
+        ("alpha=coefficient)", "alpha=-coefficient)"),
+    ),
+    *_family("base", "test_heavy_tailed",
+        ("slope / torch.where(offset == 0, 1.0, offset)", "torch.where(offset == 0, 1.0, offset) * slope"),
+    ),
+    Mutation("priors/base.py", "left.sign() * right.sign() < 0", "left.sign() * right.sign() > 2", "trainer/test_against_sklearn.py"),
+    Mutation("trainer/modes.py", "best = all(mode.objective <", "best = all(mode.objective >", "trainer/test_families_map.py"),
+    Mutation("trainer/solve.py", "draw_start(task.prior, generator)", "pass", "trainer/test_families_map.py"),
+    Mutation("routes/gradient.py", "factor * self._s)\n        for joint", "factor)\n        for joint", "routes/test_families.py"),
+]  # fmt: skip
+
+
+def caught(mutation: Mutation) -> bool:
+    """Make the change in a copy and return whether the tests fail."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("bayesreg", "tests"):
+            shutil.copytree(ROOT / name, Path(folder, name), ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("pyproject.toml", "README.md", "docs"):
+            Path(folder, name).symlink_to(ROOT / name)
+        target = Path(folder, "bayesreg", mutation.file)
+        target.write_text(target.read_text().replace(mutation.old, mutation.new, 1))
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-x", "-q", "-m", "not slow", f"tests/{mutation.tests}"],
+            cwd=folder, env={**os.environ, "PYTHONPATH": folder, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
+        )  # fmt: skip
+        if done.returncode not in (0, 1):
+            raise RuntimeError(
+                f"{mutation}: pytest ended with {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-500:]}"
+            )
+        return done.returncode == 1
+
+
+def main(words: list[str]) -> int:
+    chosen = [m for m in MUTATIONS if not words or any(word in m.file for word in words)]
+    survivors = 0
+    with ThreadPoolExecutor(2) as pool:
+        for mutation, found in zip(chosen, pool.map(caught, chosen), strict=True):
+            survivors += not found
+            change = " ".join(f"{mutation.old!r} -> {mutation.new!r}".split())
+            print(f"{'caught  ' if found else 'SURVIVED'} {mutation.file}: {change}", flush=True)
+    print(f"{len(chosen)} mutations, {survivors} survived")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
