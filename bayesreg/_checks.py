@@ -59,6 +59,8 @@ def positive_float(name: str, value: object) -> float:
     """Return `value` as a float, checked to be finite and > 0."""
     checked = positive(name, value)
     if isinstance(checked, Tensor):
+        if checked.requires_grad:
+            raise InvalidArgumentError(f"{name}: expected a fixed number, got a tensor that requires a gradient.")
         if checked.numel() != 1:
             raise InvalidArgumentError(f"{name}: expected one number, got a tensor of shape {tuple(checked.shape)}.")
         return float(checked)

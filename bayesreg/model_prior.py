@@ -362,6 +362,10 @@ def _bind(model: nn.Module, entries: list[Entry]) -> list[Entry]:
         name = entry.name
         if reference is not None:
             references[id(reference)] = reference
+            twice = [n for n in entry.info.names if n in reference]
+            if len(twice) > 1 and prior.joins_parameters:
+                problems.append(f"{' and '.join(twice)} are one tied parameter: leave all but one out of the mappings")
+                continue
             name = next((n for n in entry.info.names if n in reference), name)
             shape = tuple(entry.parameter.shape)
             if name not in reference:

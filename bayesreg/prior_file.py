@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bayesreg._files import atomic
 from bayesreg._version import __version__
-from bayesreg.errors import BayesRegError, InvalidArgumentError, PriorFileError, nearest
+from bayesreg.errors import BayesRegError, InvalidArgumentError, PriorFileError, UnsupportedError, nearest
 from bayesreg.priors import FAMILIES, Prior
 from bayesreg.selection import ParameterInfo
 
@@ -38,15 +38,22 @@ def save_model_prior(entries: list[Entry], path: str | os.PathLike[str]) -> None
     tensors: dict[str, Tensor] = {}
     priors: list[dict[str, Any]] = []
     index: dict[int, int] = {}
+    learned: dict[int, str] = {}
     rows = []
     for entry in entries:
         if entry.prior is not None and id(entry.prior) not in index:
             index[id(entry.prior)] = number = len(priors)
             held = entry.prior.hyperparameters()
-            learned = [n for n, p in entry.prior.named_parameters(recurse=False)]
+            own = dict(entry.prior.named_parameters(recurse=False))
+            _refuse_unregistered(entry.prior)
+            row: dict[str, Any] = {"family": type(entry.prior).__name__, "arguments": list(held), "learned": list(own)}
             for name, value in held.items():
-                tensors[f"prior.{number}.{name}"] = _as_tensor(value)
-            row: dict[str, Any] = {"family": type(entry.prior).__name__, "arguments": list(held), "learned": learned}
+                key = f"prior.{number}.{name}"
+                # A learned hyper-parameter may belong to several priors: it is kept once, as it is.
+                if name in own and learned.setdefault(id(own[name]), key) != key:
+                    row.setdefault("shared", {})[name] = learned[id(own[name])]
+                    continue
+                tensors[key] = _as_tensor(own.get(name, value))
             priors.append({**row, "options": entry.prior.saved_options()})
         rows.append({
             "name": entry.name,
@@ -70,11 +77,14 @@ def load_entries(
     source = Path(path)
     record, tensors = _read(source)
     try:
-        priors = [_rebuild(source, number, row, tensors) for number, row in enumerate(record["priors"])]
+        learned: dict[str, nn.Parameter] = {}
+        priors = [_rebuild(source, number, row, tensors, learned) for number, row in enumerate(record["priors"])]
         rows = {str(row["name"]): row for row in record["entries"]}
         shapes = {name: tuple(map(int, row["shape"])) for name, row in rows.items()}
         numbers = {name: row["prior"] for name, row in rows.items()}
         rules = {name: str(row["rule"]) for name, row in rows.items()}
+    except PriorFileError:
+        raise
     except _DAMAGED as error:
         raise PriorFileError(f"{source}: damaged prior file, its metadata lacks {error}.") from error
     for name, number in numbers.items():
@@ -100,8 +110,9 @@ def load_entries(
         prior = None
         if known is not None and number is not None:
             prior = priors[number].to(info.parameter.device)
+            joined = [name for name in info.names if prior.joins and name in prior.joins]
             try:
-                prior = prior.bound_to(known, info.parameter)
+                prior = prior.bound_to(joined[0] if joined else known, info.parameter)
             except InvalidArgumentError as error:
                 raise PriorFileError(f"{source}: damaged prior file ({error})") from error
         result.append((info, prior, "" if known is None else rules[known]))
@@ -145,14 +156,30 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return record, tensors
 
 
-def _rebuild(path: Path, number: int, row: dict[str, Any], tensors: dict[str, Tensor]) -> Prior:
+def _refuse_unregistered(prior: Prior) -> None:
+    if FAMILIES.get(type(prior).__name__) is not type(prior):
+        raise UnsupportedError(
+            f"{type(prior).__name__}: a prior file could not be read again, as bayesreg does not know this family: put "
+            f"@br.register_family on the class, here and where the file is read."
+        )
+
+
+def _rebuild(
+    path: Path, number: int, row: dict[str, Any], tensors: dict[str, Tensor], learned: dict[str, nn.Parameter]
+) -> Prior:
     family = str(row["family"])
     if family not in FAMILIES:
-        raise PriorFileError(f"{path}: unknown prior family {family!r}{nearest(family, FAMILIES)}")
+        raise PriorFileError(
+            f"{path}: unknown prior family {family!r}{nearest(family, FAMILIES)} A family of your own must be "
+            f"registered (@br.register_family), its module imported, before the file is read."
+        )
     arguments: dict[str, Tensor] = {}
     for name in row["arguments"]:
-        held = tensors[f"prior.{number}.{name}"]
-        arguments[name] = nn.Parameter(held) if name in row["learned"] else held
+        key = row.get("shared", {}).get(name, f"prior.{number}.{name}")
+        if name in row["learned"]:
+            arguments[name] = learned.setdefault(key, nn.Parameter(tensors[key]))
+        else:
+            arguments[name] = tensors[key]
     try:
         return FAMILIES[family].from_saved(arguments, row["options"])
     except (BayesRegError, RuntimeError, *_DAMAGED) as error:

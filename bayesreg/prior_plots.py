@@ -6,12 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
-from torch import Tensor
 
+from bayesreg import _checks
 from bayesreg._optional import require
 from bayesreg.errors import InvalidArgumentError, UnsupportedError
-from bayesreg.priors import Gaussian, Prior, Uniform
+from bayesreg.priors import FanInGaussian, Gaussian, Prior, Uniform
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,6 +25,7 @@ _GAUSSIAN: dict[str, Any] = {"color": "#c2571a", "lw": 1.4, "ls": "--"}
 _GUIDE: dict[str, Any] = {"color": "0.6", "lw": 1.0, "ls": ":"}
 
 
+@torch.no_grad()
 def plot_prior(prior: Prior, axes: Sequence[Axes] | None = None, *, reach: float | None = None) -> Sequence[Axes]:
     """Draw density, penalty and shrinkage of a prior on single elements, beside the Gaussian it resembles.
 
@@ -31,7 +33,7 @@ def plot_prior(prior: Prior, axes: Sequence[Axes] | None = None, *, reach: float
     on the horizontal line everything. The Gaussian has the prior's variance, or, where that is infinite, its half mass.
 
     Args:
-        prior: An elementwise prior with one set of hyper-parameters, or a group Laplace, drawn for a group of one.
+        prior: A proper prior on single elements with one set of hyper-parameters.
         axes: Three axes; a new figure by default.
         reach: How far from the centre to draw. Default: where 97.5 % of the mass is.
 
@@ -41,16 +43,23 @@ def plot_prior(prior: Prior, axes: Sequence[Axes] | None = None, *, reach: float
     Raises:
         ImportError: If matplotlib is not installed.
         UnsupportedError: If the prior is not on single elements, is improper, or has tensors as hyper-parameters.
-        InvalidArgumentError: If `axes` are not three.
+        InvalidArgumentError: If `axes` are not three, or `reach` is not > 0.
     """
     require("matplotlib", "viz", "plots")
-    shaped = [n for n, held in prior.hyperparameters().items() if isinstance(held, Tensor) and held.ndim > 1]
-    if not prior.traits.proper or not prior.traits.elementwise or shaped:
-        raise UnsupportedError(f"{prior.family}: expected a proper prior on single elements with one set of numbers.")
+    if isinstance(prior, FanInGaussian):
+        raise UnsupportedError(
+            f"{prior.family}: its width depends on a shape; draw prior.for_shape(weight.shape).plot()."
+        )
+    if not prior.traits.elementwise:
+        raise UnsupportedError(f"{prior.family}: it joins its elements; draw two of them, prior.plot(shape=(2,)).")
+    if not prior.traits.proper or len(prior.hyper_shape()):
+        raise UnsupportedError(f"{prior.family}: expected a proper prior with one set of numbers for all elements.")
     if axes is None:
         axes = _row(3)
-    if len(axes) != 3:
-        raise InvalidArgumentError(f"axes: expected three, got {len(axes)}.")
+    if not isinstance(axes, Sequence | np.ndarray) or len(axes) != 3:
+        raise InvalidArgumentError("axes: expected three axes, for density, penalty and shrinkage.")
+    if reach is not None:
+        reach = _checks.positive_float("reach", reach)
     draws = prior.sample((20_000,), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     centre = float(prior.centre().reshape(-1)[0])
     size = (draws - centre).abs()
@@ -64,14 +73,16 @@ def plot_prior(prior: Prior, axes: Sequence[Axes] | None = None, *, reach: float
     if isinstance(prior, Uniform):
         far = 1.5 * float(prior.high - prior.low) / 2
     x = centre + far * torch.linspace(-1.0, 1.0, 801, dtype=torch.float64)
-    curves = [(prior, _PRIOR, prior.family), (near, _GAUSSIAN, "Gaussian")]
+    curves = [(prior, _PRIOR, prior.family)]
+    if not isinstance(prior, Gaussian):
+        curves.append((near, _GAUSSIAN, "Gaussian"))
     for drawn, style, label in curves:
         log_p = torch.stack([drawn.log_prob(point) for point in x]).detach()
-        axes[0].plot(x, log_p.exp(), **style, label=label)
+        axes[0].plot(x, log_p.exp(), **style)
         penalty = torch.stack([drawn.penalty(point) for point in x]).detach()
         axes[1].plot(x, penalty, **style)
-        if drawn.traits.has_prox:
-            axes[2].plot(x, drawn.prox(x, (far / 4.0) ** 2), **style)
+        shrunk = drawn.prox(x, (far / 4.0) ** 2) if drawn.traits.has_prox else torch.full_like(x, math.nan)
+        axes[2].plot(x, shrunk, **style, label=label)
     axes[2].plot(x, x, **_GUIDE)
     axes[2].axhline(centre, **_GUIDE)
     for ax, title, label in zip(
@@ -89,10 +100,12 @@ def plot_prior(prior: Prior, axes: Sequence[Axes] | None = None, *, reach: float
     own = torch.stack([prior.penalty(point) for point in x]).detach()
     top = float(own[own.isfinite()].max())
     axes[1].set_ylim(-0.05 * top, 1.3 * top) if top > 0 else None
-    axes[0].legend(frameon=False, fontsize=9, loc="upper right")
+    # The corner that no shrinkage curve enters.
+    axes[2].legend(frameon=False, fontsize=9, loc="upper left")
     return axes
 
 
+@torch.no_grad()
 def plot_pair(prior: Prior, shape: Sequence[int], ax: Axes | None = None, *, reach: float | None = None) -> Axes:
     """Draw the contours of a prior over two elements, and where it pulls observed pairs.
 
@@ -102,7 +115,7 @@ def plot_pair(prior: Prior, shape: Sequence[int], ax: Axes | None = None, *, rea
         prior: A prior with a proximal operator.
         shape: A shape of two elements that it takes.
         ax: Where to draw; a new figure by default.
-        reach: How far from 0 to draw. Default: where 97.5 % of the mass is.
+        reach: How far from the centre to draw. Default: where 97.5 % of the mass is.
 
     Returns:
         The axes.
@@ -117,17 +130,20 @@ def plot_pair(prior: Prior, shape: Sequence[int], ax: Axes | None = None, *, rea
     ax = _row(1)[0] if ax is None else ax
     generator = torch.Generator().manual_seed(0)
     draws = torch.stack([prior.sample(shape, generator=generator, dtype=torch.float64) for _ in range(1000)])
-    far = float(draws.abs().quantile(0.975)) if reach is None else reach
+    centre = prior.centre().to(torch.float64).expand(tuple(shape)).reshape(-1)
+    offsets = (draws.reshape(len(draws), 2) - centre).abs()
+    far = float(offsets.quantile(0.975)) if reach is None else _checks.positive_float("reach", reach)
     axis = far * torch.linspace(-1.0, 1.0, 121, dtype=torch.float64)
-    rows = [[float(prior.penalty(torch.stack([a, b]).reshape(tuple(shape)))) for a in axis] for b in axis]
+    first, second = centre[0] + axis, centre[1] + axis
+    rows = [[float(prior.penalty(torch.stack([a, b]).reshape(tuple(shape)))) for a in first] for b in second]
     contours = ax.contour(
-        axis, axis, rows, levels=[0.25, 0.5, 1.0, 2.0, 4.0, 8.0], colors=_PRIOR["color"], linewidths=1
+        first, second, rows, levels=[0.25, 0.5, 1.0, 2.0, 4.0, 8.0], colors=_PRIOR["color"], linewidths=1
     )
     ax.clabel(contours, fmt="%g", fontsize=8)
     ticks = far * torch.linspace(-0.9, 0.9, 7, dtype=torch.float64)
     for a in ticks:
         for b in ticks:
-            start = torch.stack([a, b])
+            start = centre + torch.stack([a, b])
             end = prior.prox(start.reshape(tuple(shape)), (far / 3.0) ** 2).reshape(-1)
             ax.annotate(
                 "",

@@ -60,6 +60,9 @@ def fit(
     epochs: Annotated[int, typer.Option(help="Epochs of adam and sgd.")] = 100,
     batch_size: Annotated[int, typer.Option(help="Batch size of adam and sgd.")] = 32,
     val_fraction: Annotated[float, typer.Option(help="Share of the rows held out for validation.")] = 0.2,
+    starts: Annotated[
+        int, typer.Option(min=1, help="Starting points of lbfgs and proximal; for priors that are not convex.")
+    ] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of the split, the initial weights and the order.")] = 0,
     keep_last: Annotated[
         bool, typer.Option("--keep-last", help="Keep the last epoch, not the best on validation.")
@@ -98,6 +101,7 @@ def fit(
         optimizer=_optimizer(optimizer, model, family.traits.smooth, lr),
         max_epochs=epochs,
         batch_size=batch_size,
+        starts=starts,
         seed=seed,
         restore_best=not keep_last,
     )
@@ -112,6 +116,8 @@ def fit(
         return
     show(trainer.prior.describe(result.num_data))
     show(result.summary())
+    if result.modes is not None:
+        show(result.modes.table)
     say("Features (and a regression target) are standardised inside the model; the prior's scale is in those units.")
     say(f"Run folder: {output} (model, prior = br.load_run({str(output)!r}) reads it back)")
 

@@ -61,6 +61,8 @@ class _Strict(ABCMeta):
             except TypeError as wrong:
                 unknown = [name for name in keywords if name not in takes.parameters]
                 hint = nearest(unknown[0], takes.parameters) if unknown else ""
+                if unknown and cls.__name__ == "Gaussian" and unknown[0] in ("variance", "std", "sigma"):
+                    hint = "; a variance v is scale=v**0.5, a standard deviation is the scale"
                 what = f"unexpected argument {unknown[0]!r}" if unknown else wrong
                 raise InvalidArgumentError(
                     f"{cls.__name__}: {what}; it takes {', '.join(takes.parameters) or 'no arguments'}{hint}"
@@ -89,6 +91,11 @@ class Prior(nn.Module, metaclass=_Strict):
     joins: tuple[str, ...] | None = None
     #: Which of them this is the part of.
     part_name: str | None = None
+
+    @property
+    def joins_parameters(self) -> bool:
+        """Whether it is a density over several named parameters."""
+        return self.joins is not None
 
     # -- to implement -----------------------------------------------------------------------------------
 
@@ -198,7 +205,12 @@ class Prior(nn.Module, metaclass=_Strict):
 
         Returns:
             A scalar, in the dtype of `value` or float32, whichever is wider.
+
+        Raises:
+            InvalidArgumentError: If `value` is no tensor, or of a shape that does not fit.
         """
+        if not isinstance(value, Tensor):
+            raise InvalidArgumentError(f"value: expected a tensor, got {type(value).__name__}.")
         penalty = self.penalty(value)
         return self.log_constant(value.shape).to(penalty) - penalty
 
@@ -476,6 +488,11 @@ class Prior(nn.Module, metaclass=_Strict):
         """
         raise UnsupportedError(f"{self.family} is a prior over single parameters.")
 
+    def hyper_shape(self) -> torch.Size:
+        """Return the shape that the hyper-parameters have together; () where all are numbers."""
+        shapes = [held.shape for name, held in self._tensors().items() if name not in self._not_shaped]
+        return torch.Size(torch.broadcast_shapes(*shapes))
+
     # -- for the families ------------------------------------------------------------------------------
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -485,9 +502,15 @@ class Prior(nn.Module, metaclass=_Strict):
         """Keep a hyper-parameter: learned ones as Parameters, the rest as buffers, scalars in float64."""
         if isinstance(value, nn.Parameter):
             self.register_parameter(name, value)
+        elif isinstance(value, Tensor) and value.requires_grad:
+            raise InvalidArgumentError(
+                f"{name}: expected a number, a tensor or an nn.Parameter, got a tensor that requires a gradient; wrap "
+                f"it, nn.Parameter({name}), to learn it, or write {name}.detach()."
+            )
         elif isinstance(value, Tensor) and value.ndim > 0:
             # A copy: the tensor may be the very weight that is about to be trained.
-            self.register_buffer(name, value.detach().clone())
+            # In float32 or better, which holds a narrower number exactly: squares of a scale leave float16.
+            self.register_buffer(name, promoted(value.detach()).clone())
         else:
             self.register_buffer(name, torch.tensor(float(value), dtype=torch.float64))
 

@@ -27,8 +27,9 @@ class CholeskyCache:
         Returns:
             The factors; with gradients where a covariance is learned.
         """
-        # Inside a compiled graph there is nothing to look up.
-        if torch.compiler.is_compiling() or any(matrix.requires_grad for matrix in matrices):
+        # In a compiled graph, or for tensors made in inference mode, no change could be noticed.
+        blind = torch.compiler.is_compiling() or any(matrix.is_inference() for matrix in matrices)
+        if blind or any(matrix.requires_grad for matrix in matrices):
             return tuple(cholesky(matrix).to(like) for matrix in matrices)
         key = ([(id(matrix), matrix._version) for matrix in matrices], like.dtype, like.device)
         if self._key != key:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from bayesreg import _checks
-from bayesreg.errors import NotEquivalentError
+from bayesreg.errors import InvalidArgumentError, NotEquivalentError
 from bayesreg.optimizers import OptimizerLike
 from bayesreg.priors.base import Traits
-from bayesreg.priors.elementwise import ElementwisePrior, kinked_distance, soft_threshold
+from bayesreg.priors.elementwise import ElementwisePrior, soft_threshold
 from bayesreg.priors.located import Loc
 from bayesreg.priors.tensors import Hyperparameter, plain
 from bayesreg.scale import LossScale, as_loss_scale
@@ -54,6 +54,9 @@ class ElasticNet(ElementwisePrior):
     l2: Tensor
 
     def __init__(self, l1: Hyperparameter, l2: Hyperparameter, *, loc: Loc = 0.0) -> None:
+        for name, rate, limit in (("l1", l1, "br.Gaussian(scale=l2**-0.5)"), ("l2", l2, "br.Laplace(scale=1/l1)")):
+            if not isinstance(rate, Tensor) and rate == 0:
+                raise InvalidArgumentError(f"{name}: expected a value > 0, got 0; without it the prior is {limit}.")
         super().__init__(loc=loc, l1=_checks.positive("l1", l1), l2=_checks.positive("l2", l2))
 
     @classmethod
@@ -98,10 +101,6 @@ class ElasticNet(ElementwisePrior):
 
     def offset_prox(self, offset: Tensor, step: Tensor) -> Tensor:
         return soft_threshold(offset, (step * self.l1).to(offset.dtype)) / (1.0 + step * self.l2).to(offset.dtype)
-
-    def subdiff_distance(self, value: Tensor, grad: Tensor, coefficient: float = 1.0) -> Tensor:
-        offset = self._shifted(value.detach())
-        return kinked_distance(coefficient * self.offset_slope(offset), offset, grad, coefficient * self.l1)
 
     def draw_offsets(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
         # |r|·√l2 is a standard normal beyond a = l1/√l2, less a.

@@ -122,6 +122,15 @@ class ElementwisePrior(LocatedPrior, ABC):
             return super().at_kink(value)
         return self._shifted(value.detach()) == 0
 
+    def subdiff_distance(self, value: Tensor, grad: Tensor, coefficient: float = 1.0) -> Tensor:
+        if self.traits.smooth:
+            return super().subdiff_distance(value, grad, coefficient)
+        offset = self._shifted(value.detach())
+        # At the kink the subdifferential reaches to the slopes just beside it.
+        beside = self.offset_slope(torch.full_like(offset, torch.finfo(offset.dtype).tiny)).abs()
+        on_kink = (grad.abs() - coefficient * beside).clamp_min(0.0)
+        return torch.where(offset == 0, on_kink, (promoted(grad) + coefficient * self.offset_slope(offset)).abs())
+
     @torch.no_grad()
     def sample(
         self,
@@ -175,8 +184,3 @@ class ElementwisePrior(LocatedPrior, ABC):
 def soft_threshold(offset: Tensor, threshold: Tensor) -> Tensor:
     """Return sign(r)·max(|r| − threshold, 0), with an exact 0 inside."""
     return offset - torch.clamp(offset, -threshold, threshold)
-
-
-def kinked_distance(slope: Tensor, offset: Tensor, grad: Tensor, bound: Tensor) -> Tensor:
-    """Return the distance of −grad from the subdifferential: [−bound, bound] at 0, the slope elsewhere."""
-    return torch.where(offset == 0, (grad.abs() - bound).clamp_min(0.0), (promoted(grad) + slope).abs())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from bayesreg import _checks
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.optimizers import OptimizerLike
 from bayesreg.priors.base import Traits
-from bayesreg.priors.elementwise import ElementwisePrior, kinked_distance, soft_threshold
+from bayesreg.priors.elementwise import ElementwisePrior, soft_threshold
 from bayesreg.priors.gaussian import Gaussian
 from bayesreg.priors.located import Loc
 from bayesreg.priors.roots import increasing_root
@@ -62,12 +62,22 @@ class GeneralizedNormal(ElementwisePrior):
                 )
             checked = float(checked)
         super().__init__(loc=loc, power=checked, scale=_checks.positive("scale", scale))
-        self._p = checked
-        self.traits = Traits(proper=True, convex=checked >= 1, smooth=checked > 1, elementwise=True, has_prox=True)
+        self._take_power()
+
+    def _take_power(self) -> None:
+        self._p = p = float(self.power)
+        self.traits = Traits(proper=True, convex=p >= 1, smooth=p > 1, elementwise=True, has_prox=True)
+
+    def _load_from_state_dict(self, *arguments: Any, **keywords: Any) -> None:
+        super()._load_from_state_dict(*arguments, **keywords)
+        self._take_power()
 
     def offset_penalty(self, offset: Tensor) -> Tensor:
         scaled = (offset / self.scale).abs()
-        return scaled if self._p == 1.0 else scaled.pow(self._p)
+        if self._p >= 1.0:
+            return scaled if self._p == 1.0 else scaled.pow(self._p)
+        # The slope of 0^p is infinite: at the kink autograd, too, takes the subgradient 0.
+        return torch.where(scaled > 0, scaled, 1.0).pow(self._p) * (scaled > 0)
 
     def offset_slope(self, offset: Tensor) -> Tensor:
         scaled = offset / self.scale
@@ -111,14 +121,6 @@ class GeneralizedNormal(ElementwisePrior):
             best = torch.where(stays, best, 0.0)
         return (best * scale * offset.sign()).to(offset.dtype)
 
-    def subdiff_distance(self, value: Tensor, grad: Tensor, coefficient: float = 1.0) -> Tensor:
-        if self._p > 1.0:
-            return super().subdiff_distance(value, grad, coefficient)
-        offset = self._shifted(value.detach())
-        # Below power 1 the slope is infinite on both sides of the kink, which no gradient can leave.
-        bound = coefficient / self.scale if self._p == 1.0 else torch.full_like(offset, math.inf)
-        return kinked_distance(coefficient * self.offset_slope(offset), offset, grad, bound)
-
     def steepest(self) -> float | None:
         return 1.0 / float(self.scale) if self._p == 1.0 and self.scale.ndim == 0 else None
 
@@ -129,9 +131,12 @@ class GeneralizedNormal(ElementwisePrior):
         sign = torch.randint(0, 2, like.shape, generator=generator, device=like.device).mul_(2).sub_(1)
         return (size * sign * self.scale).to(like)
 
-    def variance(self, shape: Sequence[int] | None = None) -> Hyperparameter:
-        """Return scale²·Γ(3/power)/Γ(1/power); see `Prior.variance`."""
-        ratio = math.exp(math.lgamma(3.0 / self._p) - math.lgamma(1.0 / self._p))
+    def variance(self, shape: Sequence[int] | None = None) -> Hyperparameter | None:
+        """Return scale²·Γ(3/power)/Γ(1/power), None where no float holds it; see `Prior.variance`."""
+        logarithm = math.lgamma(3.0 / self._p) - math.lgamma(1.0 / self._p)
+        if logarithm > 700.0:
+            return None
+        ratio = math.exp(logarithm)
         return plain(ratio * self.scale.square())
 
     def weight_decay(self, loss_scale: LossScale | int, optimizer: OptimizerLike | None = None) -> Hyperparameter:

@@ -34,7 +34,8 @@ class GroupLaplace(LocatedPrior):
             within groups (one rate per row of a matrix has shape (rows, 1)). Group lasso with weights √m has
             rate·√m.
         group: What makes a group. "row": what shares the first index (an output unit of a Linear); "column": the
-            second (an input unit); "channel": the first of a convolution kernel, an output channel; "tensor": all.
+            second (an input unit); "channel": the first of a convolution kernel, an output channel (of a transposed
+            convolution an input channel, its output channels are "column"); "tensor": all.
         loc: The centre: a number, a tensor, or a mapping from parameter names to tensors. Default 0.
 
     Raises:
@@ -68,14 +69,14 @@ class GroupLaplace(LocatedPrior):
 
     # -- groups ----------------------------------------------------------------------------------------
 
-    def _inside(self, shape: Sequence[int]) -> list[int]:
+    def _inside(self, shape: Sequence[int], what: str = "a parameter") -> list[int]:
         """Return the dimensions along which a group extends."""
         count = len(shape)
         needed = {"row": 1, "column": 2, "channel": 3, "tensor": 0}[self.group]
         if count < needed:
             raise InvalidArgumentError(
-                f"GroupLaplace(group={self.group!r}): expected a parameter of {needed} or more dimensions, got shape "
-                f"{tuple(shape)}; give it a rule of its own, such as br.Flat() or another group."
+                f"GroupLaplace(group={self.group!r}): expected {what} of {needed} or more dimensions, got shape "
+                f"{tuple(shape)}; give such parameters a rule before it, {{br.biases | br.norms: br.Flat(), ...}}."
             )
         index = {"row": 0, "channel": 0, "column": 1, "tensor": None}[self.group]
         return [dim for dim in range(count) if dim != index]
@@ -100,15 +101,22 @@ class GroupLaplace(LocatedPrior):
         return squares.sum(inside, keepdim=True) if inside else squares
 
     def _norms(self, offset: Tensor) -> Tensor:
-        return self._total(offset.square()).sqrt()
+        # Relative to the largest element, whose square alone may leave the dtype at either end.
+        inside = self._inside(offset.shape)
+        if not inside or not offset.numel():
+            return self._total(offset.abs())
+        largest = offset.abs().amax(inside, keepdim=True)
+        safe = torch.where(largest > 0, largest, 1.0)
+        return self._total((offset / safe).square()).sqrt() * largest
 
     def check_shape(self, shape: Sequence[int], what: str = "value") -> None:
         """Raise unless the hyper-parameters fit and `rate` is constant within groups; see `Prior.check_shape`."""
         super().check_shape(shape, what)
+        inside = self._inside(shape, what)
         padded = (1,) * (len(shape) - self.rate.ndim) + tuple(self.rate.shape)
-        if any(padded[dim] != 1 for dim in self._inside(shape)):
+        if any(padded[dim] != 1 for dim in inside):
             raise InvalidArgumentError(
-                f"GroupLaplace rate: expected one rate per group (size 1 along dimensions {self._inside(shape)} of "
+                f"GroupLaplace rate: expected one rate per group (size 1 along dimensions {inside} of "
                 f"{what} of shape {tuple(shape)}), got shape {tuple(self.rate.shape)}."
             )
 
@@ -116,13 +124,22 @@ class GroupLaplace(LocatedPrior):
 
     def penalty(self, value: Tensor) -> Tensor:
         offset = self._shifted(value)
-        squares = self._total(offset.square())
-        # The root of 0 has an infinite derivative: groups on their centre get the subgradient 0.
+        inside = self._inside(offset.shape)
+        if not offset.numel():
+            return offset.sum()
+        # Relative to the largest element, as in _norms. The root of 0 has an infinite derivative: groups on their
+        # centre get the subgradient 0.
+        largest = offset.detach().abs()
+        largest = largest.amax(inside, keepdim=True) if inside else largest
+        safe = torch.where(largest > 0, largest, 1.0)
+        squares = self._total((offset / safe).square())
         roots = torch.where(squares > 0, squares, 1.0).sqrt() * (squares > 0)
-        return (self.rate * roots).sum()
+        return (self.rate * safe * roots).sum()
 
     def log_constant(self, shape: Sequence[int]) -> Tensor:
         m = self.group_size(shape)
+        if m == 0:
+            return torch.zeros((), dtype=torch.float64)
         groups = [1 if dim in self._inside(shape) else size for dim, size in enumerate(shape)]
         fixed = math.lgamma(0.5 * m) - math.log(2.0) - 0.5 * m * math.log(math.pi) - math.lgamma(m)
         log_rate = self.rate.to(torch.float64).log()

@@ -16,6 +16,9 @@ from bayesreg.priors.tensors import Hyperparameter, plain
 
 __all__ = ["HeavyTailed"]
 
+# Distances from the centre, in widths, beyond which 1 + u² = u² in float64 too.
+_FAR = 1e9
+
 
 class HeavyTailed(ElementwisePrior, ABC):
     """Student's t with df degrees of freedom ν and width s: −log p = (ν + 1)/2 · log(1 + r²/(νs²)) + const."""
@@ -28,19 +31,25 @@ class HeavyTailed(ElementwisePrior, ABC):
 
     def offset_penalty(self, offset: Tensor) -> Tensor:
         df, square = self._df_and_square()
-        # Divided by its root first: r² alone leaves float32 where r/s does not.
-        return 0.5 * (df + 1.0) * (offset / square.sqrt()).square().log1p()
+        size = (offset / square.sqrt()).abs()
+        # Where 1 + u² is u² to the last digit, and u² may leave the dtype.
+        far = size > _FAR
+        near = torch.where(far, 0.0, size)
+        return 0.5 * (df + 1.0) * torch.where(far, 2.0 * torch.where(far, size, 1.0).log(), near.square().log1p())
 
     def offset_slope(self, offset: Tensor) -> Tensor:
         df, square = self._df_and_square()
         root = square.sqrt()
         scaled = offset / root
-        return (df + 1.0) / root * scaled / (1.0 + scaled.square())
+        # u/(1 + u²) without the square; 1/(1/0 + 0) is 0.
+        return (df + 1.0) / root / (scaled.reciprocal() + scaled)
 
     def offset_curvature(self, offset: Tensor) -> Tensor:
         df, square = self._df_and_square()
-        u = (offset / square.sqrt()).square()
-        return (df + 1.0) / square * (1.0 - u) / (1.0 + u).square()
+        size = (offset / square.sqrt()).abs()
+        u = torch.where(size > _FAR, 0.0, size).square()
+        bent = torch.where(size > _FAR, -size.reciprocal().square(), (1.0 - u) / (1.0 + u).square())
+        return (df + 1.0) / square * bent
 
     def log_normaliser(self) -> Tensor:
         df, square = (part.to(torch.float64) for part in self._df_and_square())

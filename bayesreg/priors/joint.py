@@ -90,10 +90,12 @@ def require_all(joint: Joint, parts: Sequence[Prior]) -> None:
         UnsupportedError: If some are not.
     """
     if len(parts) != len(joint.names):
+        here = {part.part_name for part in parts}
+        missing = [name for name in joint.names if name not in here]
         raise UnsupportedError(
-            f"{parts[0].family} joins {len(joint.names)} parameters ({', '.join(joint.names[:4])}"
-            f"{', ...' if len(joint.names) > 4 else ''}), of which {len(parts)} are trained together here: unfreeze "
-            f"the others and keep all in one param group, or use prior.marginal(names) for some of them."
+            f"{parts[0].family} joins {len(joint.names)} parameters, and {', '.join(missing[:4])}"
+            f"{', ...' if len(missing) > 4 else ''} is not trained together with the others: unfreeze it and keep all "
+            f"in one param group of one optimizer, or use prior.marginal(names) for some of them."
         )
 
 
@@ -185,7 +187,8 @@ def join(priors: Iterable[Prior]) -> None:
         if missing:
             raise ReferenceMismatchError(
                 f"{next(iter(parts.values())).family} joins {len(names)} parameters, of which {', '.join(missing[:5])} "
-                f"{'has' if len(missing) == 1 else 'have'} another prior in this model: widen the rule, or use "
+                f"{'has' if len(missing) == 1 else 'have'} another prior in this model: widen the rule "
+                f"(a single prior for a whole model leaves biases and norms out: write {{'*': prior}}), or use "
                 f"prior.marginal(names) for those it is to cover."
             )
         joint = parts[names[0]].joined()

@@ -139,10 +139,9 @@ class LocatedPrior(Prior, ABC):
             if held is not None and held.device != value.device:
                 # The model was moved after the prior was made: follow it, once.
                 self._buffers[name] = held.to(value.device)
-        shifted = promoted(value) - self.loc
-        if shifted.shape != value.shape or shaped or any(True for _ in self.parameters(recurse=False)):
+        if shaped or any(True for _ in self.parameters(recurse=False)):
             self.check_shape(value.shape)
-        return shifted
+        return promoted(value) - self.loc
 
     def _require_bound(self) -> None:
         if self.reference is not None:

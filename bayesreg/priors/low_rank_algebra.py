@@ -30,8 +30,9 @@ class Prepared:
         Returns:
             Both in float64, on the CPU.
         """
-        # Inside a compiled graph there is nothing to look up.
-        key = None if torch.compiler.is_compiling() else versions(blocks)
+        # In a compiled graph, or for tensors made in inference mode, no change could be noticed.
+        blind = torch.compiler.is_compiling() or any(b.diag.is_inference() or b.rows.is_inference() for b in blocks)
+        key = None if blind else versions(blocks)
         if key is None or self._held is None or self._key != key:
             root = capacitance_root(blocks)
             held = (root, log_determinant(blocks, root))

@@ -16,7 +16,7 @@ from bayesreg.priors.located import Loc
 from bayesreg.priors.low_rank_joint import JointLowRank
 from bayesreg.priors.multivariate_gaussian import CorrelatedGaussian
 from bayesreg.priors.readings import WeightDecayReadings
-from bayesreg.priors.tensors import Hyperparameter, sampling_device, wide_dtype
+from bayesreg.priors.tensors import Hyperparameter, promoted, sampling_device, wide_dtype
 from bayesreg.priors.woodbury import Block, capacitance_root, gradient_
 from bayesreg.references import Reference
 from bayesreg.scale import LossScale, as_loss_scale
@@ -90,7 +90,8 @@ class LowRankGaussian(CorrelatedGaussian):
         if isinstance(checked, nn.Parameter) or isinstance(rows, nn.Parameter):
             raise InvalidArgumentError("diag, factor: expected fixed tensors, got an nn.Parameter; pass it detached.")
         super().__init__(loc=loc, diag=checked)
-        self.register_buffer("factor", rows.detach().movedim(-1, 0).clone(memory_format=torch.contiguous_format))
+        transposed = promoted(rows.detach()).movedim(-1, 0)
+        self.register_buffer("factor", transposed.clone(memory_format=torch.contiguous_format))
         shape = tuple(rows.shape[:-1])
         super().check_shape(shape, "the factor's parameter")
         for name in ("diag", "loc"):
@@ -99,10 +100,12 @@ class LowRankGaussian(CorrelatedGaussian):
                 self._buffers[name] = held.expand(shape).contiguous()
 
     def _take_named(self, diag: Hyperparameter | Named, factor: Tensor | Named, loc: Loc) -> None:
-        if not isinstance(diag, Mapping) or not isinstance(factor, Mapping) or not diag:
+        if not isinstance(diag, Mapping) or not isinstance(factor, Mapping):
             raise InvalidArgumentError(
                 "diag, factor: expected two tensors or two mappings from parameter names to tensors, got one of each."
             )
+        if not diag:
+            raise InvalidArgumentError("diag, factor: expected mappings with at least one parameter, got empty ones.")
         odd = sorted(set(diag) ^ set(factor))
         lacking = [name for name in diag if isinstance(loc, Mapping) and name not in loc]
         if odd or lacking:
@@ -122,7 +125,8 @@ class LowRankGaussian(CorrelatedGaussian):
         if len(ranks) > 1:
             raise InvalidArgumentError(f"factor: expected one rank for all parameters, got {sorted(ranks)}.")
         # The parts are modules that belong to whatever they are bound in; of this one, only the names are known.
-        self.reference = Reference({name: part.diag for name, part in self._parts.items()}, "named tensors")
+        words = "named tensors" if isinstance(loc, (Mapping, Tensor)) else f"{loc:g}"
+        self.reference = Reference({name: part.diag for name, part in self._parts.items()}, words)
         if isinstance(loc, Reference):
             self.reference.source = loc.source
 
@@ -132,6 +136,11 @@ class LowRankGaussian(CorrelatedGaussian):
     def traits(self) -> Traits:  # type: ignore[override]
         """What it can do: a part of a joint density has no prox of its own."""
         return Traits(proper=True, convex=True, smooth=True, elementwise=False, has_prox=self.joins is None)
+
+    @property
+    def joins_parameters(self) -> bool:
+        """Whether it was made from mappings, or is a part of one that was."""
+        return self.joins is not None or self._parts is not None
 
     @property
     def rank(self) -> int:
@@ -147,6 +156,10 @@ class LowRankGaussian(CorrelatedGaussian):
             for key, tensor in held._buffers.items():
                 prior._buffers[key] = None if tensor is None else tensor.to(parameter.device)
             assert self.reference is not None
+            prior.source = self.reference.source
+        elif self.reference is not None:
+            centre = self.reference[name].to(parameter.device)
+            prior = type(self)(self.diag, self.factor.movedim(0, -1), loc=centre)
             prior.source = self.reference.source
         prior.part_name = name
         prior.check_shape(parameter.shape, f"parameter {name!r}")
@@ -172,9 +185,10 @@ class LowRankGaussian(CorrelatedGaussian):
         """
         if self._parts is None:
             raise InvalidArgumentError("marginal: expected a prior made from mappings, this one is of one parameter.")
+        names = [names] if isinstance(names, str) else list(names)
         unknown = [name for name in names if name not in self._parts]
         if unknown or not names:
-            raise InvalidArgumentError(f"marginal: expected some of {', '.join(self._parts)}, got {list(names)}.")
+            raise InvalidArgumentError(f"marginal: expected some of {', '.join(self._parts)}, got {names}.")
         parts = {name: self._parts[name] for name in names}
         made = LowRankGaussian(
             {name: part.diag for name, part in parts.items()},
@@ -196,6 +210,8 @@ class LowRankGaussian(CorrelatedGaussian):
         return Block(self.diag, self.factor, self.loc)
 
     def _require_bound(self) -> None:
+        if self._parts is None:
+            super()._require_bound()
         if self.joins is not None or self._parts is not None:
             names = self.joins or tuple(self._parts or ())
             raise UnsupportedError(
@@ -212,7 +228,8 @@ class LowRankGaussian(CorrelatedGaussian):
         """Raise unless the parameter has the factor's shape; see `Prior.check_shape`."""
         if "factor" in self._buffers and tuple(shape) != tuple(self.factor.shape[1:]):
             raise InvalidArgumentError(
-                f"{self.family} factor: expected {what} of shape {tuple(self.factor.shape[1:])}, got {tuple(shape)}."
+                f"{self.family} factor: expected shape {(*shape, self.rank)} (that of {what} and the rank), got "
+                f"{(*self.factor.shape[1:], self.rank)}."
             )
 
     def precision_times(self, offset: Tensor) -> Tensor:

@@ -135,6 +135,13 @@ class MultivariateGaussian(CorrelatedGaussian):
         offset = self._shifted(value)
         rows = self._rows(offset)
         # v − H(Σ + H)⁻¹v with the steps H on a diagonal: well conditioned for any step.
+        if not isinstance(step, Tensor) or step.numel() == 1:
+            # One matrix for all rows: Σ(Σ + h)⁻¹v.
+            eye = torch.eye(len(self.covariance), dtype=rows.dtype, device=rows.device)
+            covariance = self.covariance.to(rows)
+            joined = torch.linalg.solve(covariance + float(step) * eye, covariance)
+            shrunk: Tensor = rows @ joined
+            return (self.loc + shrunk.reshape(offset.shape)).to(value.dtype)
         steps = self._rows(torch.as_tensor(step, dtype=rows.dtype, device=rows.device).expand(offset.shape))
         joined = self.covariance.to(rows) + torch.diag_embed(steps)
         inner: Tensor = torch.linalg.solve(joined, rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -40,12 +41,16 @@ def prior_from_words(words: str, loss_scale: LossScale | int | None = None) -> P
         (Laplace(scale=0.1, loc=0), Gaussian(scale=0.2, loc=0))
     """
     name, positional, keyword = _parse(words)
-    families = {family.lower(): cls for family, cls in FAMILIES.items() if family not in _NO_WORDS}
+    families = {family.lower().replace("_", ""): cls for family, cls in FAMILIES.items() if family not in _NO_WORDS}
     plain = name.lower().replace("_", "")
     if plain not in families:
-        raise InvalidArgumentError(
-            f"prior: expected one of {', '.join(families)}, got {name!r}{nearest(plain, families)}"
-        )
+        known = [_snake(family) for family in FAMILIES if family not in _NO_WORDS]
+        if plain in {family.lower() for family in _NO_WORDS}:
+            raise InvalidArgumentError(
+                f"prior: {name} takes tensors of the size of a model, which no words can say; make it in Python. In "
+                f"words: {', '.join(known)}."
+            )
+        raise InvalidArgumentError(f"prior: expected one of {', '.join(known)}, got {name!r}{nearest(name, known)}")
     family: Any = families[plain]
     make: Callable[..., Prior] = family
     for constant, owner, build in (
@@ -65,18 +70,29 @@ def prior_from_words(words: str, loss_scale: LossScale | int | None = None) -> P
     return _call(words, make, positional, keyword)
 
 
+def _snake(family: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", family).lower()
+
+
 def _parse(words: str) -> tuple[str, list[Any], dict[str, Any]]:
+    if not isinstance(words, str):
+        raise InvalidArgumentError(
+            f"prior: expected a text such as 'laplace(0.1)', got {type(words).__name__} {words!r}."
+        )
     text = words.strip() if "(" in words else f"{words.strip()}()"
     try:
         call = ast.parse(text, mode="eval").body
         if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
             raise ValueError
+        names = [item.arg for item in call.keywords]
+        if None in names or len(set(names)) < len(names):
+            raise ValueError
         positional = [ast.literal_eval(argument) for argument in call.args]
         keyword = {str(item.arg): ast.literal_eval(item.value) for item in call.keywords}
     except (SyntaxError, ValueError) as error:
         raise InvalidArgumentError(
-            f"prior: expected a family with numbers, such as laplace(0.1) or gaussian(scale=0.2); paths go in quotes, "
-            f"gaussian(0.1, center='file.safetensors'). Got {words!r}."
+            f"prior: expected a family with numbers, such as laplace(0.1) or gaussian(scale=0.2); text goes in "
+            f"quotes, group_laplace(5.0, group='row') or gaussian(0.1, center='file.safetensors'). Got {words!r}."
         ) from error
     return call.func.id, positional, keyword
 
@@ -87,5 +103,4 @@ def _call(words: str, build: Callable[..., Prior], positional: list[Any], keywor
     except TypeError as error:
         raise InvalidArgumentError(f"prior {words!r}: wrong arguments; {error}.") from error
     except InvalidArgumentError as error:
-        takes = " (center=, a file, in place of loc=; a variance v is scale=v**0.5)" if "it takes" in str(error) else ""
-        raise InvalidArgumentError(f"prior {words!r}: {error}{takes}") from error
+        raise InvalidArgumentError(f"prior {words!r}: {error}") from error

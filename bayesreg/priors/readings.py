@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from bayesreg.errors import NotEquivalentError
+from bayesreg.errors import InvalidArgumentError, NotEquivalentError
 from bayesreg.priors.tensors import Hyperparameter, promoted
 
 if TYPE_CHECKING:
@@ -66,8 +66,15 @@ def read_weight_decay(prior: Prior, loss_scale: LossScale, at: Tensor | None) ->
 
     Returns:
         The readings.
+
+    Raises:
+        InvalidArgumentError: If `at` is no tensor.
     """
     s = loss_scale.value
+    if at is not None and not isinstance(at, Tensor):
+        raise InvalidArgumentError(
+            f"at: expected the tensor of one parameter, such as model[0].weight, got {type(at).__name__}."
+        )
     try:
         exact = prior.exact_pull(loss_scale)
     except NotEquivalentError:
@@ -75,7 +82,7 @@ def read_weight_decay(prior: Prior, loss_scale: LossScale, at: Tensor | None) ->
     gradient = curvature = None
     centre = prior.centre()
     if at is None:
-        point = centre.reshape(-1)[:1] if prior.traits.elementwise else None
+        point = centre.expand(prior.hyper_shape()) if prior.traits.elementwise else None
     else:
         point = promoted(at.detach())
         offset = point - centre.to(point.device)
@@ -83,10 +90,11 @@ def read_weight_decay(prior: Prior, loss_scale: LossScale, at: Tensor | None) ->
         prior.add_grad_([slope], [point], s)
         power = float(offset.square().sum())
         gradient = float((slope * offset).sum()) / power if power > 0 else None
-    if at is None and centre.ndim:
+    if at is None and centre.ndim and not prior.traits.elementwise:
         point = centre
     if point is not None and not bool(prior.at_kink(point).any()):
         curvature = s * float(prior.curvature(point).mean())
+        curvature = curvature if math.isfinite(curvature) else None
     variance = prior.variance(None if at is None else at.shape)
     if isinstance(variance, Tensor):
         variance = float(variance.mean())

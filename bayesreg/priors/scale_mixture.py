@@ -107,7 +107,13 @@ class ScaleMixture(ElementwisePrior):
     def _shares(self, offset: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Return the probability of each component given the offset, and the components' precisions."""
         parts = self._components()
-        logs = torch.stack([height - 0.5 * (offset / scale).square() for height, scale in parts])
+        widest = self.scales.max()
+        # Less the widest component's exponent: its own is then 0 wherever r² leaves the dtype, and the others' −∞.
+        logs = torch.stack([
+            height
+            - torch.where(scale < widest, 0.5 * (offset / scale).square() * (1.0 - (scale / widest).square()), 0.0)
+            for height, scale in parts
+        ])
         return list(logs.softmax(0).unbind()), [scale.square().reciprocal() for _, scale in parts]
 
     def offset_penalty(self, offset: Tensor) -> Tensor:
@@ -153,10 +159,12 @@ class ScaleMixture(ElementwisePrior):
         for index in range(1, _GRID + 1):
             here = low * ratio.pow(index / _GRID)
             rises = slope(here)[0] > 0 if index < _GRID else torch.ones_like(falling)
-            height = torch.minimum(objective(before), objective(here))
-            found = falling & rises & (height < best)
-            left, right = torch.where(found, before, left), torch.where(found, here, right)
-            best = torch.where(found, height, best)
+            found = falling & rises
+            if bool(found.any()):
+                height = torch.minimum(objective(before), objective(here))
+                found &= height < best
+                left, right = torch.where(found, before, left), torch.where(found, here, right)
+                best = torch.where(found, height, best)
             before, falling = here, ~rises
         return (increasing_root(slope, left, right) * offset.sign()).to(offset.dtype)
 

@@ -72,7 +72,7 @@ class Uniform(Prior):
         wide = promoted(value)
         outside = (wide < low) | (wide > high) | wide.isnan()
         # The product keeps the autograd graph, with a gradient of 0.
-        return torch.where(outside, math.inf, 0.0).to(wide.dtype).sum() + (wide * 0.0).sum()
+        return torch.where(outside, math.inf, 0.0).to(wide.dtype).sum() + (wide.nan_to_num(0.0, 0.0, 0.0) * 0.0).sum()
 
     def log_constant(self, shape: Sequence[int]) -> Tensor:
         return -total_constant((self.high.to(torch.float64) - self.low.to(torch.float64)).log(), shape)

@@ -163,7 +163,7 @@ def _route(
     if any(parameter.requires_grad for parameter in prior.parameters()):
         raise UnsupportedError(
             f"{entry.name}: the prior has a learned hyper-parameter, which no optimizer route moves; and maximising "
-            f"the joint density over weights and their scale collapses. Fix the scale."
+            f"the joint density over weights and their scale collapses. Fix it."
         )
     if isinstance(prior, Flat):
         return "none"
@@ -184,7 +184,7 @@ def _route(
         return "proximal"
     raise UnsupportedError(
         f"{entry.name}: {prior.family} has neither a gradient everywhere nor a proximal operator, so no route reaches "
-        f"its MAP; use another prior, or move to an unbounded parameter."
+        f"its MAP; use another prior (for a family of your own: give it offset_prox and declare has_prox=True)."
     )
 
 

@@ -35,12 +35,14 @@ class PriorContract(ABC):
         proper: Whether the family is a density. Default True.
         centre: The centre of the priors that `make` returns. Default 0.
         pulls_far_out: Whether −log p has a slope 50 scales out. Default True.
+        trainable: Whether some route trains it: a kink needs a prox. Default True.
         per_element: Hyper-parameters that may be tensors, one number per element. Default `scale`.
     """
 
     proper: bool = True
     centre: float = 0.0
     pulls_far_out: bool = True
+    trainable: bool = True
     per_element: tuple[str, ...] = ("scale",)
 
     @abstractmethod
@@ -138,6 +140,9 @@ class PriorContract(ABC):
         assert together.sample((2, 3), generator=torch.Generator().manual_seed(0)).shape == (2, 3)
         with pytest.raises(br.InvalidArgumentError, match="broadcasts to value of shape"):
             together.log_prob(torch.zeros(4))
+        assert len(together.describe()) > 3
+        table = br.ModelPrior(nn.Linear(3, 2), {"*weight": together, "*": br.Flat()}).describe(100)
+        assert "weight" in str(table)
 
     def test_constant_and_penalty_make_the_log_prob(self) -> None:
         prior, value = self.make(0.3), torch.randn(5, dtype=torch.float64)
@@ -205,6 +210,22 @@ class PriorContract(ABC):
             for y in self.points(scale):
                 touching = prior.penalty(x) + g * (y - x) + 0.5 * c * (y - x).square()
                 assert prior.penalty(y).item() <= touching.item() + 1e-9 * (1 + abs(touching.item()))
+
+    @pytest.mark.parametrize("scale", SCALES)
+    def test_declared_traits_are_true(self, scale: float) -> None:
+        prior = self.make(scale)
+        steps = torch.logspace(-9, 1.7, 60, dtype=torch.float64)
+        value = self.centre + scale * torch.cat([-steps.flip(0), steps])
+        slope = torch.zeros_like(value)
+        prior.add_grad_([slope], [value], 1.0)
+        jumps = slope.diff()
+        if prior.traits.convex:
+            assert (jumps >= -1e-6 / scale).all(), "declared convex, but the slope of −log p falls somewhere"
+        if prior.traits.smooth:
+            assert jumps[59].abs() < 1e-3 / scale, "declared smooth, but the slope of −log p jumps at the centre"
+        assert prior.traits.smooth or prior.traits.has_prox or not self.trainable, (
+            "has a kink and no prox, so no optimizer reaches its MAP: write offset_prox and declare has_prox"
+        )
 
     def test_passes_gradcheck(self) -> None:
         prior = self.make(0.5)
@@ -319,7 +340,7 @@ class PriorContract(ABC):
         if variance is None:
             return
         draws = prior.sample((200_000,), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        assert draws.var().item() == pytest.approx(float(variance), rel=0.1)
+        assert draws.var().item() == pytest.approx(float(variance), rel=0.1), "draws and variance() disagree"
 
     # -- precision, devices, copies --------------------------------------------------------------------
 
@@ -343,7 +364,10 @@ class PriorContract(ABC):
 
     def test_copies_and_state_dicts_are_bit_equal(self) -> None:
         prior, value = self.make(0.37), torch.randn(6, dtype=torch.float64)
-        other = copy.deepcopy(prior)
+        assert torch.equal(prior.log_prob(value), copy.deepcopy(prior).log_prob(value))
+        if not prior.state_dict():
+            return
+        other = self.make(2.1)
         other.load_state_dict(prior.state_dict())
         assert torch.equal(prior.log_prob(value), other.log_prob(value))
 

@@ -93,7 +93,8 @@ class FullBatchProblem:
             nll = self.mean_nll()
             grads = torch.autograd.grad(nll, self.parameters, allow_unused=True)
         total = float(nll.detach())
-        found = [torch.zeros_like(p) if g is None else g for g, p in zip(grads, self.parameters, strict=True)]
+        # Copies: autograd may give two parameters one tensor, or an expanded one, and the priors add to them in place.
+        found = [torch.zeros_like(p) if g is None else g.clone() for g, p in zip(grads, self.parameters, strict=True)]
         total += self.scale * self._smooth_penalty()
         smooth, values = self._smooth()
         joint.add_gradients_(

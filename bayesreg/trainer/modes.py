@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -24,13 +25,13 @@ class Mode:
         objective: Mean NLL plus penalty/n there.
         found: From how many starts it was reached.
         kkt_residual: The smallest residual at which it was reached.
-        exact_zeros: Number of weights that sit exactly at a kink.
+        at_kinks: Number of weights that sit exactly at a kink (the zeros of a sparse MAP) or on a bound.
     """
 
     objective: float
     found: int
     kkt_residual: float
-    exact_zeros: int
+    at_kinks: int
 
 
 class Modes(list[Mode]):
@@ -45,6 +46,7 @@ class Modes(list[Mode]):
         super().__init__()
         self.starts = 0
         self.unconverged = 0
+        self._lowest = math.inf
         self._points: list[Tensor] = []
 
     def add(self, point: Tensor, mode: Mode, *, converged: bool) -> bool:
@@ -61,7 +63,10 @@ class Modes(list[Mode]):
         self.starts += 1
         if not converged:
             self.unconverged += 1
-            return not self
+            # Only until a start converges; NaN is below nothing.
+            lower = mode.objective < self._lowest
+            self._lowest = min(self._lowest, mode.objective) if lower else self._lowest
+            return lower and not self
         for index, known in enumerate(self._points):
             if float((point - known).abs().max()) <= _SAME * (1.0 + float(known.abs().max())):
                 self[index].found += 1
@@ -80,20 +85,21 @@ class Modes(list[Mode]):
         """What was found, in a sentence."""
         if not self:
             return f"No local mode was reached from {self.starts} starts; raise max_iterations."
-        missed = f" ({self.unconverged} starts did not converge)" if self.unconverged else ""
+        missed = f" ({self.unconverged} of {self.starts} starts did not converge)" if self.unconverged else ""
         if len(self) == 1:
-            return f"All {self[0].found} starts that converged ended in one mode{missed}."
+            return f"All starts that converged, {self[0].found}, ended in one mode{missed}."
         gap = self[1].objective - self[0].objective
         return (
-            f"{len(self)} local modes from {self.starts} starts{missed}: the lowest, reached {self[0].found} times, is "
+            f"{len(self)} local modes from {self.starts} starts{missed}: the lowest, reached from {self[0].found}, is "
             f"kept; the next is {gap:.3g} nats per example above it. There may be a lower one still."
         )
 
     @property
     def table(self) -> Table:
         """The modes as a table."""
-        rows = [(m.objective, m.found, m.exact_zeros, m.kkt_residual) for m in self]
-        columns = ("objective (nats per example)", "reached from", "exact zeros", "KKT residual")
+        lowest = self[0].objective if self else 0.0
+        rows = [(m.objective, m.objective - lowest, m.found, m.at_kinks, m.kkt_residual) for m in self]
+        columns = ("objective (nats per example)", "above the lowest", "starts", "at a kink or bound", "KKT residual")
         return Table("Local modes", columns, rows, (self.words,))
 
     def __str__(self) -> str:

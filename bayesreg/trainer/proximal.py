@@ -39,7 +39,10 @@ def minimise_proximal(problem: FullBatchProblem, tolerance: float, max_iteration
     """
     for name, prior, kinked in zip(problem.names, problem.priors, problem.kinked, strict=True):
         if kinked and not prior.traits.has_prox:
-            raise UnsupportedError(f"{name}: {prior.family} has a kink but no proximal operator; use another prior.")
+            raise UnsupportedError(
+                f"{name}: {prior.family} has a kink but no proximal operator; use another "
+                f"prior (for a family of your own: give it offset_prox and declare has_prox=True)."
+            )
     flat = problem.get()
     ahead, momentum, step = flat, 1.0, 1.0
     stalled = 0

@@ -124,8 +124,8 @@ class FitResult:
         elif self.multimodal:
             early.append(
                 f"The prior of {', '.join(self.multimodal[:3])}{', ...' if len(self.multimodal) > 3 else ''} is not "
-                f"convex: this may be one local mode of several, and another start may end in another (a full-batch "
-                f"solver with starts=20 looks for them)."
+                f"convex: this may be one local mode of several, and another start may end in another. A full-batch "
+                f"solver (optimizer='lbfgs' or 'proximal') looks for several with starts=20."
             )
         if self.best_epoch is not None and self.best_epoch < len(self.history):
             early += [

@@ -318,7 +318,7 @@ def test_fit_refuses_bad_files(run, tmp_path):
         (["--prior", "__import__('os').system('x')"], "expected a family with numbers"),
         (["--prior", "gaussian(1, 2, 3)"], "gaussian(1, 2, 3)"),
         (["--prior", "laplace"], "prior 'laplace': Laplace: missing a required argument"),
-        (["--prior", "gaussian(0.1, center=a/b.pt)"], "paths go in quotes"),
+        (["--prior", "gaussian(0.1, center=a/b.pt)"], "text goes in quotes"),
         (["--prior", "flat(3)"], "Flat takes no arguments"),
         (["--prior", "gaussian(0.1, center='no.pt')"], "no such file"),
         (["--model", "cnn"], "expected linear, mlp or module:function, got 'cnn'"),

@@ -48,6 +48,13 @@ def test_diagonal_matches_scipy_elementwise():
     assert torch.allclose(prior.weight_decay(10, about_loc=True), 0.1 / scale**2)
 
 
+def test_one_scale_about_a_centre_of_tensors():
+    loc, value = torch.randn(3, 2, dtype=torch.float64), torch.randn(3, 2, dtype=torch.float64)
+    grad = torch.ones_like(value)
+    br.Gaussian(0.5, loc=loc).add_grad_([grad], [value], 0.1)
+    assert torch.allclose(grad, 1.0 + 0.1 * (value - loc) / 0.25, rtol=1e-13)
+
+
 def test_a_row_of_scales_broadcasts_to_the_parameter():
     scale = torch.tensor([0.1, 2.0], dtype=torch.float64)
     value = torch.randn(3, 2, dtype=torch.float64)

@@ -91,6 +91,8 @@ def test_prox_agrees_with_closed_forms():
     angle = torch.acos((eta / 4 * (size / 3).pow(-1.5)).clamp(-1, 1))
     half = torch.where(size > threshold, 2 / 3 * v * (1 + torch.cos(2 * math.pi / 3 - 2 / 3 * angle)), 0.0)
     assert torch.allclose(br.GeneralizedNormal(0.5, 1.0).prox(v, eta), half, atol=1e-12)
+    beside = torch.tensor([threshold - 1e-9, threshold + 1e-9], dtype=torch.float64)
+    assert (br.GeneralizedNormal(0.5, 1.0).prox(beside, eta) == 0).tolist() == [True, False]
 
 
 def test_zeros_below_power_one_are_optimal_under_any_gradient():

@@ -214,7 +214,7 @@ def test_says_what_it_is_and_what_it_is_not():
     (lambda: make("rows"), "group: expected one of row, column, channel, tensor, got 'rows'; did you mean 'row'"),
     (lambda: make("row", 0.0), "rate: expected a value > 0"),
     (lambda: make("column").log_prob(torch.ones(3)), "parameter of 2 or more dimensions, got shape"),
-    (lambda: br.ModelPrior(nn.Linear(2, 2), make("channel")), "parameter of 3 or more dimensions"),
+    (lambda: br.ModelPrior(nn.Linear(2, 2), make("channel")), "parameter 'weight' of 3 or more dimensions"),
 ])  # fmt: skip
 def test_bad_arguments_are_refused(build, message):
     with pytest.raises(br.InvalidArgumentError, match=message):
