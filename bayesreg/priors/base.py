@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import copy
-import inspect
-from abc import ABCMeta, abstractmethod
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bayesreg._sharding import is_sharded, shard_like
-from bayesreg.errors import InvalidArgumentError, NotEquivalentError, UnsupportedError, nearest
+from bayesreg.errors import InvalidArgumentError, NotEquivalentError, UnsupportedError
 from bayesreg.optimizers import OptimizerLike
+from bayesreg.priors.holder import Holder
 from bayesreg.priors.joint import Joint
 from bayesreg.priors.readings import WeightDecayReadings, read_weight_decay
 from bayesreg.priors.tensors import Hyperparameter, as_given, promoted, short
@@ -42,35 +42,7 @@ class Traits:
     has_prox: bool
 
 
-class _Strict(ABCMeta):
-    """Answers wrong arguments of a constructor with those that it takes."""
-
-    def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> None:
-        super().__init__(name, bases, namespace)
-        own = inspect.signature(cls.__init__)  # type: ignore[misc]
-        # Said outright: help() would show the arguments of __call__ below.
-        cls.__signature__ = own.replace(parameters=list(own.parameters.values())[1:])
-
-    def __call__(cls, *arguments: Any, **keywords: Any) -> Any:
-        try:
-            return super().__call__(*arguments, **keywords)
-        except TypeError as error:
-            takes = inspect.signature(cls)
-            try:
-                takes.bind(*arguments, **keywords)
-            except TypeError as wrong:
-                unknown = [name for name in keywords if name not in takes.parameters]
-                hint = nearest(unknown[0], takes.parameters) if unknown else ""
-                if unknown and cls.__name__ == "Gaussian" and unknown[0] in ("variance", "std", "sigma"):
-                    hint = "; a variance v is scale=v**0.5, a standard deviation is the scale"
-                what = f"unexpected argument {unknown[0]!r}" if unknown else wrong
-                raise InvalidArgumentError(
-                    f"{cls.__name__}: {what}; it takes {', '.join(takes.parameters) or 'no arguments'}{hint}"
-                ) from error
-            raise
-
-
-class Prior(nn.Module, metaclass=_Strict):
+class Prior(Holder):
     """A density over a parameter tensor.
 
     A family implements `penalty`, `log_constant`, `add_grad_`, `curvature`, `sample`, `variance`,
@@ -83,8 +55,6 @@ class Prior(nn.Module, metaclass=_Strict):
 
     #: Abilities; an instance may narrow them.
     traits: Traits
-    #: Hyper-parameters that are tensors but do not broadcast to the parameter.
-    _not_shaped: frozenset[str] = frozenset()
     #: The density over several parameters that this is a part of, once a `ModelPrior` has put the parts together.
     joint: Joint | None = None
     #: The names of those parameters.
@@ -492,40 +462,6 @@ class Prior(nn.Module, metaclass=_Strict):
         """Return the shape that the hyper-parameters have together; () where all are numbers."""
         shapes = [held.shape for name, held in self._tensors().items() if name not in self._not_shaped]
         return torch.Size(torch.broadcast_shapes(*shapes))
-
-    # -- for the families ------------------------------------------------------------------------------
-
-    def _tensors(self) -> dict[str, Tensor]:
-        return {**dict(self.named_parameters(recurse=False)), **dict(self.named_buffers(recurse=False))}
-
-    def _hold(self, name: str, value: Hyperparameter) -> None:
-        """Keep a hyper-parameter: learned ones as Parameters, the rest as buffers, scalars in float64."""
-        if isinstance(value, nn.Parameter):
-            self.register_parameter(name, value)
-        elif isinstance(value, Tensor) and value.requires_grad:
-            raise InvalidArgumentError(
-                f"{name}: expected a number, a tensor or an nn.Parameter, got a tensor that requires a gradient; wrap "
-                f"it, nn.Parameter({name}), to learn it, or write {name}.detach()."
-            )
-        elif isinstance(value, Tensor) and value.ndim > 0:
-            # A copy: the tensor may be the very weight that is about to be trained.
-            # In float32 or better, which holds a narrower number exactly: squares of a scale leave float16.
-            self.register_buffer(name, promoted(value.detach()).clone())
-        else:
-            self.register_buffer(name, torch.tensor(float(value), dtype=torch.float64))
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        before = dict(self._buffers)
-        super()._apply(fn, recurse)
-        for name, old in before.items():
-            new = self._buffers[name]
-            if old is None or new is None:
-                continue
-            if old.ndim == 0:
-                self._buffers[name] = old
-            elif torch.promote_types(new.dtype, old.dtype) != new.dtype:
-                self._buffers[name] = old.to(new.device)
-        return self
 
     def __repr__(self) -> str:
         inner = ", ".join(f"{name}={short(value)}" for name, value in self.hyperparameters().items())

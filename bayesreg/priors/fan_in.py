@@ -31,8 +31,8 @@ class FanInGaussian(LocatedPrior):
     With such a prior the outputs of a layer have, a priori, a variance that does not depend on its width. In a
     `ModelPrior` every parameter gets the plain `Gaussian` of its own shape, with its own exact weight decay.
 
-    A parameter of shape (out, in, *kernel) has fan_in = in·|kernel| and fan_out = out·|kernel|, as in
-    `torch.nn.init`; a transposed convolution stores (in, out, *kernel), so its fans change places.
+    A parameter of shape ``(out, in, *kernel)`` has ``fan_in = in·|kernel|`` and ``fan_out = out·|kernel|``, as in
+    `torch.nn.init`; a transposed convolution stores ``(in, out, *kernel)``, so its fans change places.
 
     Args:
         gain: Standard deviation > 0 at fan 1.

@@ -181,7 +181,7 @@ class LowRankGaussian(CorrelatedGaussian):
             >>> both = {"a": torch.ones(2), "b": torch.ones(3)}
             >>> prior = LowRankGaussian(both, {name: tensor[:, None] for name, tensor in both.items()})
             >>> prior.marginal(["b"]).describe()
-            'low-rank Gaussian of rank 1 over 1 parameter, centred on named tensors'
+            'low-rank Gaussian of rank 1 over 1 parameter, centred on 0'
         """
         if self._parts is None:
             raise InvalidArgumentError("marginal: expected a prior made from mappings, this one is of one parameter.")

@@ -19,7 +19,7 @@ class StudentT(HeavyTailed):
     r"""Independent Student-t elements, ``log p(w) = −(df + 1)/2 · Σ log(1 + (w − loc)²/(df·scale²)) − Σ log Z``.
 
     Z = √(π·df)·scale·Γ(df/2)/Γ((df + 1)/2). Near the centre it pulls like a Gaussian of precision
-    (df + 1)/(df·scale²), far out with (df + 1)/|w|, less and less. It is not convex: a MAP may be one of several.
+    (df + 1)/(df·scale²), far out with ``(df + 1)/|w|``, less and less. It is not convex: a MAP may be one of several.
 
     Args:
         df: Degrees of freedom ν > 0; the variance is finite for ν > 2, and ν → ∞ is a Gaussian. A number or a tensor.
