@@ -406,7 +406,7 @@ class Prior(Holder):
         """
         if not is_sharded(parameter):
             return self
-        if not self.traits.elementwise:
+        if not self.traits.elementwise and not self._whole_in_shards(parameter):
             raise UnsupportedError(
                 f"{self.family}: the parameter is sharded over processes and this prior joins its elements; keep the "
                 f"parameter whole on each process, or use a prior on single elements."
@@ -423,6 +423,10 @@ class Prior(Holder):
         for name, held in tensors.items():
             part._buffers[name] = shard_like(held.detach(), parameter)
         return part
+
+    def _whole_in_shards(self, parameter: Tensor) -> bool:
+        """Return whether what the density joins lies in one shard of the parameter."""
+        return False
 
     def check_shape(self, shape: Sequence[int], what: str = "value") -> None:
         """Raise unless every hyper-parameter broadcasts to `shape`.

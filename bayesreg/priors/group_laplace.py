@@ -120,6 +120,12 @@ class GroupLaplace(LocatedPrior):
                 f"{what} of shape {tuple(shape)}), got shape {tuple(self.rate.shape)}."
             )
 
+    def _whole_in_shards(self, parameter: Tensor) -> bool:
+        # Shards along the first dimension, as FSDP makes them, hold rows whole.
+        placements: Sequence[Any] = getattr(parameter, "placements", ())
+        along_rows = all(placement.is_replicate() or placement.is_shard(0) for placement in placements)
+        return self.group in ("row", "channel") and along_rows and self.rate.ndim == 0
+
     # -- the contract ----------------------------------------------------------------------------------
 
     def penalty(self, value: Tensor) -> Tensor:

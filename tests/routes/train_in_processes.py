@@ -55,6 +55,12 @@ def rules(name):
     if name == "diagonal":
         widths = torch.linspace(0.3, 0.8, 20, dtype=torch.float64).reshape(5, 4)
         return {"0.weight": br.Gaussian(widths), "3.weight": br.Gaussian(torch.full((5,), 0.5)), "*": br.Gaussian(0.5)}
+    if name == "groups":
+        return {
+            "0.weight": br.GroupLaplace(4.0, "row", loc=0.1),
+            "3.weight": br.ElasticNet(2.0, 3.0),
+            "*": br.Logistic(0.4),
+        }
     return {"0.weight": br.Laplace(0.3, loc=0.0), "*": br.Gaussian(0.6)}
 
 
@@ -177,6 +183,7 @@ CASES = [
     ("laplace", "sgd", True, CONVERGED), ("isotropic", "sgd", True, 40), ("centred", "sgd", True, 40),
     ("laplace", "sgd", True, 40), ("diagonal", "sgd", False, 40), ("centred", "adam", False, 40),
     ("laplace", "adam", True, 40), ("diagonal", "clipped", True, 40), ("laplace", "clipped", True, 40),
+    ("groups", "sgd", True, CONVERGED), ("groups", "adam", False, 40),
 ]  # fmt: skip
 
 
