@@ -11,7 +11,7 @@ from torch import Tensor
 from bayesreg.errors import NotEquivalentError
 from bayesreg.optimizers import OptimizerLike
 from bayesreg.priors.located import LocatedPrior
-from bayesreg.priors.tensors import Hyperparameter, promoted, sampling_device, total_constant, wide_dtype
+from bayesreg.priors.tensors import Hyperparameter, promoted, total_constant
 from bayesreg.scale import LossScale
 
 __all__ = ["ElementwisePrior"]
@@ -67,18 +67,6 @@ class ElementwisePrior(LocatedPrior, ABC):
     def log_normaliser(self) -> Tensor:
         """Return log ∫ exp(−offset_penalty(r)) dr of one element, in float64: a scalar, or one per element."""
 
-    @abstractmethod
-    def draw_offsets(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Return independent draws of r.
-
-        Args:
-            like: A tensor of the shape, dtype (float32 or better) and device wanted.
-            generator: Source of randomness.
-
-        Returns:
-            The draws.
-        """
-
     def offset_prox(self, offset: Tensor, step: Tensor) -> Tensor:
         """Return argmin_x Σ (x − r)²/(2·step) + offset_penalty(x), where the family's traits say `has_prox`.
 
@@ -130,22 +118,6 @@ class ElementwisePrior(LocatedPrior, ABC):
         beside = self.offset_slope(torch.full_like(offset, torch.finfo(offset.dtype).tiny)).abs()
         on_kink = (grad.abs() - coefficient * beside).clamp_min(0.0)
         return torch.where(offset == 0, on_kink, (promoted(grad) + coefficient * self.offset_slope(offset)).abs())
-
-    @torch.no_grad()
-    def sample(
-        self,
-        shape: Sequence[int] = (),
-        *,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> Tensor:
-        self._require_bound()
-        self.check_shape(shape, "the shape asked for")
-        where = sampling_device(generator, device)
-        like = torch.empty(tuple(shape), dtype=wide_dtype(dtype), device=where)
-        draws = self.loc.to(where) + self.draw_offsets(like, generator)
-        return draws.to(dtype or torch.get_default_dtype())
 
     def variance(self, shape: Sequence[int] | None = None) -> Hyperparameter | None:
         """Return None; families that have a variance say so. See `Prior.variance`."""

@@ -182,15 +182,8 @@ class FanInGaussian(LocatedPrior):
     def curvature(self, value: Tensor) -> Tensor:
         return self.for_shape(value.shape).curvature(value)
 
-    def sample(
-        self,
-        shape: Sequence[int] = (),
-        *,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> Tensor:
-        return self.for_shape(shape).sample(shape, generator=generator, dtype=dtype, device=device)
+    def draw_offsets(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
+        return self.for_shape(like.shape).draw_offsets(like, generator)
 
     def variance(self, shape: Sequence[int] | None = None) -> Hyperparameter | None:
         """Return gain²/fan; None without a shape, as the fan is not known then. See `Prior.variance`."""

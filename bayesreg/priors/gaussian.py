@@ -14,7 +14,7 @@ from bayesreg.errors import InvalidArgumentError, NotEquivalentError
 from bayesreg.optimizers import OptimizerLike, require_coupled
 from bayesreg.priors.base import Traits
 from bayesreg.priors.loc_scale import LocScalePrior
-from bayesreg.priors.tensors import Hyperparameter, plain, promoted, sampling_device, total_constant
+from bayesreg.priors.tensors import Hyperparameter, plain, promoted, total_constant
 from bayesreg.scale import LossScale, as_loss_scale
 
 __all__ = ["Gaussian"]
@@ -116,18 +116,9 @@ class Gaussian(LocScalePrior):
         like = promoted(value.detach())
         return self.scale.detach().to(like.device).square().reciprocal().to(like.dtype).expand(value.shape).clone()
 
-    def sample(
-        self,
-        shape: Sequence[int] = (),
-        *,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> Tensor:
-        self._require_bound()
-        where = sampling_device(generator, device)
-        noise = torch.randn(tuple(shape), generator=generator, dtype=dtype, device=where)
-        return (self.loc + self.scale * noise).detach().to(noise.dtype)
+    def draw_offsets(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
+        noise = torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
+        return self.scale.to(like.device) * noise
 
     def variance(self, shape: Sequence[int] | None = None) -> Hyperparameter:
         return plain(self.scale.square())

@@ -14,7 +14,7 @@ from bayesreg.errors import InvalidArgumentError, NotEquivalentError, nearest
 from bayesreg.optimizers import OptimizerLike
 from bayesreg.priors.base import Traits
 from bayesreg.priors.located import Loc, LocatedPrior
-from bayesreg.priors.tensors import Hyperparameter, plain, promoted, sampling_device, wide_dtype
+from bayesreg.priors.tensors import Hyperparameter, plain, promoted
 from bayesreg.scale import LossScale
 
 __all__ = ["GroupLaplace"]
@@ -234,23 +234,11 @@ class GroupLaplace(LocatedPrior):
         across = vector - unit * self._total(unit * vector)
         return (self.rate / safe * across * (norms > 0)).to(offset.dtype)
 
-    @torch.no_grad()
-    def sample(
-        self,
-        shape: Sequence[int] = (),
-        *,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> Tensor:
-        self._require_bound()
-        self.check_shape(shape, "the shape asked for")
-        where = sampling_device(generator, device)
-        direction = torch.randn(tuple(shape), generator=generator, dtype=wide_dtype(dtype), device=where)
+    def draw_offsets(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
+        direction = torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
         norms = self._norms(direction)
-        radius = torch._standard_gamma(torch.full_like(norms, self.group_size(shape)), generator=generator)
-        draws = self.loc.to(where) + direction * (radius / norms / self.rate.to(where))
-        return draws.to(dtype or torch.get_default_dtype())
+        radius = torch._standard_gamma(torch.full_like(norms, self.group_size(like.shape)), generator=generator)
+        return direction * (radius / norms / self.rate.to(like.device))
 
     def variance(self, shape: Sequence[int] | None = None) -> Hyperparameter | None:
         """Return (m + 1)/rate²; None without a shape, as m is not known then. See `Prior.variance`."""

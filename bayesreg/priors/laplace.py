@@ -14,7 +14,7 @@ from bayesreg.errors import InvalidArgumentError, NotEquivalentError
 from bayesreg.optimizers import OptimizerLike
 from bayesreg.priors.base import Traits
 from bayesreg.priors.loc_scale import LocScalePrior
-from bayesreg.priors.tensors import Hyperparameter, plain, promoted, sampling_device, total_constant
+from bayesreg.priors.tensors import Hyperparameter, plain, promoted, total_constant
 from bayesreg.scale import LossScale, as_loss_scale
 
 __all__ = ["Laplace"]
@@ -120,19 +120,9 @@ class Laplace(LocScalePrior):
         """Return zeros: −log p is linear on either side of its kink."""
         return torch.zeros_like(promoted(value.detach()))
 
-    def sample(
-        self,
-        shape: Sequence[int] = (),
-        *,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> Tensor:
-        self._require_bound()
-        where = sampling_device(generator, device)
-        first = torch.empty(tuple(shape), dtype=dtype, device=where).exponential_(generator=generator)
-        second = torch.empty(tuple(shape), dtype=dtype, device=where).exponential_(generator=generator)
-        return (self.loc + self.scale * (first - second)).detach().to(first.dtype)
+    def draw_offsets(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
+        first, second = (torch.empty_like(like).exponential_(generator=generator) for _ in range(2))
+        return self.scale.to(like.device) * (first - second)
 
     def variance(self, shape: Sequence[int] | None = None) -> Hyperparameter:
         return plain(2.0 * self.scale.square())

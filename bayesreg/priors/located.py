@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from abc import ABC
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bayesreg import _checks
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.priors.base import Prior
-from bayesreg.priors.tensors import Hyperparameter, as_given, plain, promoted
+from bayesreg.priors.tensors import Hyperparameter, as_given, plain, promoted, sampling_device, wide_dtype
 from bayesreg.references import Reference, load_reference
 
 __all__ = ["Loc", "LocatedPrior"]
@@ -111,6 +111,34 @@ class LocatedPrior(Prior, ABC):
         held = self._tensors()
         ordered = [*(key for key in held if key != "loc"), "loc"]
         return {key: plain(held[key]) for key in ordered}
+
+    @abstractmethod
+    def draw_offsets(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return draws of w − loc.
+
+        Args:
+            like: A tensor of the shape, dtype (float32 or better) and device wanted.
+            generator: Source of randomness.
+
+        Returns:
+            The draws.
+        """
+
+    @torch.no_grad()
+    def sample(
+        self,
+        shape: Sequence[int] = (),
+        *,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        self._require_bound()
+        self.check_shape(shape, "the shape asked for")
+        where = sampling_device(generator, device)
+        like = torch.empty(tuple(shape), dtype=wide_dtype(dtype), device=where)
+        draws = self.loc.to(where) + self.draw_offsets(like, generator)
+        return draws.to(dtype or torch.get_default_dtype())
 
     def centre(self) -> Tensor:
         return self.loc.detach()

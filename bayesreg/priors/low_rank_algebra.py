@@ -89,8 +89,8 @@ def curvature(block: Block, value: Tensor, root: Tensor) -> Tensor:
 
 
 def draw(block: Block, common: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Return a draw of one tensor, given the k draws that all tensors share."""
-    diag, rows, loc = (held.detach().to(common) for held in (block.diag, block.rows, block.loc))
+    """Return a draw of one tensor less its centre, given the k draws that all tensors share."""
+    diag, rows = block.diag.detach().to(common), block.rows.detach().to(common)
     own = torch.randn(rows.shape[1:], generator=generator, dtype=common.dtype, device=common.device)
-    drawn: Tensor = loc + torch.tensordot(common, rows, dims=1) + diag.sqrt() * own
+    drawn: Tensor = torch.tensordot(common, rows, dims=1) + diag.sqrt() * own
     return drawn

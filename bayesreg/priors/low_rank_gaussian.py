@@ -16,7 +16,7 @@ from bayesreg.priors.located import Loc
 from bayesreg.priors.low_rank_joint import JointLowRank
 from bayesreg.priors.multivariate_gaussian import CorrelatedGaussian
 from bayesreg.priors.readings import WeightDecayReadings
-from bayesreg.priors.tensors import Hyperparameter, promoted, sampling_device, wide_dtype
+from bayesreg.priors.tensors import Hyperparameter, promoted
 from bayesreg.priors.woodbury import Block, capacitance_root, gradient_
 from bayesreg.references import Reference
 from bayesreg.scale import LossScale, as_loss_scale
@@ -269,19 +269,9 @@ class LowRankGaussian(CorrelatedGaussian):
         self.check_shape(value.shape)
         return algebra.curvature(self.block(), value, self._root())
 
-    def sample(
-        self,
-        shape: Sequence[int] = (),
-        *,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> Tensor:
-        self._require_bound()
-        self.check_shape(shape, "the shape asked for")
-        where = sampling_device(generator, device)
-        common = torch.randn(self.rank, generator=generator, dtype=wide_dtype(dtype), device=where)
-        return algebra.draw(self.block(), common, generator).to(dtype or torch.get_default_dtype())
+    def draw_offsets(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
+        common = torch.randn(self.rank, generator=generator, dtype=like.dtype, device=like.device)
+        return algebra.draw(self.block(), common, generator)
 
     def variance(self, shape: Sequence[int] | None = None) -> Tensor | None:
         """Return diag + Σ_k factor_k², in the shape of the parameter; None unbound. See `Prior.variance`."""

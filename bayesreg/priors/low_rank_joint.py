@@ -71,4 +71,5 @@ class JointLowRank(Joint):
         blocks, _ = self._prepared(parts)
         where = sampling_device(generator, None if generator else blocks[0].rows.device)
         common = torch.randn(len(blocks[0].rows), generator=generator, dtype=wide_dtype(dtypes[0]), device=where)
-        return [algebra.draw(block, common, generator).to(dtype) for block, dtype in zip(blocks, dtypes, strict=True)]
+        pairs = zip(blocks, dtypes, strict=True)
+        return [(b.loc.to(where) + algebra.draw(b, common, generator)).to(dtype) for b, dtype in pairs]

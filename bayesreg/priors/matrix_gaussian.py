@@ -14,7 +14,7 @@ from bayesreg.errors import InvalidArgumentError, UnsupportedError
 from bayesreg.priors.cholesky_cache import CholeskyCache
 from bayesreg.priors.located import Loc
 from bayesreg.priors.multivariate_gaussian import CorrelatedGaussian
-from bayesreg.priors.tensors import cholesky, promoted, sampling_device, wide_dtype
+from bayesreg.priors.tensors import cholesky, promoted
 
 __all__ = ["MatrixGaussian"]
 
@@ -129,23 +129,12 @@ class MatrixGaussian(CorrelatedGaussian):
         )
         return torch.outer(rows, columns).to(promoted(value.detach())).reshape(value.shape)
 
-    @torch.no_grad()
-    def sample(
-        self,
-        shape: Sequence[int] = (),
-        *,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> Tensor:
-        self._require_bound()
-        self.check_shape(shape, "the shape asked for")
-        where = sampling_device(generator, device)
-        noise = torch.randn(tuple(shape), generator=generator, dtype=wide_dtype(dtype), device=where)
+    def draw_offsets(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
+        noise = torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
         matrix = self._matrix(noise)
         rows, columns = self._factors(matrix)
-        draws = self.loc.to(where) + (rows @ matrix @ columns.mT).reshape(noise.shape)
-        return draws.to(dtype or torch.get_default_dtype())
+        drawn: Tensor = rows @ matrix @ columns.mT
+        return drawn.reshape(noise.shape)
 
     def variance(self, shape: Sequence[int] | None = None) -> Tensor:
         """Return diag(U)·diag(V)', in the shape of the parameter where given; see `Prior.variance`."""

@@ -16,7 +16,7 @@ from bayesreg.optimizers import OptimizerLike
 from bayesreg.priors.base import Traits
 from bayesreg.priors.cholesky_cache import CholeskyCache
 from bayesreg.priors.located import Loc, LocatedPrior
-from bayesreg.priors.tensors import cholesky, promoted, sampling_device, wide_dtype
+from bayesreg.priors.tensors import cholesky, promoted
 from bayesreg.scale import LossScale
 
 __all__ = ["CorrelatedGaussian", "MultivariateGaussian"]
@@ -155,22 +155,10 @@ class MultivariateGaussian(CorrelatedGaussian):
         precision = torch.cholesky_inverse(cholesky(self.covariance.detach()))
         return precision.diagonal().to(like).expand_as(self._rows(like)).reshape(value.shape).clone()
 
-    @torch.no_grad()
-    def sample(
-        self,
-        shape: Sequence[int] = (),
-        *,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> Tensor:
-        self._require_bound()
-        self.check_shape(shape, "the shape asked for")
-        where = sampling_device(generator, device)
-        noise = torch.randn(tuple(shape), generator=generator, dtype=wide_dtype(dtype), device=where)
+    def draw_offsets(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
+        noise = torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
         rows = self._rows(noise)
-        draws = self.loc.to(where) + (rows @ self._factor(rows).mT).reshape(noise.shape)
-        return draws.to(dtype or torch.get_default_dtype())
+        return (rows @ self._factor(rows).mT).reshape(noise.shape)
 
     def variance(self, shape: Sequence[int] | None = None) -> Tensor:
         """Return the diagonal of the covariance, in the shape of the parameter where given; see `Prior.variance`."""

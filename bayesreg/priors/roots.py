@@ -19,7 +19,7 @@ def increasing_root(
     """Return x in [low, high] with f(x) = 0, elementwise, to the last digits of the dtype.
 
     Args:
-        function: x -> (f(x), f′(x)); f increases on the bracket.
+        function: x -> (f(x), f′(x)); f increases on the bracket, in units of x: a sum of x, −high and a pull.
         low: Where f <= 0 (or the root is `low`).
         high: Where f >= 0 (or the root is `high`).
         start: Where to begin; the middle by default. From the right of a convex function (the left of a concave one)
@@ -30,7 +30,7 @@ def increasing_root(
         The roots.
     """
     low, high = torch.broadcast_tensors(low, high)
-    low, high = low.clone(), high.clone()
+    low, high, scale = low.clone(), high.clone(), high.abs()
     x = 0.5 * (low + high) if start is None else start.clone()
     for _ in range(steps):
         value, slope = function(x)
@@ -39,8 +39,10 @@ def increasing_root(
         newton = x - value / slope
         inside = (newton >= low) & (newton <= high)
         new = torch.where(inside, newton, 0.5 * (low + high))
-        # Newton may creep along one side of the bracket: what has settled stays, the rest goes on.
-        if bool(((new - x).abs() <= 2.0 * torch.finfo(x.dtype).eps * x.abs()).all()):
-            return new
+        eps = torch.finfo(x.dtype).eps
+        # Where f cannot be told from 0 by its own rounding, steps would wander for ever.
+        settled = ((new - x).abs() <= 2.0 * eps * x.abs()) | (value.abs() <= 2.0 * eps * scale)
+        if bool(settled.all()):
+            return torch.where(value == 0, x, new)
         x = new
     return x

@@ -148,7 +148,7 @@ class ScaleMixture(ElementwisePrior):
             return (x - v).square() / (2.0 * h) + self.offset_penalty(x)
 
         def slope(x: Tensor) -> tuple[Tensor, Tensor]:
-            return (x - v) / h + self.offset_slope(x), 1.0 / h + self.offset_curvature(x)
+            return x - v + h * self.offset_slope(x), 1.0 + h * self.offset_curvature(x)
 
         # Every stationary point is v/(1 + h·E) with the expected precision E between those of the components. There
         # may be several minima: each cell of a grid in which the slope turns positive holds one; the lowest counts.
