@@ -63,9 +63,9 @@ def test_agrees_with_scipy(make, scale):
     for reach in (0.0, 0.5, 50.0):
         w = loc + reach * scale * torch.randn(shape, dtype=torch.float64)
         expected = dense.logpdf(w.reshape(-1).numpy())
-        assert prior.log_prob(w).item() == pytest.approx(expected, rel=1e-11, abs=1e-11)
+        assert prior.log_prob(w).item() == pytest.approx(expected, rel=1e-12, abs=1e-12)
         with torch.no_grad():
-            assert prior.log_prob(w).item() == pytest.approx(expected, rel=1e-11, abs=1e-11)
+            assert prior.log_prob(w).item() == pytest.approx(expected, rel=1e-12, abs=1e-12)
 
 
 @every
