@@ -13,6 +13,7 @@ from bayesreg._tables import Table
 from bayesreg.errors import NotEquivalentError
 from bayesreg.optimizers import OptimizerLike
 from bayesreg.priors import ElasticNet, Flat, Gaussian, Laplace, Prior
+from bayesreg.priors.tensors import as_number
 from bayesreg.scale import LossScale
 from bayesreg.selection import biases, norms
 
@@ -115,7 +116,7 @@ def _names(names: list[str]) -> str:
 
 
 def _std(prior: Prior | None, shape: Sequence[int]) -> float | str | None:
-    variance = prior.variance(shape) if prior is not None else None
+    variance = as_number(prior.variance(shape)) if prior is not None else None
     if isinstance(variance, Tensor):
         return f"{math.sqrt(float(variance.min())):.3g} to {math.sqrt(float(variance.max())):.3g}"
     return None if variance is None else math.sqrt(variance)

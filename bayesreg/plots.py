@@ -10,6 +10,7 @@ import torch
 from bayesreg._files import atomic
 from bayesreg._optional import require
 from bayesreg.priors.located import LocatedPrior
+from bayesreg.priors.tensors import as_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -81,7 +82,7 @@ def plot_weights(prior: ModelPrior, ax: Axes | None = None) -> Axes:
     ax = _axes() if ax is None else ax
     groups: dict[str, tuple[Prior, list[torch.Tensor]]] = {}
     for entry, p in prior.active():
-        variance = p.variance()
+        variance = as_number(p.variance())
         if p.traits.proper and p.traits.elementwise and isinstance(variance, float):
             loc = p.loc.to(entry.parameter.device) if isinstance(p, LocatedPrior) else torch.zeros(())
             offset = (entry.parameter.detach() - loc).reshape(-1).double().cpu()
@@ -94,7 +95,7 @@ def plot_weights(prior: ModelPrior, ax: Axes | None = None) -> Axes:
         return ax
     shown, parts = max(groups.values(), key=lambda group: sum(len(part) for part in group[1]))
     offsets = torch.cat(parts)
-    variance = shown.variance()
+    variance = as_number(shown.variance())
     assert isinstance(variance, float)
     reach = max(float(offsets.abs().max()), 3.0 * variance**0.5)
     ax.hist(offsets.numpy(), bins=51, range=(-reach, reach), density=True, color="#c2571a", alpha=0.55, label="weights")

@@ -13,6 +13,7 @@ from bayesreg import _checks
 from bayesreg._optional import require
 from bayesreg.errors import InvalidArgumentError, UnsupportedError
 from bayesreg.priors import FanInGaussian, Gaussian, Prior, Uniform
+from bayesreg.priors.tensors import as_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,7 +65,7 @@ def plot_prior(prior: Prior, axes: Sequence[Axes] | None = None, *, reach: float
     centre = float(prior.centre().reshape(-1)[0])
     size = (draws - centre).abs()
     far = float(size.quantile(0.975)) if reach is None else reach
-    variance = prior.variance()
+    variance = as_number(prior.variance())
     # Half of a Gaussian's mass is within 0.6745 standard deviations.
     std = math.sqrt(variance) if isinstance(variance, float) else float(size.median()) / 0.6745
     if variance is None and reach is None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 __all__ = [
     "Hyperparameter",
     "as_given",
+    "as_number",
     "cholesky",
     "plain",
     "promoted",
@@ -32,6 +33,11 @@ def promoted(value: Tensor) -> Tensor:
 def plain(value: Tensor) -> Hyperparameter:
     """Return a held hyper-parameter as a float if it is a scalar, as a detached tensor otherwise."""
     return float(value.detach()) if value.ndim == 0 else value.detach()
+
+
+def as_number(value: Hyperparameter | None) -> Hyperparameter | None:
+    """Return a scalar tensor as a float, anything else as it is."""
+    return plain(value) if isinstance(value, Tensor) else value
 
 
 def as_given(held: Tensor) -> Hyperparameter:
