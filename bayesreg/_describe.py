@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 from torch.nn.utils.parametrizations import _WeightNorm
 
@@ -33,8 +34,10 @@ def equivalent_weight_decay(prior: Prior, loss_scale: LossScale) -> float | Tens
         return None
 
 
-def equivalent(prior: Prior, loss_scale: LossScale, optimizer: OptimizerLike | None = None) -> str:
-    """Return the regularisation constant that a prior stands for, in words; "none" with what to use instead."""
+def equivalent(
+    prior: Prior, loss_scale: LossScale, optimizer: OptimizerLike | None = None, shape: Sequence[int] | None = None
+) -> str:
+    """Return the regularisation constant that a prior stands for, in words; "none" with what comes near."""
     if isinstance(prior, Laplace):
         strength = prior.l1(loss_scale)
         return "none; L1 per element" if isinstance(strength, Tensor) else f"none; L1 coefficient {strength:.4g}"
@@ -46,11 +49,11 @@ def equivalent(prior: Prior, loss_scale: LossScale, optimizer: OptimizerLike | N
             strength, toward = prior.weight_decay(loss_scale, optimizer), ""
     except NotEquivalentError:
         # A Gaussian has one: it is the optimizer that does not take it.
-        return "none" if isinstance(prior, Gaussian) else _near(prior, loss_scale)
+        return "none" if isinstance(prior, Gaussian) else _near(prior, loss_scale, shape)
     return f"one per element{toward}" if isinstance(strength, Tensor) else f"{strength:.4g}{toward}"
 
 
-def _near(prior: Prior, loss_scale: LossScale) -> str:
+def _near(prior: Prior, loss_scale: LossScale, shape: Sequence[int] | None) -> str:
     """Return what comes nearest to a weight decay, by its name."""
     readings = prior.weight_decay_readings(loss_scale)
     if isinstance(prior, ElasticNet):
@@ -59,9 +62,11 @@ def _near(prior: Prior, loss_scale: LossScale) -> str:
             return f"none; L1 coefficient {l1:.4g} and decay {l2:.4g}"
     if readings.curvature_matched:
         return f"none; {readings.curvature_matched:.4g} matches its curvature at the centre"
-    if readings.variance_matched:
-        return f"none; {readings.variance_matched:.4g} matches its variance"
-    return "none"
+    matched = readings.variance_matched
+    if matched is None and shape is not None:
+        variance = as_number(prior.variance(shape))
+        matched = loss_scale.value / variance if isinstance(variance, float) else None
+    return "none" if matched is None else f"none; {matched:.4g} matches its variance"
 
 
 def describe_routes(title: str, members: Iterable[tuple[str, Prior, str]], loss_scale: LossScale) -> Table:
@@ -95,16 +100,19 @@ def describe_model_prior(
         first, prior = entries[0], entries[0].prior
         frozen = not first.parameter.requires_grad
         elements = sum(e.parameter.numel() for e in entries)
+        spread = _std(entries)
+        # One number for several parameters only where their variances agree.
+        shape = None if isinstance(spread, str) else first.parameter.shape
         words = ("frozen, not counted" + (f" ({prior.describe()})" if prior else "")) if frozen else ""
         row: tuple[object, ...] = (
             _names([e.name for e in entries]),
             elements,
             words or (prior.describe() if prior else "none"),
-            _std(prior, first.parameter.shape),
+            spread,
             first.rule,
         )
         if loss_scale is not None:
-            row = (*row, "" if frozen or prior is None else equivalent(prior, loss_scale, optimizer))
+            row = (*row, "" if frozen or prior is None else equivalent(prior, loss_scale, optimizer, shape))
         rows.append(row)
     title = f"Prior over {sum(e.parameter.numel() for e in model_prior):,} elements in {len(model_prior)} tensors"
     return Table(title, columns, rows, tuple(_notes(model_prior, loss_scale)))
@@ -115,11 +123,18 @@ def _names(names: list[str]) -> str:
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
 
 
-def _std(prior: Prior | None, shape: Sequence[int]) -> float | str | None:
-    variance = as_number(prior.variance(shape)) if prior is not None else None
-    if isinstance(variance, Tensor):
-        return f"{math.sqrt(float(variance.min())):.3g} to {math.sqrt(float(variance.max())):.3g}"
-    return None if variance is None else math.sqrt(variance)
+def _std(entries: Sequence[Entry]) -> float | str | None:
+    """Return the standard deviation under the priors of all these parameters, or its range."""
+    bounds: list[float] = []
+    for entry in entries:
+        found = entry.prior.variance(entry.parameter.shape) if entry.prior is not None else None
+        if found is not None:
+            wide = torch.as_tensor(found, dtype=torch.float64)
+            bounds += [math.sqrt(float(wide.min())), math.sqrt(float(wide.max()))]
+    if not bounds:
+        return None
+    low, high = min(bounds), max(bounds)
+    return high if math.isclose(low, high, rel_tol=1e-6) else f"{low:.3g} to {high:.3g}"
 
 
 def _notes(model_prior: ModelPrior, loss_scale: LossScale | None) -> list[str]:

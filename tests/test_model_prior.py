@@ -282,3 +282,14 @@ def test_unknown_names_are_answered_with_near_ones():
 def test_what_is_no_model_or_no_prior_is_answered_with_a_way_on(build, message):
     with pytest.raises(br.InvalidArgumentError, match=message):
         build(torch.nn.Linear(2, 2))
+
+
+def test_describe_gives_the_range_where_widths_follow_the_shape():
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(99, 3))
+    table = br.ModelPrior(model, br.GroupLaplace(10.0, "row")).describe(1000).to_dict()["rows"]
+    row = next(r for r in table if "0.weight" in r["parameters"])
+    assert row["std"] == "0.224 to 1"
+    assert row["equivalent weight_decay"] == "none"
+    alone = br.ModelPrior(model[0], br.GroupLaplace(10.0, "row")).describe(1000).to_dict()["rows"]
+    assert alone[0]["std"] == pytest.approx(5**0.5 / 10)
+    assert alone[0]["equivalent weight_decay"] == "none; 0.02 matches its variance"
