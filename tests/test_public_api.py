@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import bayesreg as br
+from bayesreg.priors import FAMILIES
 
 NAMES = [name for name in br.__all__ if name not in ("__version__", "likelihoods")]
 
@@ -55,8 +56,8 @@ def test_every_public_symbol_is_documented(name):
         assert ">>>" in documentation, f"{name} has no example"
 
 
-@pytest.mark.parametrize("name", ["Gaussian", "Laplace", "Flat", "FromDistribution", "LossScale", "ModelPrior",
-                                  "MAPTrainer", "MAPObjective"])  # fmt: skip
+@pytest.mark.parametrize("name", [*(name for name in FAMILIES if name in br.__all__), "LossScale", "ModelPrior",
+                                  "MAPTrainer", "MAPObjective", "WeightDecayReadings"])  # fmt: skip
 def test_public_classes_show_an_example(name):
     assert ">>>" in inspect.getdoc(getattr(br, name))
 

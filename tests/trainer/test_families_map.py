@@ -8,7 +8,7 @@ import scipy.optimize
 import scipy.special
 import skglm
 import torch
-from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris
 from sklearn.linear_model import ElasticNet, MultiTaskLasso
 from torch import nn
 
@@ -87,6 +87,57 @@ def test_columns_that_vanish_are_the_multi_task_lasso(task_alpha):
     assert np.abs(coef - truth.coef_).max() < 1e-6
     assert np.array_equal(coef == 0, truth.coef_ == 0)
     assert 0 < (coef == 0).mean() < 1
+
+
+SPD = torch.tensor([[1.0, 0.4], [0.4, 2.0]], dtype=torch.float64)
+EVERY = {
+    "gaussian": br.Gaussian(0.5), "laplace": br.Laplace(0.5), "flat": br.Flat(), "elastic net": br.ElasticNet(2.0, 3.0),
+    "student": br.StudentT(4.0, 0.5), "cauchy": br.Cauchy(0.5), "normal-gamma": br.NormalGamma(2.0, 0.5),
+    "logistic": br.Logistic(0.3),
+    "power 0.5": br.GeneralizedNormal(0.5, 0.3), "power 3": br.GeneralizedNormal(3.0, 0.5),
+    "mixture": br.ScaleMixture.spike_and_slab(0.1, 2.0), "groups": br.GroupLaplace(2.0, "column"),
+    "bounds": br.Uniform(-0.5, 0.5), "multivariate": br.MultivariateGaussian(torch.block_diag(SPD, SPD)),
+    "matrix": br.MatrixGaussian(SPD, torch.block_diag(SPD, SPD)), "fan-in": br.FanInGaussian.he(),
+    "low rank": br.LowRankGaussian(0.3, torch.linspace(-1, 1, 16, dtype=torch.float64).reshape(2, 4, 2)),
+    "distribution": br.FromDistribution(torch.distributions.StudentT(4.0, 0.0, 0.5)),
+}  # fmt: skip
+
+
+def iris():
+    X, y = standardised(load_iris, classification=True)
+    # Not separable: the optimum exists without any prior, too.
+    return X, (y == 1).astype(int)
+
+
+@pytest.mark.parametrize("family", EVERY)
+def test_every_family_trains_to_optimality(family):
+    model = linear(4, 2)
+    solver = "lbfgs" if EVERY[family].traits.smooth else "proximal"
+    result = fit(model, EVERY[family], br.likelihoods.Categorical(), iris(), solver)
+    prior = br.ModelPrior(model, EVERY[family])
+    X, y = iris()
+    loss = torch.nn.functional.cross_entropy(model(torch.as_tensor(X)), torch.as_tensor(y))
+    model.zero_grad()
+    loss.backward()
+    distance = prior["weight"].subdiff_distance(model.weight.detach(), model.weight.grad, 1 / len(y))
+    assert distance.max() < 1e-8
+    assert result.objective == pytest.approx(
+        loss.item() + prior["weight"].penalty(model.weight).item() / len(y), rel=1e-9
+    )
+
+
+@pytest.mark.parametrize("family", EVERY)
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adam])
+def test_every_family_trains_by_epochs(family, optimizer):
+    model = linear(4, 2)
+    trainer = br.MAPTrainer(
+        model, EVERY[family], br.likelihoods.Categorical(), optimizer=lambda groups: optimizer(groups, lr=0.02),
+        max_epochs=5, progress=False, cpu=True,
+    )  # fmt: skip
+    result = trainer.fit(iris())
+    objectives = result.history.column("running_objective")
+    assert objectives[-1] < objectives[0]
+    assert result.routes.rows
 
 
 # -- priors with several modes --------------------------------------------------------------------------
