@@ -183,8 +183,8 @@ class GroupLaplace(LocatedPrior):
         # Newton steps on 1/‖v/(t + pull)‖ − 1, which is concave and increases: from the left they never overshoot.
         for _ in range(100):
             shifted = pull + t
-            squares = self._total((v / shifted).square())
-            cubes = self._total((v / shifted).square() / shifted)
+            shares = (v / shifted).square()
+            squares, cubes = self._total(shares), self._total(shares / shifted)
             new = t + squares * (squares.sqrt() - 1.0) / cubes
             new = torch.where(alive, torch.maximum(new, t), 0.0)
             settled = (new - t) <= 4.0 * torch.finfo(wide).eps * new

@@ -53,10 +53,6 @@ class Joint(ABC):
         """Return the Hessian of −log p times a vector; see `Prior.curvature_times`."""
 
     @abstractmethod
-    def curvature(self, parts: Sequence[Prior], values: Sequence[Tensor]) -> list[Tensor]:
-        """Return the diagonal of the Hessian of −log p; see `Prior.curvature`."""
-
-    @abstractmethod
     def log_constant(self, parts: Sequence[Prior]) -> Tensor:
         """Return the constant of the log density, in float64; see `Prior.log_constant`."""
 

@@ -57,10 +57,6 @@ class JointLowRank(Joint):
         blocks, root = self._prepared(parts, values)
         return algebra.precision_times(blocks, vectors, root)
 
-    def curvature(self, parts: Sequence[Prior], values: Sequence[Tensor]) -> list[Tensor]:
-        blocks, root = self._prepared(parts, values)
-        return [algebra.curvature(block, value, root) for block, value in zip(blocks, values, strict=True)]
-
     def log_constant(self, parts: Sequence[Prior]) -> Tensor:
         blocks, _ = self._prepared(parts)
         return algebra.log_constant(blocks, self._prepare(blocks)[1])
