@@ -150,7 +150,17 @@ class Prior(Holder):
     def hyperparameters(self) -> dict[str, Hyperparameter]:
         """Return the constructor's arguments, detached; what is saved in files."""
 
-    @abstractmethod
+    def why_no_decay(self, loss_scale: LossScale) -> str:
+        """Return why no `weight_decay` is this prior, and what to use; families with none say it.
+
+        Args:
+            loss_scale: s.
+
+        Returns:
+            Sentences, for the error.
+        """
+        return f"No weight_decay is equivalent to {self.family}: train it with br.attach or br.MAPTrainer."
+
     def weight_decay(self, loss_scale: LossScale | int, optimizer: OptimizerLike | None = None) -> Hyperparameter:
         """Return the `weight_decay` that makes an optimizer mean exactly this prior.
 
@@ -162,8 +172,10 @@ class Prior(Holder):
             The number (or, for a diagonal prior, the tensor of numbers).
 
         Raises:
-            NotEquivalentError: If there is none; the message says why and what to use.
+            NotEquivalentError: If there is none, as for all but Gaussians and flat priors; the message says why and
+                what to use.
         """
+        raise NotEquivalentError(self.why_no_decay(as_loss_scale(loss_scale)))
 
     # -- what follows ----------------------------------------------------------------------------------
 

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from bayesreg import _checks
-from bayesreg.errors import InvalidArgumentError, NotEquivalentError
-from bayesreg.optimizers import OptimizerLike
+from bayesreg.errors import InvalidArgumentError
 from bayesreg.priors.base import Traits
 from bayesreg.priors.elementwise import ElementwisePrior, soft_threshold
 from bayesreg.priors.located import Loc
@@ -121,22 +120,10 @@ class ElasticNet(ElementwisePrior):
         series = (2.0 - 10.0 / square + 74.0 / square**2 - 706.0 / square**3 + 8162.0 / square**4) / square
         return plain(torch.where(a > 25.0, series, 1.0 + a.square() - a / mills) / l2)
 
-    def weight_decay(self, loss_scale: LossScale | int, optimizer: OptimizerLike | None = None) -> Hyperparameter:
-        """Raise: half of it is a weight decay, the other half is not.
-
-        Args:
-            loss_scale: s, or the size of the training set of a mean loss.
-            optimizer: Ignored.
-
-        Returns:
-            Never.
-
-        Raises:
-            NotEquivalentError: Always; the message gives both coefficients.
-        """
+    def why_no_decay(self, loss_scale: LossScale) -> str:
         l1, l2 = self.penalties(loss_scale)
         size = "" if isinstance(l1, Tensor) or isinstance(l2, Tensor) else f" of {l1:.3g} beside a decay of {l2:.3g}"
-        raise NotEquivalentError(
+        return (
             f"No weight_decay is equivalent to an elastic net prior: it is an L1 coefficient{size} "
             f"(prior.penalties(loss_scale)). Train it with br.attach or br.MAPTrainer, which take proximal steps."
         )

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bayesreg.errors import NotEquivalentError
-from bayesreg.optimizers import OptimizerLike
 from bayesreg.priors.located import LocatedPrior
 from bayesreg.priors.tensors import Hyperparameter, promoted, total_constant
 from bayesreg.scale import LossScale
@@ -123,21 +121,9 @@ class ElementwisePrior(LocatedPrior, ABC):
         """Return None; families that have a variance say so. See `Prior.variance`."""
         return None
 
-    def weight_decay(self, loss_scale: LossScale | int, optimizer: OptimizerLike | None = None) -> Hyperparameter:
-        """Raise: no weight decay has the same MAP.
-
-        Args:
-            loss_scale: s, or the size of the training set of a mean loss.
-            optimizer: Ignored.
-
-        Returns:
-            Never.
-
-        Raises:
-            NotEquivalentError: Always; the message names what comes near.
-        """
+    def why_no_decay(self, loss_scale: LossScale) -> str:
         near = self.weight_decay_readings(loss_scale)
-        raise NotEquivalentError(
+        return (
             f"No weight_decay is equivalent to {self.family}: its pull is not in proportion to the weight ({near}). "
             f"Train it with br.attach or br.MAPTrainer; weight_decay_readings(loss_scale) has the numbers by name."
         )

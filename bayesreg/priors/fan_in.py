@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from bayesreg import _checks
-from bayesreg.errors import InvalidArgumentError, NotEquivalentError, nearest
-from bayesreg.optimizers import OptimizerLike
+from bayesreg.errors import InvalidArgumentError, nearest
 from bayesreg.priors.base import Prior, Traits
 from bayesreg.priors.gaussian import Gaussian
 from bayesreg.priors.located import Loc, LocatedPrior
@@ -189,20 +188,8 @@ class FanInGaussian(LocatedPrior):
         """Return gain²/fan; None without a shape, as the fan is not known then. See `Prior.variance`."""
         return None if shape is None else self.for_shape(shape).variance()
 
-    def weight_decay(self, loss_scale: LossScale | int, optimizer: OptimizerLike | None = None) -> Hyperparameter:
-        """Raise: the weight decay differs from parameter to parameter.
-
-        Args:
-            loss_scale: s, or the size of the training set of a mean loss.
-            optimizer: Ignored.
-
-        Returns:
-            Never.
-
-        Raises:
-            NotEquivalentError: Always; `for_shape(shape).weight_decay(...)` has the number of one parameter.
-        """
-        raise NotEquivalentError(
+    def why_no_decay(self, loss_scale: LossScale) -> str:
+        return (
             f"{self.family} has one weight decay per shape of parameter: prior.for_shape(weight.shape)."
             f"weight_decay(loss_scale). br.ModelPrior and br.attach put each in its place."
         )

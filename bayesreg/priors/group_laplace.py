@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from bayesreg import _checks
-from bayesreg.errors import InvalidArgumentError, NotEquivalentError, nearest
-from bayesreg.optimizers import OptimizerLike
+from bayesreg.errors import InvalidArgumentError, nearest
 from bayesreg.priors.base import Traits
 from bayesreg.priors.located import Loc, LocatedPrior
 from bayesreg.priors.tensors import Hyperparameter, plain, promoted
@@ -244,20 +243,8 @@ class GroupLaplace(LocatedPrior):
         """Return (m + 1)/rate²; None without a shape, as m is not known then. See `Prior.variance`."""
         return None if shape is None else plain((self.group_size(shape) + 1) / self.rate.square())
 
-    def weight_decay(self, loss_scale: LossScale | int, optimizer: OptimizerLike | None = None) -> Hyperparameter:
-        """Raise: no weight decay makes groups vanish.
-
-        Args:
-            loss_scale: s, or the size of the training set of a mean loss.
-            optimizer: Ignored.
-
-        Returns:
-            Never.
-
-        Raises:
-            NotEquivalentError: Always.
-        """
-        raise NotEquivalentError(
+    def why_no_decay(self, loss_scale: LossScale) -> str:
+        return (
             "No weight_decay is equivalent to a group Laplace prior: its pull does not shrink with the group, it is s "
             "times the sum of rate·‖group‖. Train it with br.attach or br.MAPTrainer, which take proximal steps."
         )

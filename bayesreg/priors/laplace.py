@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from bayesreg.conversion import l1_to_laplace_scale
-from bayesreg.errors import InvalidArgumentError, NotEquivalentError
-from bayesreg.optimizers import OptimizerLike
+from bayesreg.errors import InvalidArgumentError
 from bayesreg.priors.base import Traits
 from bayesreg.priors.loc_scale import LocScalePrior
 from bayesreg.priors.tensors import Hyperparameter, plain, promoted, total_constant
@@ -127,27 +126,9 @@ class Laplace(LocScalePrior):
     def variance(self, shape: Sequence[int] | None = None) -> Hyperparameter:
         return plain(2.0 * self.scale.square())
 
-    def weight_decay(self, loss_scale: LossScale | int, optimizer: OptimizerLike | None = None) -> Hyperparameter:
-        """Raise: no weight decay is equivalent to a Laplace prior.
-
-        Args:
-            loss_scale: s, or the size of the training set of a mean loss.
-            optimizer: Ignored.
-
-        Returns:
-            Never.
-
-        Raises:
-            NotEquivalentError: Always; the message gives the L1 coefficient instead.
-
-        Example:
-            >>> Laplace(scale=0.2).weight_decay(50_000)
-            Traceback (most recent call last):
-            bayesreg.errors.NotEquivalentError: ...
-        """
-        s = as_loss_scale(loss_scale)
-        strength = f" of {s.value / float(self.scale):.3g}" if self.scale.ndim == 0 else ""
-        raise NotEquivalentError(
+    def why_no_decay(self, loss_scale: LossScale) -> str:
+        strength = f" of {loss_scale.value / float(self.scale):.3g}" if self.scale.ndim == 0 else ""
+        return (
             f"No weight_decay is equivalent to a Laplace prior: its pull s/scale does not shrink with the weight. It "
             f"is an L1 coefficient{strength} (Laplace.l1(loss_scale)); train it with br.MAPTrainer or br.attach, "
             f"which take proximal steps."

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from bayesreg import _checks
-from bayesreg.errors import InvalidArgumentError, NotEquivalentError
-from bayesreg.optimizers import OptimizerLike
+from bayesreg.errors import InvalidArgumentError
 from bayesreg.priors.base import Traits
 from bayesreg.priors.cholesky_cache import CholeskyCache
 from bayesreg.priors.located import Loc, LocatedPrior
@@ -51,20 +50,8 @@ class CorrelatedGaussian(LocatedPrior, ABC):
         self.check_shape(value.shape)
         return self.precision_times(promoted(vector))
 
-    def weight_decay(self, loss_scale: LossScale | int, optimizer: OptimizerLike | None = None) -> float:
-        """Raise: one number cannot say how elements hang together.
-
-        Args:
-            loss_scale: s, or the size of the training set of a mean loss.
-            optimizer: Ignored.
-
-        Returns:
-            Never.
-
-        Raises:
-            NotEquivalentError: Always.
-        """
-        raise NotEquivalentError(
+    def why_no_decay(self, loss_scale: LossScale) -> str:
+        return (
             f"No weight_decay is equivalent to {self.family}, which joins elements: train it with br.attach or "
             f"br.MAPTrainer; prior.weight_decay_readings(loss_scale, at=weights) has what comes near, by name."
         )

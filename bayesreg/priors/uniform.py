@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from bayesreg import _checks
-from bayesreg.errors import InvalidArgumentError, NotEquivalentError
-from bayesreg.optimizers import OptimizerLike
+from bayesreg.errors import InvalidArgumentError
 from bayesreg.priors.base import Prior, Traits
 from bayesreg.priors.tensors import Hyperparameter, plain, promoted, sampling_device, total_constant, wide_dtype
 from bayesreg.scale import LossScale
@@ -130,20 +129,8 @@ class Uniform(Prior):
     def hyperparameters(self) -> dict[str, Hyperparameter]:
         return {"low": plain(self.low), "high": plain(self.high)}
 
-    def weight_decay(self, loss_scale: LossScale | int, optimizer: OptimizerLike | None = None) -> Hyperparameter:
-        """Raise: bounds are no pull.
-
-        Args:
-            loss_scale: s, or the size of the training set of a mean loss.
-            optimizer: Ignored.
-
-        Returns:
-            Never.
-
-        Raises:
-            NotEquivalentError: Always.
-        """
-        raise NotEquivalentError(
+    def why_no_decay(self, loss_scale: LossScale) -> str:
+        return (
             f"No weight_decay is equivalent to bounds, which do not pull ({self.weight_decay_readings(loss_scale)}). "
             f"Train with br.attach or br.MAPTrainer(optimizer='proximal'), which clip to them."
         )
