@@ -12,6 +12,7 @@ from bayesreg._version import __version__
 
 if TYPE_CHECKING:
     from bayesreg import likelihoods as likelihoods
+    from bayesreg import transfer as transfer
     from bayesreg._explain import Explanation as Explanation
     from bayesreg._explain import explain as explain
     from bayesreg.conversion import l1_to_laplace_scale as l1_to_laplace_scale
@@ -71,6 +72,8 @@ if TYPE_CHECKING:
     from bayesreg.priors import WeightDecayReadings as WeightDecayReadings
     from bayesreg.priors import register_family as register_family
     from bayesreg.priors.parsing import prior_from_words as prior_from_words
+    from bayesreg.references import Reference as Reference
+    from bayesreg.references import load_reference as load_reference
     from bayesreg.routes.attach import Handle as Handle
     from bayesreg.routes.attach import attach as attach
     from bayesreg.routes.attach import detach as detach
@@ -113,6 +116,7 @@ _HOME = {
     "optimizers": "DecayRule decay_rule",
     "priors": _PRIORS,
     "priors.parsing": "prior_from_words",
+    "references": "Reference load_reference",
     "routes.attach": "Handle attach detach",
     "run_folder": "load_run",
     "scale": "LossScale",
@@ -121,12 +125,12 @@ _HOME = {
 }
 _MODULE_OF = {name: f"bayesreg.{module}" for module, names in _HOME.items() for name in names.split()}
 
-__all__ = ["__version__", "likelihoods", *sorted(_MODULE_OF)]
+__all__ = ["__version__", "likelihoods", "transfer", *sorted(_MODULE_OF)]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "likelihoods":
-        return importlib.import_module("bayesreg.likelihoods")
+    if name in ("likelihoods", "transfer"):
+        return importlib.import_module(f"bayesreg.{name}")
     if name not in _MODULE_OF:
         from bayesreg.errors import nearest
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.parametrizations import _WeightNorm
 
+from bayesreg._entry import Entry
 from bayesreg._tables import Table
 from bayesreg.errors import NotEquivalentError
 from bayesreg.optimizers import OptimizerLike
@@ -19,7 +20,7 @@ from bayesreg.scale import LossScale
 from bayesreg.selection import biases, norms
 
 if TYPE_CHECKING:
-    from bayesreg.model_prior import Entry, ModelPrior
+    from bayesreg.model_prior import ModelPrior
 
 __all__ = ["describe_model_prior", "describe_routes", "equivalent", "equivalent_weight_decay"]
 
@@ -145,14 +146,16 @@ def _notes(model_prior: ModelPrior, loss_scale: LossScale | None) -> list[str]:
         )
     if model_prior.shorthand:
         notes.append("One prior was given for the whole model: it is on the weights; biases and norms are flat.")
+    notes += model_prior.notes
     tied = [" = ".join(e.info.names) for e in model_prior if len(e.info.names) > 1]
     if tied:
         notes.append(f"Tied, counted once: {_names(tied)}.")
-    penalised = [entry for entry, _ in _penalised(model_prior)]
+    # About another centre the pull does not vanish as the weights shrink: there is a minimum.
+    shrinking = [entry for entry, prior in _penalised(model_prior) if getattr(prior, "_centred_on_zero", True)]
     free_norms = [
         e for e, prior in model_prior.active() if isinstance(prior, Flat) and norms(e.info) and not biases(e.info)
     ]
-    if free_norms and penalised:
+    if free_norms and shrinking:
         notes.append(
             f"No MAP may exist: the normalisation scale {free_norms[0].name} is flat, so it can grow while a penalised "
             f"weight beside it shrinks and the objective falls for ever; give it a prior if you need a minimum."

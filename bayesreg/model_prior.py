@@ -3,59 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from bayesreg._binding import bind
+from bayesreg._entry import Entry
 from bayesreg._guard import install_guard
 from bayesreg._sharding import gather_sum, local, shard_like
 from bayesreg._tables import Table
-from bayesreg.errors import CoverageError, InvalidArgumentError, PatternError, ReferenceMismatchError, nearest
+from bayesreg.errors import CoverageError, InvalidArgumentError, PatternError, nearest
 from bayesreg.optimizers import OptimizerLike
 from bayesreg.priors import Flat, Gaussian, Prior, joint
 from bayesreg.priors.located import LocatedPrior
-from bayesreg.references import Reference
 from bayesreg.scale import LossScale, as_loss_scale
 from bayesreg.selection import (
     ParameterInfo,
     SelectorLike,
     as_selector,
     biases,
-    canonical_tensors,
     norms,
     parameters_of,
 )
 
-__all__ = ["Entry", "ModelPrior"]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One parameter and its prior.
-
-    Attributes:
-        info: The parameter, with its names and owner.
-        prior: Its prior; None only for a frozen parameter that no rule covers.
-        rule: The rule that gave it, as text.
-    """
-
-    info: ParameterInfo
-    prior: Prior | None
-    rule: str
-
-    @property
-    def name(self) -> str:
-        """The parameter's name in the plain model."""
-        return self.info.name
-
-    @property
-    def parameter(self) -> nn.Parameter:
-        """The parameter, as it is now."""
-        return self.info.parameter
+__all__ = ["ModelPrior"]
 
 
 class ModelPrior(nn.Module):
@@ -108,9 +82,10 @@ class ModelPrior(nn.Module):
         infos = parameters_of(model)
         if not infos:
             raise InvalidArgumentError(f"model: {type(model).__name__} has no parameters.")
-        self._take(_bind(model, _match(infos, rules)))
+        self._take(*bind(model, _match(infos, rules)))
 
-    def _take(self, entries: list[Entry]) -> None:
+    def _take(self, entries: list[Entry], notes: Sequence[str] = ()) -> None:
+        self.notes = tuple(notes)
         joint.join(entry.prior for entry in entries if entry.prior is not None)
         self._entries = entries
         unique = {id(e.prior): e.prior for e in entries if e.prior is not None}
@@ -118,11 +93,11 @@ class ModelPrior(nn.Module):
         self.priors = nn.ModuleList(unique.values())
 
     @classmethod
-    def _from_entries(cls, entries: list[Entry]) -> Self:
+    def _from_entries(cls, entries: list[Entry], notes: Sequence[str] = ()) -> Self:
         self = cls.__new__(cls)
         nn.Module.__init__(self)
         self.shorthand = False
-        self._take(entries)
+        self._take(entries, notes)
         return self
 
     # -- looking at it ---------------------------------------------------------------------------------
@@ -270,7 +245,7 @@ class ModelPrior(nn.Module):
         """
         from bayesreg.prior_file import save_model_prior
 
-        save_model_prior(self._entries, path)
+        save_model_prior(self._entries, path, self.notes)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], model: nn.Module) -> Self:
@@ -295,7 +270,8 @@ class ModelPrior(nn.Module):
                 f"ModelPrior.load(path, model): expected a path and a module, got {type(path).__name__} and "
                 f"{type(model).__name__}."
             )
-        return cls._from_entries([Entry(*row) for row in load_entries(path, parameters_of(model))])
+        entries, notes = load_entries(path, parameters_of(model))
+        return cls._from_entries(entries, notes)
 
 
 def _group_key(prior: Prior) -> tuple[object, ...]:
@@ -346,42 +322,3 @@ def _match(infos: list[ParameterInfo], rules: Mapping[SelectorLike, Prior]) -> l
 
 def _parents(names: list[str]) -> list[str]:
     return sorted({f"{name.rsplit('.', 1)[0]}.*" for name in names if "." in name})
-
-
-def _bind(model: nn.Module, entries: list[Entry]) -> list[Entry]:
-    """Resolve named centres, listing everything that does not fit before raising."""
-    problems: list[str] = []
-    references: dict[int, Reference] = {}
-    bound: list[Entry] = []
-    for entry in entries:
-        prior = entry.prior
-        reference = prior.reference if isinstance(prior, LocatedPrior) else None
-        if prior is None:
-            bound.append(entry)
-            continue
-        name = entry.name
-        if reference is not None:
-            references[id(reference)] = reference
-            twice = [n for n in entry.info.names if n in reference]
-            if len(twice) > 1 and prior.joins_parameters:
-                problems.append(f"{' and '.join(twice)} are one tied parameter: leave all but one out of the mappings")
-                continue
-            name = next((n for n in entry.info.names if n in reference), name)
-            shape = tuple(entry.parameter.shape)
-            if name not in reference:
-                problems.append(f"missing {name}{nearest(name, reference)}")
-                continue
-            if tuple(reference[name].shape) != shape:
-                problems.append(f"{name} has shape {tuple(reference[name].shape)}, expected {shape}")
-                continue
-        bound.append(Entry(entry.info, prior.bound_to(name, entry.parameter), entry.rule))
-    places = set(canonical_tensors(model)) | {n for e in entries for n in e.info.names}
-    for reference in references.values():
-        extra = [] if reference.ignore_extra else [name for name in reference if name not in places]
-        problems += [f"extra {name}, which the model does not have" for name in extra]
-    if problems:
-        raise ReferenceMismatchError(
-            f"the reference does not fit the model: {'; '.join(problems)}. Give the parameters that are not in it a "
-            f"rule of their own before this one; extra tensors are ignored with centered_at(..., extra='ignore')."
-        )
-    return bound

@@ -4,31 +4,33 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from bayesreg._entry import Entry
 from bayesreg._files import atomic
 from bayesreg._version import __version__
 from bayesreg.errors import BayesRegError, InvalidArgumentError, PriorFileError, UnsupportedError, nearest
 from bayesreg.priors import FAMILIES, Prior
 from bayesreg.selection import ParameterInfo
 
-if TYPE_CHECKING:
-    from bayesreg.model_prior import Entry
-
 __all__ = ["FORMAT", "load_entries", "save_model_prior"]
 
 #: Raised when a file written before could not be read by the code before the change.
 FORMAT = 1
 
+# What a prior says of where it comes from, in describe().
+_SAID = ("source", "note")
+
 # What reading a field of foreign JSON can raise.
 _DAMAGED = (KeyError, TypeError, IndexError, ValueError, AttributeError)
 
 
-def save_model_prior(entries: list[Entry], path: str | os.PathLike[str]) -> None:
+def save_model_prior(entries: list[Entry], path: str | os.PathLike[str], notes: Sequence[str] = ()) -> None:
     """Write entries to a safetensors file, whole or not at all."""
     from safetensors.torch import save_file
 
@@ -54,7 +56,8 @@ def save_model_prior(entries: list[Entry], path: str | os.PathLike[str]) -> None
                     row.setdefault("shared", {})[name] = learned[id(own[name])]
                     continue
                 tensors[key] = _as_tensor(own.get(name, value))
-            priors.append({**row, "options": entry.prior.saved_options()})
+            said = {key: text for key in _SAID if (text := getattr(entry.prior, key, None)) is not None}
+            priors.append({**row, "options": entry.prior.saved_options(), **said})
         rows.append({
             "name": entry.name,
             "names": list(entry.info.names),
@@ -63,17 +66,21 @@ def save_model_prior(entries: list[Entry], path: str | os.PathLike[str]) -> None
             "rule": entry.rule,
             "prior": None if entry.prior is None else index[id(entry.prior)],
         })
-    record: dict[str, Any] = {"format": FORMAT, "bayesreg": __version__, "entries": rows, "priors": priors}
+    record: dict[str, Any] = {
+        "format": FORMAT,
+        "bayesreg": __version__,
+        "entries": rows,
+        "priors": priors,
+        "notes": list(notes),
+    }
     if not tensors:
         tensors["empty"] = torch.zeros(1)
     with atomic(target) as temporary:
         save_file(tensors, temporary, metadata={"bayesreg": json.dumps(record)})
 
 
-def load_entries(
-    path: str | os.PathLike[str], infos: list[ParameterInfo]
-) -> list[tuple[ParameterInfo, Prior | None, str]]:
-    """Read a prior file and match it with a model's parameters, listing every mismatch."""
+def load_entries(path: str | os.PathLike[str], infos: list[ParameterInfo]) -> tuple[list[Entry], list[str]]:
+    """Read a prior file and match it with a model's parameters, listing every mismatch; with its notes."""
     source = Path(path)
     record, tensors = _read(source)
     try:
@@ -83,6 +90,7 @@ def load_entries(
         shapes = {name: tuple(map(int, row["shape"])) for name, row in rows.items()}
         numbers = {name: row["prior"] for name, row in rows.items()}
         rules = {name: str(row["rule"]) for name, row in rows.items()}
+        notes = [str(note) for note in record.get("notes", [])]
     except PriorFileError:
         raise
     except _DAMAGED as error:
@@ -103,7 +111,7 @@ def load_entries(
             problems.append(f"the model has {info.name}, the file does not")
     if problems:
         raise PriorFileError(f"{source}: the prior does not fit the model: {'; '.join(problems)}.")
-    result: list[tuple[ParameterInfo, Prior | None, str]] = []
+    result: list[Entry] = []
     for info in infos:
         known = next((n for n in info.names if n in rows), None)
         number = None if known is None else numbers[known]
@@ -115,8 +123,8 @@ def load_entries(
                 prior = prior.bound_to(joined[0] if joined else known, info.parameter)
             except InvalidArgumentError as error:
                 raise PriorFileError(f"{source}: damaged prior file ({error})") from error
-        result.append((info, prior, "" if known is None else rules[known]))
-    return result
+        result.append(Entry(info, prior, "" if known is None else rules[known]))
+    return result, notes
 
 
 def _as_tensor(value: float | Tensor) -> Tensor:
@@ -181,6 +189,10 @@ def _rebuild(
         else:
             arguments[name] = tensors[key]
     try:
-        return FAMILIES[family].from_saved(arguments, row["options"])
+        prior = FAMILIES[family].from_saved(arguments, row["options"])
+        for key in _SAID:
+            if row.get(key) is not None and hasattr(prior, key):
+                setattr(prior, key, str(row[key]))
+        return prior
     except (BayesRegError, RuntimeError, *_DAMAGED) as error:
         raise PriorFileError(f"{path}: damaged prior file, {family} cannot be rebuilt ({error}).") from error

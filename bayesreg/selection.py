@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim.swa_utils import AveragedModel
 
-from bayesreg.errors import InvalidArgumentError
+from bayesreg.errors import InvalidArgumentError, PatternError, nearest
 
 __all__ = [
     "ParameterInfo",
@@ -20,10 +20,12 @@ __all__ = [
     "SelectorLike",
     "as_selector",
     "biases",
+    "buffers_of",
     "canonical_tensors",
     "embeddings",
     "norms",
     "parameters_of",
+    "selected",
     "where",
 ]
 
@@ -181,6 +183,28 @@ def as_selector(rule: SelectorLike) -> Selector:
     )
 
 
+def selected(argument: str, rule: SelectorLike, infos: Sequence[ParameterInfo]) -> set[str]:
+    """Return the names of the parameters that a rule selects.
+
+    Args:
+        argument: Whose rule it is, for the error.
+        rule: As in `as_selector`.
+        infos: The parameters to choose from.
+
+    Returns:
+        Their names.
+
+    Raises:
+        PatternError: If it selects none.
+    """
+    selector = as_selector(rule)
+    found = {info.name for info in infos if selector(info)}
+    if not found:
+        hint = nearest(rule, [name for info in infos for name in info.names]) if isinstance(rule, str) else ""
+        raise PatternError(f"{argument} {selector.label}: expected a rule that matches a parameter, got none{hint}")
+    return found
+
+
 def _by_type(*kinds: type) -> Selector:
     label = " | ".join(kind.__name__ for kind in kinds)
 
@@ -278,6 +302,28 @@ def parameters_of(model: nn.Module) -> list[ParameterInfo]:
         shared = tuple(found.modules for found in group[1:])
         infos.append(ParameterInfo(first.name, tuple(names), first.modules, first.attribute, shared))
     return infos
+
+
+def buffers_of(model: nn.Module) -> list[tuple[str, nn.Module, str]]:
+    """List the buffers that a state dict of the model holds.
+
+    Args:
+        model: Any module, as in `parameters_of`.
+
+    Returns:
+        Plain name, owner and attribute of each.
+
+    Example:
+        >>> from torch import nn
+        >>> [name for name, _, _ in buffers_of(nn.Sequential(nn.BatchNorm1d(2)))]
+        ['0.running_mean', '0.running_var', '0.num_batches_tracked']
+    """
+    return [
+        (found.name, found.modules[-1], found.attribute)
+        for found in _walk(model, "", (), buffers=True)
+        if found.attribute in found.modules[-1]._buffers
+        and found.attribute not in found.modules[-1]._non_persistent_buffers_set
+    ]
 
 
 def canonical_tensors(model: nn.Module) -> dict[str, Tensor]:

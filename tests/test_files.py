@@ -98,7 +98,7 @@ def test_unreadable_references_are_refused(tmp_path):
 
 
 def test_bad_references_are_refused():
-    with pytest.raises(br.ReferenceMismatchError, match=r"expected finite tensors, got NaN or infinity in \['w'\]"):
+    with pytest.raises(br.ReferenceMismatchError, match="expected finite tensors, but w has 1 of 1 elements NaN"):
         br.Gaussian.centered_at({"w": torch.tensor([float("nan")])}, 0.1)
     with pytest.raises(br.ReferenceMismatchError, match="expected named tensors, found no tensors"):
         br.Gaussian.centered_at({}, 0.1)

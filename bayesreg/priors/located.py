@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from bayesreg import _checks
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.priors.base import Prior
+from bayesreg.priors.resizing import check_beyond
+from bayesreg.priors.resizing import resized as resize
 from bayesreg.priors.tensors import Hyperparameter, as_given, plain, promoted, sampling_device, wide_dtype
-from bayesreg.references import Reference, load_reference
+from bayesreg.references import Reference, Rename, Storage, load_reference
 
 __all__ = ["Loc", "LocatedPrior"]
 
@@ -39,6 +41,8 @@ class LocatedPrior(Prior, ABC):
     def __init__(self, *, loc: Loc = 0.0, **hyperparameters: Hyperparameter) -> None:
         super().__init__()
         self.reference: Reference | None = None
+        #: What holds where the reference is smaller than the parameter.
+        self.beyond: LocatedPrior | None = None
         self.source: str | None = None
         for name, value in hyperparameters.items():
             # Families of other authors may not have looked.
@@ -52,13 +56,19 @@ class LocatedPrior(Prior, ABC):
                 "write loc=parameter.detach()."
             )
         self._hold("loc", _checks.finite("loc", loc))
+        if isinstance(loc, Tensor) and loc.ndim and loc.is_floating_point() and loc.dtype != self.loc.dtype:
+            # A centre may be as large as the model: kept in half precision if given so, which loses nothing.
+            self._buffers["loc"] = loc.detach().clone()
 
     @classmethod
     def centered_at(
         cls,
         reference: nn.Module | Mapping[str, Tensor] | str | os.PathLike[str],
         *arguments: Any,
+        rename: Rename | None = None,
         extra: Literal["raise", "ignore"] = "raise",
+        storage: Storage = "copy",
+        resized: LocatedPrior | None = None,
         **keywords: Any,
     ) -> Self:
         """Return the prior centred on named reference weights, for use in a `ModelPrior`.
@@ -66,12 +76,17 @@ class LocatedPrior(Prior, ABC):
         The reference is copied, so training the module it came from does not move the centre.
 
         Args:
-            reference: A module, a state dict, or a `.safetensors`, `.pt`, `.pth` or `.th` file (the latter are
-                read with `weights_only=True`).
+            reference: A module, a state dict, a `.safetensors`, `.pt`, `.pth` or `.th` file (the latter are
+                read with `weights_only=True`), a Hugging Face directory, or what `load_reference` returned.
             *arguments: Arguments of the family, such as the width `scale` around the reference.
+            rename: From names in the reference to names in the model; see `load_reference`.
             extra: What to do with reference tensors that the model has no parameter or buffer for: "raise"
                 (default) or "ignore".
-            **keywords: The same, by name.
+            storage: Where the reference is kept: "copy" (default), "memory_map" or "bfloat16"; see `load_reference`.
+            resized: For parameters whose shape is not that of the reference (an embedding with more rows): a prior of
+                the same family, whose centre is a number, for the elements that the reference does not have. The
+                others keep their centre. Default: another shape raises.
+            **keywords: Arguments of the family, by name.
 
         Returns:
             The prior; each parameter it is given must be in the reference, with the same shape.
@@ -87,23 +102,65 @@ class LocatedPrior(Prior, ABC):
             >>> br.Gaussian.centered_at(pretrained, scale=0.05)
             Gaussian(scale=0.05, loc=<reference Linear, 2 tensors>)
         """
-        if extra not in ("raise", "ignore"):
-            raise InvalidArgumentError(f"extra: expected 'raise' or 'ignore', got {extra!r}.")
-        return cls(*arguments, loc=load_reference(reference, extra=extra), **keywords)
+        loaded = load_reference(reference, rename=rename, extra=extra, storage=storage)
+        prior = cls(*arguments, loc=loaded, **keywords)
+        return prior if resized is None else prior.with_resized(resized)
+
+    def with_resized(self, resized: LocatedPrior) -> Self:
+        """Return the same prior for parameters larger or smaller than their reference; see `centered_at`.
+
+        Args:
+            resized: The prior of the elements that the reference does not have.
+
+        Returns:
+            The prior, about the same reference.
+
+        Raises:
+            InvalidArgumentError: If `resized` is of another family or has tensors as hyper-parameters.
+        """
+        check_beyond(self, resized)
+        prior = self.with_loc(0.0 if self.reference is None else self.reference)
+        prior.beyond = resized
+        return prior
+
+    def with_loc(self, loc: Loc) -> Self:
+        """Return the same prior about another centre.
+
+        Args:
+            loc: As in the constructor: a number, a tensor, or a mapping from parameter names to tensors such as a
+                `Reference`.
+
+        Returns:
+            The prior; learned hyper-parameters are shared.
+
+        Raises:
+            InvalidArgumentError: If `loc` is not finite.
+
+        Example:
+            >>> import bayesreg as br
+            >>> br.Laplace(0.1).with_loc(2.0)
+            Laplace(scale=0.1, loc=2)
+        """
+        others: dict[str, Any] = {key: as_given(held) for key, held in self._tensors().items() if key != "loc"}
+        return type(self)(**others, **self.saved_options(), loc=loc)
 
     def bound_to(self, name: str, parameter: Tensor) -> Self:
         """Return the prior for one parameter, its named centre looked up; see `Prior.bound_to`."""
         prior = self
         if self.reference is not None:
-            loc = self.reference[name].to(device=parameter.device)
-            if not self.traits.smooth:
+            loc = self.reference[name]
+            if not parameter.is_meta:
+                loc = loc.to(parameter.device)
+            if not self.traits.smooth and torch.promote_types(loc.dtype, parameter.dtype) != parameter.dtype:
                 # A weight can only sit exactly on a centre that its own dtype can hold.
                 loc = loc.to(parameter.dtype)
-            others: dict[str, Any] = {key: as_given(held) for key, held in self._tensors().items() if key != "loc"}
-            prior = type(self)(**others, **self.saved_options())
+            prior, words = self, ""
+            if self.beyond is not None and loc.shape != parameter.shape:
+                prior, loc, words = resize(self, self.beyond, loc, parameter.shape)
+            prior = prior.with_loc(0.0)
             # The reference is a copy already: shared, not copied again.
             prior._buffers["loc"] = loc if loc.ndim else loc.to(torch.float64)
-            prior.source = self.reference.source
+            prior.source = self.reference.source + words
         prior.check_shape(parameter.shape, f"parameter {name!r}")
         return prior
 

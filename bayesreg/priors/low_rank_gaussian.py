@@ -158,12 +158,16 @@ class LowRankGaussian(CorrelatedGaussian):
             assert self.reference is not None
             prior.source = self.reference.source
         elif self.reference is not None:
-            centre = self.reference[name].to(parameter.device)
-            prior = type(self)(self.diag, self.factor.movedim(0, -1), loc=centre)
+            prior = self.with_loc(self.reference[name].to(parameter.device))
             prior.source = self.reference.source
         prior.part_name = name
         prior.check_shape(parameter.shape, f"parameter {name!r}")
         return prior
+
+    def with_loc(self, loc: Loc) -> Self:
+        if self._parts is not None or self.joins is not None:
+            raise UnsupportedError("LowRankGaussian of named parameters: give the centre when it is made, loc=mapping.")
+        return type(self)(self.diag, self.factor.movedim(0, -1), loc=loc)
 
     def marginal(self, names: Sequence[str]) -> LowRankGaussian:
         """Return the prior of some of the parameters, the others integrated out.

@@ -6,8 +6,8 @@ from typing import Literal, TypeAlias
 
 from torch.optim import LBFGS, Optimizer
 
+from bayesreg._entry import Entry
 from bayesreg.errors import UnsupportedError
-from bayesreg.model_prior import Entry
 from bayesreg.optimizers import decay_rule
 from bayesreg.priors import Gaussian, Prior
 from bayesreg.routes.metric import check_metric

@@ -8,9 +8,10 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
+from bayesreg._entry import Entry
 from bayesreg._guard import MARK
 from bayesreg.errors import CoverageError, InvalidArgumentError, UnsupportedError
-from bayesreg.model_prior import Entry, ModelPrior
+from bayesreg.model_prior import ModelPrior
 from bayesreg.optimizers import decay_rule, decay_rule_of_group, hand_set_decay
 from bayesreg.priors import Prior
 

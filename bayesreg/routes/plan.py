@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer, SparseAdam
 
+from bayesreg._entry import Entry
 from bayesreg.errors import InvalidArgumentError, PatternError, UnsupportedError, nearest
-from bayesreg.model_prior import Entry
 from bayesreg.optimizers import decay_rule
 from bayesreg.priors import Flat, Gaussian, Prior
 from bayesreg.routes.by_name import RouteChoice, refuse_differentiable, refuse_route

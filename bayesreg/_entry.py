@@ -1,0 +1,37 @@
+"""One parameter of a model and its prior."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from bayesreg.priors import Prior
+from bayesreg.selection import ParameterInfo
+
+__all__ = ["Entry"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One parameter and its prior.
+
+    Attributes:
+        info: The parameter, with its names and owner.
+        prior: Its prior; None only for a frozen parameter that no rule covers.
+        rule: The rule that gave it, as text.
+    """
+
+    info: ParameterInfo
+    prior: Prior | None
+    rule: str
+
+    @property
+    def name(self) -> str:
+        """The parameter's name in the plain model."""
+        return self.info.name
+
+    @property
+    def parameter(self) -> nn.Parameter:
+        """The parameter, as it is now."""
+        return self.info.parameter

@@ -1,0 +1,120 @@
+"""Reading tensor files and model directories without unpickling anything but tensors and plain data."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bayesreg.errors import PriorFileError
+
+__all__ = ["read_directory", "read_tensor_file"]
+
+_TORCH_SUFFIXES = (".pt", ".pth", ".th", ".bin", ".ckpt")
+# The weights of a Hugging Face directory, in the order in which its own loader looks for them.
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+
+
+def read_tensor_file(path: Path, memory_map: bool = False) -> Mapping[str, Any]:
+    """Read a safetensors or torch file without unpickling anything but tensors and plain data.
+
+    Args:
+        path: The file.
+        memory_map: Whether the tensors of a torch file stay in the file. Those of a safetensors file do so anyway.
+
+    Returns:
+        What it holds.
+
+    Raises:
+        PriorFileError: If it cannot be read so.
+    """
+    if not path.is_file():
+        raise PriorFileError(f"{path}: {'a directory, expected a file' if path.is_dir() else 'no such file'}.")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    if path.suffix not in _TORCH_SUFFIXES:
+        raise PriorFileError(
+            f"{path}: expected a file ending in .safetensors or {', '.join(_TORCH_SUFFIXES)}, got {path.suffix!r}."
+        )
+    try:
+        with warnings.catch_warnings():
+            # A foreign pickle makes torch warn before it refuses; the refusal below says more.
+            warnings.simplefilter("ignore", UserWarning)
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=memory_map or None)
+    except pickle.UnpicklingError as error:
+        raise PriorFileError(
+            f"{path}: corrupt, or it holds pickled objects other than tensors, which bayesreg never loads; save a "
+            f"state dict (torch.save(model.state_dict(), path)) or a .safetensors file."
+        ) from error
+    except Exception as error:  # torch's reader raises whatever a damaged byte leads to
+        if memory_map and "mmap can only be used" in str(error):
+            raise PriorFileError(
+                f"{path}: in torch's format from before 1.6, which cannot be memory-mapped; save it anew with "
+                f"torch.save or as .safetensors, or use storage='copy'."
+            ) from error
+        raise PriorFileError(f"{path}: not a readable torch file, corrupt or truncated ({error}).") from error
+    if not isinstance(loaded, Mapping):
+        raise PriorFileError(f"{path}: expected a state dict, got {type(loaded).__name__}.")
+    return loaded
+
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise PriorFileError(f"{path}: not a readable safetensors file, corrupt or truncated ({error}).") from error
+
+
+def read_directory(path: Path, memory_map: bool = False) -> dict[str, Any]:
+    """Read the weights in a Hugging Face model directory, in one file or in shards.
+
+    Args:
+        path: The directory, with `model.safetensors`, `pytorch_model.bin` or the index of shards of either.
+        memory_map: As in `read_tensor_file`.
+
+    Returns:
+        What the files hold.
+
+    Raises:
+        PriorFileError: If there are no weights, a shard is missing, or a file cannot be read.
+    """
+    found = next((path / name for name in _WEIGHTS if (path / name).is_file()), None)
+    if found is None:
+        held = sorted(item.name for item in path.iterdir())
+        adapter = (
+            "; an adapter is no whole model, its base model is the reference"
+            if any(name.startswith("adapter_model") for name in held)
+            else ""
+        )
+        raise PriorFileError(
+            f"{path}: expected a directory with {_WEIGHTS[0]} or {_WEIGHTS[2]} (or the index of their shards), found "
+            f"{', '.join(held[:8]) or 'nothing'}{adapter}."
+        )
+    if found.suffix != ".json":
+        return dict(read_tensor_file(found, memory_map))
+    try:
+        listed = {str(name): str(file) for name, file in json.loads(found.read_text())["weight_map"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise PriorFileError(f"{found}: not a readable index of shards ({error}).") from error
+    shards = dict.fromkeys(listed.values())
+    astray = [shard for shard in shards if Path(shard).name != shard]
+    if astray:
+        raise PriorFileError(f"{found}: expected files beside it, got {', '.join(astray)}.")
+    missing = [shard for shard in shards if not (path / shard).is_file()]
+    if missing:
+        raise PriorFileError(f"{found}: these shards are missing: {', '.join(missing)}.")
+    tensors: dict[str, Any] = {}
+    for shard in shards:
+        tensors.update(read_tensor_file(path / shard, memory_map))
+    absent = [name for name in listed if name not in tensors]
+    if absent:
+        raise PriorFileError(f"{found}: the shards lack tensors that it lists: {', '.join(absent)}.")
+    return tensors

@@ -1,0 +1,98 @@
+"""Strengths that change with depth: early layers, whose features are general, held tighter than late ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+from torch import nn
+
+from bayesreg import _checks
+from bayesreg.errors import InvalidArgumentError, nearest
+from bayesreg.selection import Selector, SelectorLike, as_selector, parameters_of, where
+
+__all__ = ["Spacing", "depth_graded"]
+
+Spacing = Literal["geometric", "precision"]
+
+
+def depth_graded(
+    model: nn.Module,
+    *,
+    first: float,
+    last: float,
+    spacing: Spacing = "geometric",
+    layers: Sequence[SelectorLike] | None = None,
+    new: SelectorLike | None = None,
+) -> dict[Selector, float]:
+    """Return one prior scale per layer, from `first` at the input to `last` at the output.
+
+    With L layers, layer i = 0 … L − 1 gets first·(last/first)^(i/(L−1)) ("geometric"), or the scale whose precision
+    lies on the straight line from 1/first² to 1/last² ("precision").
+
+    Args:
+        model: The model. Its layers are the modules that own a parameter of two or more dimensions, in the order in
+            which the model registers them, usually that of the forward pass; modules with vectors only (normalisation)
+            belong to the layer before them.
+        first: Scale of the first layer, > 0, in units of the weights.
+        last: Scale of the last layer, > 0.
+        spacing: "geometric" (default) or "precision". L2-SP-k of Li et al. is "precision" with first = last/√L: the
+            precision of layer i is L − i times that of the last.
+        layers: Rule keys in order of depth, in place of the modules: `["stem.*", "layer1.*", "layer2.*"]`.
+        new: Rule key of layers that are not graded, the new ones.
+
+    Returns:
+        Scales by selector, in order, for `scale=` of the functions in `br.transfer` or to make rules of.
+
+    Raises:
+        InvalidArgumentError: If a scale is not > 0, `spacing` is unknown, or there are no layers.
+
+    Example:
+        >>> import bayesreg as br
+        >>> model = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2), nn.Linear(2, 2), nn.Linear(2, 2))
+        >>> br.transfer.depth_graded(model, first=0.01, last=0.16)
+        {layer 0: 0.01, layer 2: 0.04, layer 3: 0.16}
+
+    References:
+        Li, Grandvalet and Davoine (2018), Explicit Inductive Bias for Transfer Learning with Convolutional Networks.
+    """
+    ends = [float(_checks.positive(name, value)) for name, value in (("first", first), ("last", last))]
+    if spacing not in get_args(Spacing):
+        known = get_args(Spacing)
+        raise InvalidArgumentError(
+            f"spacing: expected one of {', '.join(known)}, got {spacing!r}{nearest(str(spacing), known)}."
+        )
+    keys = [as_selector(key) for key in layers] if layers is not None else _layers(model, new)
+    if not keys:
+        raise InvalidArgumentError(f"model: {type(model).__name__} has no layer with a weight that could be graded.")
+    steps = [0.0] if len(keys) == 1 else [i / (len(keys) - 1) for i in range(len(keys))]
+    if len(keys) == 1:
+        return {keys[0]: ends[1]}
+    if spacing == "geometric":
+        return {key: ends[0] * (ends[1] / ends[0]) ** t for key, t in zip(keys, steps, strict=True)}
+    low, high = ends[0] ** -2, ends[1] ** -2
+    return {key: ((1 - t) * low + t * high) ** -0.5 for key, t in zip(keys, steps, strict=True)}
+
+
+def _layers(model: nn.Module, new: SelectorLike | None) -> list[Selector]:
+    graded = [info for info in parameters_of(model) if new is None or not as_selector(new)(info)]
+    groups: list[tuple[str, list[nn.Module]]] = []
+    heavy = {id(info.module) for info in graded if info.parameter.ndim >= 2}
+    before: list[nn.Module] = []
+    for info in graded:
+        known = any(info.module is module for _, modules in groups for module in modules)
+        if known or any(info.module is module for module in before):
+            continue
+        if id(info.module) in heavy:
+            groups.append((info.name.rpartition(".")[0], [*before, info.module]))
+            before = []
+        elif groups:
+            groups[-1][1].append(info.module)
+        else:
+            before.append(info.module)
+    return [_selector(name, modules) for name, modules in groups]
+
+
+def _selector(name: str, modules: list[nn.Module]) -> Selector:
+    members = {id(module) for module in modules}
+    return where(lambda info: id(info.module) in members, f"layer {name}".rstrip())

@@ -1,0 +1,344 @@
+"""Priors about pretrained weights over a whole model: the published methods, each by its name."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from typing import Literal, TypeAlias, get_args
+
+from torch import Tensor, nn
+
+from bayesreg.errors import InvalidArgumentError, nearest
+from bayesreg.model_prior import ModelPrior
+from bayesreg.priors import Flat, Gaussian, GroupLaplace, Laplace, Prior
+from bayesreg.priors.group_laplace import Group
+from bayesreg.priors.located import LocatedPrior
+from bayesreg.references import Reference, Rename, Storage, load_reference
+from bayesreg.selection import SelectorLike, as_selector, biases, norms, parameters_of, selected, where
+
+__all__ = ["Covered", "ReferenceLike", "Scales", "centered_prior", "group_lasso_sp", "l1_sp", "l2_sp"]
+
+ReferenceLike: TypeAlias = "nn.Module | Mapping[str, Tensor] | str | os.PathLike[str]"
+Covered: TypeAlias = Literal["weights", "all"]
+Scales: TypeAlias = "float | Mapping[SelectorLike, float]"
+
+
+def centered_prior(
+    model: nn.Module,
+    reference: ReferenceLike,
+    body: Prior | Mapping[SelectorLike, Prior],
+    *,
+    new: SelectorLike | None = None,
+    head: Prior | None = None,
+    covered: Covered = "all",
+    resized: Mapping[SelectorLike, LocatedPrior] | None = None,
+    rename: Rename | None = None,
+    extra: Literal["raise", "ignore"] = "raise",
+    storage: Storage = "copy",
+) -> ModelPrior:
+    """Return the prior that puts `body` about a reference's weights and `head`, about 0, on new layers.
+
+    Args:
+        model: The model to be fine-tuned; `load_into` starts it at the reference.
+        reference: A module, state dict, file, Hugging Face directory or `Reference`; see `load_reference`.
+        body: The prior of the pretrained layers, whose centre the reference replaces: one, or rules to several (a
+            strength per layer: `depth_graded`). `Flat` stays flat.
+        new: Rule key of the layers that the reference does not have, or has for another task: "head.*". They are not
+            pulled to their random initialisation.
+        head: The prior of those; needed with `new`.
+        covered: "all" (default): biases and normalisation parameters are under the priors too. "weights": they are
+            flat, in body and head.
+        resized: From rule keys to the prior of the elements that the reference does not have, for parameters of
+            another shape (an embedding with more rows); see `LocatedPrior.centered_at`. Its rules come before `body`,
+            whose prior they take where both have an element.
+        rename: From names in the reference to names in the model.
+        extra: "raise" (default) or "ignore": reference tensors that the model has no place for.
+        storage: Where the reference is kept: "copy" (default), "memory_map" or "bfloat16".
+
+    Returns:
+        The prior; its `describe()` lists what is centred, new, renamed, resized, ignored and frozen.
+
+    Raises:
+        InvalidArgumentError: If an argument is out of range, `new` comes without `head` or the other way round, or
+            `body` has no centre.
+        PatternError: If a rule matches nothing.
+        CoverageError: If `body` is rules that leave a parameter uncovered.
+        PriorFileError: If a file cannot be read.
+        ReferenceMismatchError: If the reference does not fit; every mismatch is listed.
+
+    Example:
+        >>> import bayesreg as br
+        >>> def network(classes):
+        ...     return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, classes))
+        >>> prior = br.transfer.centered_prior(
+        ...     network(3), network(10), br.Gaussian(0.05), new="2.*", head=br.Gaussian(1.0)
+        ... )
+        >>> [entry.prior.describe() for entry in prior][1:3]
+        ['Gaussian, std 0.05, centred on Sequential', 'Gaussian, std 1, centred on 0']
+
+    References:
+        Li, Grandvalet and Davoine (2018), Explicit Inductive Bias for Transfer Learning with Convolutional Networks.
+    """
+    _one_of("covered", covered, get_args(Covered))
+    if (new is None) != (head is None):
+        raise InvalidArgumentError("new, head: expected both or none: which parameters are new, and their prior.")
+    loaded = load_reference(reference, rename=rename, extra=extra, storage=storage)
+    rules: dict[SelectorLike, Prior] = {biases | norms: Flat()} if covered == "weights" else {}
+    if new is not None and head is not None:
+        rules[new] = head
+    given = body if isinstance(body, Mapping) else {"*": body}
+    about = {key: _about(prior, loaded) for key, prior in given.items()}
+    infos = parameters_of(model)
+    rest = infos
+    for key, beyond in (resized or {}).items():
+        chosen = selected("resized", key, infos)
+        rest = [info for info in rest if info.name not in chosen]
+        for inner, prior in about.items():
+            if isinstance(prior, LocatedPrior):
+                rules[as_selector(key) & inner] = prior.with_resized(beyond)
+    # A rule all of whose parameters are resized has nothing left to say.
+    said = {key: prior for key, prior in about.items() if not resized or any(map(as_selector(key), rest))}
+    return ModelPrior(model, {**rules, **said})
+
+
+def _about(prior: Prior, reference: Reference) -> Prior:
+    if isinstance(prior, Flat):
+        return prior
+    if not isinstance(prior, LocatedPrior):
+        raise InvalidArgumentError(f"body: expected priors with a centre, or br.Flat(), got {prior!r}.")
+    if not prior._centred_on_zero:
+        raise InvalidArgumentError(f"body: expected priors about 0, which the reference replaces, got {prior!r}.")
+    return prior.with_loc(reference)
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise InvalidArgumentError(
+            f"{name}: expected one of {', '.join(map(repr, known))}, got {value!r}{nearest(str(value), known)}."
+        )
+
+
+def l2_sp(
+    model: nn.Module,
+    reference: ReferenceLike,
+    *,
+    body_scale: Scales,
+    head_scale: float | None = None,
+    new: SelectorLike | None = None,
+    covered: Covered = "weights",
+    resized: SelectorLike | None = None,
+    rename: Rename | None = None,
+    extra: Literal["raise", "ignore"] = "raise",
+    storage: Storage = "copy",
+) -> ModelPrior:
+    """Return L2-SP: Gaussians about the pretrained weights, a Gaussian about 0 on the new layers.
+
+    The penalty is ½‖w − w⁰‖²/body_scale² + ½‖w_new‖²/head_scale² nats. As coefficients α, β of a training loss s·NLL
+    with the ½, body_scale² = s/α and head_scale² = s/β (`br.weight_decay_to_variance`).
+
+    Args:
+        model: The model to be fine-tuned.
+        reference: The pretrained weights; see `load_reference`.
+        body_scale: Standard deviation about the pretrained weights, > 0: one, or one per rule key (`depth_graded`).
+        head_scale: Standard deviation of new layers about 0, > 0; needed with `new`, and with `resized` for the
+            elements that the reference does not have.
+        new: Rule key of the new layers.
+        covered: "weights" (default), as the paper's authors do: biases and normalisation parameters are free. "all",
+            as their variant for all parameters and the DELTA and TLL codes do: those are pulled too, and a bias of
+            the head to 0. "all" with head_scale = body_scale is the isotropic learned prior of Harvey et al.
+        resized: Rule key of parameters with another shape than in the reference; see `centered_prior`.
+        rename: From names in the reference to names in the model.
+        extra: "raise" (default) or "ignore": reference tensors that the model has no place for.
+        storage: Where the reference is kept: "copy" (default), "memory_map" or "bfloat16".
+
+    Returns:
+        The prior.
+
+    Raises:
+        InvalidArgumentError: If an argument is out of range, or `new` comes without `head_scale`.
+        PatternError: If a rule matches nothing.
+        CoverageError: If `body_scale` is rules that leave a parameter uncovered.
+        PriorFileError: If a file cannot be read.
+        ReferenceMismatchError: If the reference does not fit; every mismatch is listed.
+
+    Example:
+        >>> import bayesreg as br
+        >>> def network(classes):
+        ...     return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, classes))
+        >>> prior = br.transfer.l2_sp(network(3), network(10), body_scale=0.05, head_scale=1.0, new="2.*")
+        >>> [(entry.name, entry.prior.family) for entry in prior]
+        [('0.weight', 'Gaussian'), ('0.bias', 'Flat'), ('2.weight', 'Gaussian'), ('2.bias', 'Flat')]
+
+    References:
+        Li, Grandvalet and Davoine (2018), Explicit Inductive Bias for Transfer Learning with Convolutional Networks,
+        equation 2 (penalty) and section 5 (biases); Harvey, Petrov and Hughes (2024), Transfer Learning with
+        Informative Priors.
+    """
+    return centered_prior(
+        model,
+        reference,
+        _by_rule(body_scale, Gaussian),
+        new=new,
+        head=_head(new, head_scale),
+        covered=covered,
+        resized=None if resized is None else {resized: Gaussian(_needed(head_scale, "resized"))},
+        rename=rename,
+        extra=extra,
+        storage=storage,
+    )
+
+
+def l1_sp(
+    model: nn.Module,
+    reference: ReferenceLike,
+    *,
+    body_scale: Scales,
+    head_scale: float | None = None,
+    new: SelectorLike | None = None,
+    covered: Covered = "weights",
+    rename: Rename | None = None,
+    extra: Literal["raise", "ignore"] = "raise",
+    storage: Storage = "copy",
+) -> ModelPrior:
+    """Return L1-SP: Laplace priors about the pretrained weights, a Gaussian about 0 on the new layers.
+
+    The penalty is ‖w − w⁰‖₁/body_scale + ½‖w_new‖²/head_scale² nats. Under proximal steps (`br.attach`) most weights
+    stay exactly at their pretrained values: the update is sparse.
+
+    Args:
+        model: The model to be fine-tuned.
+        reference: The pretrained weights; see `load_reference`.
+        body_scale: Laplace scale b about the pretrained weights, > 0 (an L1 coefficient is s/b): one, or one per rule
+            key (`depth_graded`).
+        head_scale: Standard deviation of new layers about 0, > 0; needed with `new`.
+        new: Rule key of the new layers.
+        covered: "weights" (default) or "all", as in `l2_sp`.
+        rename: From names in the reference to names in the model.
+        extra: "raise" (default) or "ignore": reference tensors that the model has no place for.
+        storage: Where the reference is kept: "copy" (default), "memory_map" or "bfloat16".
+
+    Returns:
+        The prior.
+
+    Raises:
+        InvalidArgumentError: If an argument is out of range, or `new` comes without `head_scale`.
+        PatternError: If a rule matches nothing.
+        CoverageError: If `body_scale` is rules that leave a parameter uncovered.
+        PriorFileError: If a file cannot be read.
+        ReferenceMismatchError: If the reference does not fit; every mismatch is listed.
+
+    Example:
+        >>> import bayesreg as br
+        >>> prior = br.transfer.l1_sp(nn.Linear(4, 2), nn.Linear(4, 2), body_scale=0.01)
+        >>> prior["weight"].describe()
+        'Laplace, scale 0.01 (std 0.01414), centred on Linear'
+
+    References:
+        Li, Grandvalet and Davoine (2018), Explicit Inductive Bias for Transfer Learning with Convolutional Networks,
+        section 3.
+    """
+    return centered_prior(
+        model,
+        reference,
+        _by_rule(body_scale, Laplace),
+        new=new,
+        head=_head(new, head_scale),
+        covered=covered,
+        rename=rename,
+        extra=extra,
+        storage=storage,
+    )
+
+
+def group_lasso_sp(
+    model: nn.Module,
+    reference: ReferenceLike,
+    *,
+    rate: float,
+    head_scale: float | None = None,
+    new: SelectorLike | None = None,
+    group: Group = "row",
+    rename: Rename | None = None,
+    extra: Literal["raise", "ignore"] = "raise",
+    storage: Storage = "copy",
+) -> ModelPrior:
+    """Return group-lasso-SP: whole groups of pretrained weights stay where they are or move together.
+
+    The penalty is rate·Σ_g √m_g·‖w_g − w⁰_g‖₂ + ½‖w_new‖²/head_scale² nats, with m_g the size of group g. Biases
+    and normalisation parameters are free.
+
+    Args:
+        model: The model to be fine-tuned.
+        reference: The pretrained weights; see `load_reference`.
+        rate: > 0, in 1/units of the weights, before the √m_g; as a coefficient of a training loss s·NLL it is s·rate.
+        head_scale: Standard deviation of new layers about 0, > 0; needed with `new`.
+        new: Rule key of the new layers.
+        group: What makes a group: "row" (default, an output unit or channel) or "tensor" (a whole layer), the paper's
+            two; "column" and "channel" as in `br.GroupLaplace`.
+        rename: From names in the reference to names in the model.
+        extra: "raise" (default) or "ignore": reference tensors that the model has no place for.
+        storage: Where the reference is kept: "copy" (default), "memory_map" or "bfloat16".
+
+    Returns:
+        The prior.
+
+    Raises:
+        InvalidArgumentError: If an argument is out of range, or `new` comes without `head_scale`.
+        PatternError: If a rule matches nothing.
+        PriorFileError: If a file cannot be read.
+        ReferenceMismatchError: If the reference does not fit; every mismatch is listed.
+
+    Example:
+        >>> import bayesreg as br
+        >>> prior = br.transfer.group_lasso_sp(nn.Linear(4, 2), nn.Linear(4, 2), rate=3.0)
+        >>> prior["weight"]  # groups of 4: a rate of 3·√4
+        GroupLaplace(rate=6, loc=<tensor (2, 4)>, group='row')
+
+    References:
+        Li, Grandvalet and Davoine (2018), Explicit Inductive Bias for Transfer Learning with Convolutional Networks,
+        section 3.
+    """
+    plain = GroupLaplace(rate, group)
+    free, fresh = biases | norms, None if new is None else as_selector(new)
+    shapes = {
+        info.name: tuple(info.parameter.shape)
+        for info in parameters_of(model)
+        if not free(info) and not (fresh is not None and fresh(info))
+    }
+    sizes = {name: plain.group_size(shape) for name, shape in shapes.items()}
+    body: dict[SelectorLike, Prior] = {}
+    for size in dict.fromkeys(sizes.values()):
+        members = frozenset(name for name, other in sizes.items() if other == size)
+        body[where(lambda info, members=members: info.name in members, f"groups of {size}")] = GroupLaplace(  # type: ignore[misc]
+            rate * math.sqrt(size), group
+        )
+    if not body:
+        raise InvalidArgumentError(f"model: {type(model).__name__} has no pretrained weights outside new={new!r}.")
+    return centered_prior(
+        model,
+        reference,
+        body,
+        new=new,
+        head=_head(new, head_scale),
+        covered="weights",
+        rename=rename,
+        extra=extra,
+        storage=storage,
+    )
+
+
+def _by_rule(scale: Scales, family: type[Gaussian] | type[Laplace]) -> Prior | Mapping[SelectorLike, Prior]:
+    return {key: family(value) for key, value in scale.items()} if isinstance(scale, Mapping) else family(scale)
+
+
+def _head(new: SelectorLike | None, scale: float | None) -> Gaussian | None:
+    return None if new is None else Gaussian(_needed(scale, "new"))
+
+
+def _needed(scale: float | None, why: str) -> float:
+    if scale is None:
+        raise InvalidArgumentError(
+            f"{why}: expected head_scale= with it, the width of what the reference does not have."
+        )
+    return scale
