@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import operator
 import pkgutil
 import re
 import subprocess
@@ -15,7 +16,8 @@ import pytest
 import bayesreg as br
 from bayesreg.priors import FAMILIES
 
-NAMES = [name for name in br.__all__ if name not in ("__version__", "likelihoods")]
+NAMES = [name for name in br.__all__ if name not in ("__version__", "likelihoods", "transfer")]
+NAMES += [f"transfer.{name}" for name in br.transfer.__all__]
 
 
 def test_every_name_is_there_once():
@@ -38,7 +40,7 @@ def test_type_checkers_see_the_names_that_are_loaded():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_public_symbol_is_documented(name):
-    thing = getattr(br, name)
+    thing = operator.attrgetter(name)(br)
     documentation = inspect.getdoc(thing) or ""
     if not (inspect.isfunction(thing) or inspect.isclass(thing)):
         return

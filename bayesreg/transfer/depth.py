@@ -65,9 +65,9 @@ def depth_graded(
     keys = [as_selector(key) for key in layers] if layers is not None else _layers(model, new)
     if not keys:
         raise InvalidArgumentError(f"model: {type(model).__name__} has no layer with a weight that could be graded.")
-    steps = [0.0] if len(keys) == 1 else [i / (len(keys) - 1) for i in range(len(keys))]
     if len(keys) == 1:
         return {keys[0]: ends[1]}
+    steps = [i / (len(keys) - 1) for i in range(len(keys))]
     if spacing == "geometric":
         return {key: ends[0] * (ends[1] / ends[0]) ** t for key, t in zip(keys, steps, strict=True)}
     low, high = ends[0] ** -2, ends[1] ** -2
