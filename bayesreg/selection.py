@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,8 +17,10 @@ from bayesreg.errors import InvalidArgumentError, PatternError, nearest
 
 __all__ = [
     "ParameterInfo",
+    "Selection",
     "Selector",
     "SelectorLike",
+    "any_of",
     "as_selector",
     "biases",
     "buffers_of",
@@ -114,6 +117,7 @@ class Selector:
 
 
 SelectorLike: TypeAlias = Selector | str | type[nn.Module] | types.UnionType | Predicate
+Selection: TypeAlias = "SelectorLike | Sequence[SelectorLike]"
 
 
 def _compound(predicate: Predicate, label: str) -> Selector:
@@ -183,21 +187,41 @@ def as_selector(rule: SelectorLike) -> Selector:
     )
 
 
-def selected(argument: str, rule: SelectorLike, infos: Sequence[ParameterInfo]) -> set[str]:
-    """Return the names of the parameters that a rule selects.
+def any_of(rules: Selection) -> Selector:
+    """Return the selector of one rule key or of several together.
+
+    Args:
+        rules: As in `as_selector`, or a list of them.
+
+    Returns:
+        The selector.
+
+    Example:
+        >>> any_of(["head.*", biases])
+        'head.*' | biases
+    """
+    if not isinstance(rules, list | tuple):
+        return as_selector(rules)  # type: ignore[arg-type]
+    return functools.reduce(Selector.__or__, [as_selector(rule) for rule in rules])
+
+
+def selected(argument: str, rule: Selection, infos: Sequence[ParameterInfo]) -> set[str]:
+    """Return the names of the parameters that a rule, or any of several, selects.
 
     Args:
         argument: Whose rule it is, for the error.
-        rule: As in `as_selector`.
+        rule: As in `any_of`.
         infos: The parameters to choose from.
 
     Returns:
         Their names.
 
     Raises:
-        PatternError: If it selects none.
+        PatternError: If it selects none, or one of several does not.
     """
-    selector = as_selector(rule)
+    if isinstance(rule, list | tuple) and rule:
+        return set().union(*(selected(argument, one, infos) for one in rule))
+    selector = any_of(rule)
     found = {info.name for info in infos if selector(info)}
     if not found:
         hint = nearest(rule, [name for info in infos for name in info.names]) if isinstance(rule, str) else ""

@@ -239,6 +239,7 @@ axis.axhline(level, color="#e69f00", label="standard prior, from scratch")
 axis.set(xscale="log", xlabel="σ about the reference", ylabel="test accuracy, n = 20")
 axis.set_xticks(SCALES, map(str, SCALES))
 axis.legend(frameon=False)
+plt.show()
 
 # %% [markdown]
 # Three more cases where little or nothing is gained: more target examples (above, only n = 10 is clear of its

@@ -9,7 +9,7 @@ from torch import nn
 
 from bayesreg import _checks
 from bayesreg.errors import InvalidArgumentError, nearest
-from bayesreg.selection import Selector, SelectorLike, as_selector, parameters_of, where
+from bayesreg.selection import Selection, Selector, SelectorLike, any_of, as_selector, parameters_of, where
 
 __all__ = ["Spacing", "depth_graded"]
 
@@ -23,7 +23,7 @@ def depth_graded(
     last: float,
     spacing: Spacing = "geometric",
     layers: Sequence[SelectorLike] | None = None,
-    new: SelectorLike | None = None,
+    new: Selection | None = None,
 ) -> dict[Selector, float]:
     """Return one prior scale per layer, from `first` at the input to `last` at the output.
 
@@ -39,7 +39,7 @@ def depth_graded(
         spacing: "geometric" (default) or "precision". L2-SP-k of Li et al. is "precision" with first = last/√L: the
             precision of layer i is L − i times that of the last.
         layers: Rule keys in order of depth, in place of the modules: `["stem.*", "layer1.*", "layer2.*"]`.
-        new: Rule key of layers that are not graded, the new ones.
+        new: Rule key, or a list of them, of layers that are not graded, the new ones.
 
     Returns:
         Scales by selector, in order, for `scale=` of the functions in `br.transfer` or to make rules of.
@@ -74,8 +74,8 @@ def depth_graded(
     return {key: ((1 - t) * low + t * high) ** -0.5 for key, t in zip(keys, steps, strict=True)}
 
 
-def _layers(model: nn.Module, new: SelectorLike | None) -> list[Selector]:
-    graded = [info for info in parameters_of(model) if new is None or not as_selector(new)(info)]
+def _layers(model: nn.Module, new: Selection | None) -> list[Selector]:
+    graded = [info for info in parameters_of(model) if new is None or not any_of(new)(info)]
     groups: list[tuple[str, list[nn.Module]]] = []
     heavy = {id(info.module) for info in graded if info.parameter.ndim >= 2}
     before: list[nn.Module] = []

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
-from typing import Literal, TypeAlias, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias, get_args
 
 from torch import Tensor, nn
 
@@ -15,7 +15,17 @@ from bayesreg.priors import Flat, Gaussian, GroupLaplace, Laplace, Prior
 from bayesreg.priors.group_laplace import Group
 from bayesreg.priors.located import LocatedPrior
 from bayesreg.references import Reference, Rename, Storage, load_reference
-from bayesreg.selection import SelectorLike, as_selector, biases, norms, parameters_of, selected, where
+from bayesreg.selection import (
+    Selection,
+    SelectorLike,
+    any_of,
+    as_selector,
+    biases,
+    norms,
+    parameters_of,
+    selected,
+    where,
+)
 
 __all__ = ["Covered", "ReferenceLike", "Scales", "centered_prior", "group_lasso_sp", "l1_sp", "l2_sp"]
 
@@ -29,7 +39,7 @@ def centered_prior(
     reference: ReferenceLike,
     body: Prior | Mapping[SelectorLike, Prior],
     *,
-    new: SelectorLike | None = None,
+    new: Selection | None = None,
     head: Prior | None = None,
     covered: Covered = "all",
     resized: Mapping[SelectorLike, LocatedPrior] | None = None,
@@ -44,8 +54,8 @@ def centered_prior(
         reference: A module, state dict, file, Hugging Face directory or `Reference`; see `load_reference`.
         body: The prior of the pretrained layers, whose centre the reference replaces: one, or rules to several (a
             strength per layer: `depth_graded`). `Flat` stays flat.
-        new: Rule key of the layers that the reference does not have, or has for another task: "head.*". They are not
-            pulled to their random initialisation.
+        new: Rule key, or a list of them, of the layers that the reference does not have, or has for another task:
+            "head.*". They are not pulled to their random initialisation.
         head: The prior of those; needed with `new`.
         covered: "all" (default): biases and normalisation parameters are under the priors too. "weights": they are
             flat, in body and head.
@@ -84,12 +94,13 @@ def centered_prior(
     if (new is None) != (head is None):
         raise InvalidArgumentError("new, head: expected both or none: which parameters are new, and their prior.")
     loaded = load_reference(reference, rename=rename, extra=extra, storage=storage)
+    infos = parameters_of(model)
     rules: dict[SelectorLike, Prior] = {biases | norms: Flat()} if covered == "weights" else {}
     if new is not None and head is not None:
-        rules[new] = head
+        selected("new", new, infos)
+        rules[any_of(new)] = head
     given = body if isinstance(body, Mapping) else {"*": body}
     about = {key: _about(prior, loaded) for key, prior in given.items()}
-    infos = parameters_of(model)
     rest = infos
     for key, beyond in (resized or {}).items():
         chosen = selected("resized", key, infos)
@@ -125,9 +136,9 @@ def l2_sp(
     *,
     body_scale: Scales,
     head_scale: float | None = None,
-    new: SelectorLike | None = None,
+    new: Selection | None = None,
     covered: Covered = "weights",
-    resized: SelectorLike | None = None,
+    resized: Selection | None = None,
     rename: Rename | None = None,
     extra: Literal["raise", "ignore"] = "raise",
     storage: Storage = "copy",
@@ -143,11 +154,11 @@ def l2_sp(
         body_scale: Standard deviation about the pretrained weights, > 0: one, or one per rule key (`depth_graded`).
         head_scale: Standard deviation of new layers about 0, > 0; needed with `new`, and with `resized` for the
             elements that the reference does not have.
-        new: Rule key of the new layers.
+        new: Rule key of the new layers, or a list of them.
         covered: "weights" (default), as the paper's authors do: biases and normalisation parameters are free. "all",
             as their variant for all parameters and the DELTA and TLL codes do: those are pulled too, and a bias of
             the head to 0. "all" with head_scale = body_scale is the isotropic learned prior of Harvey et al.
-        resized: Rule key of parameters with another shape than in the reference; see `centered_prior`.
+        resized: Rule key, or a list, of parameters with another shape than in the reference; see `centered_prior`.
         rename: From names in the reference to names in the model.
         extra: "raise" (default) or "ignore": reference tensors that the model has no place for.
         storage: Where the reference is kept: "copy" (default), "memory_map" or "bfloat16".
@@ -182,7 +193,7 @@ def l2_sp(
         new=new,
         head=_head(new, head_scale),
         covered=covered,
-        resized=None if resized is None else {resized: Gaussian(_needed(head_scale, "resized"))},
+        resized=_beyond(resized, head_scale),
         rename=rename,
         extra=extra,
         storage=storage,
@@ -195,7 +206,7 @@ def l1_sp(
     *,
     body_scale: Scales,
     head_scale: float | None = None,
-    new: SelectorLike | None = None,
+    new: Selection | None = None,
     covered: Covered = "weights",
     rename: Rename | None = None,
     extra: Literal["raise", "ignore"] = "raise",
@@ -212,7 +223,7 @@ def l1_sp(
         body_scale: Laplace scale b about the pretrained weights, > 0 (an L1 coefficient is s/b): one, or one per rule
             key (`depth_graded`).
         head_scale: Standard deviation of new layers about 0, > 0; needed with `new`.
-        new: Rule key of the new layers.
+        new: Rule key of the new layers, or a list of them.
         covered: "weights" (default) or "all", as in `l2_sp`.
         rename: From names in the reference to names in the model.
         extra: "raise" (default) or "ignore": reference tensors that the model has no place for.
@@ -257,7 +268,7 @@ def group_lasso_sp(
     *,
     rate: float,
     head_scale: float | None = None,
-    new: SelectorLike | None = None,
+    new: Selection | None = None,
     group: Group = "row",
     rename: Rename | None = None,
     extra: Literal["raise", "ignore"] = "raise",
@@ -273,7 +284,7 @@ def group_lasso_sp(
         reference: The pretrained weights; see `load_reference`.
         rate: > 0, in 1/units of the weights, before the √m_g; as a coefficient of a training loss s·NLL it is s·rate.
         head_scale: Standard deviation of new layers about 0, > 0; needed with `new`.
-        new: Rule key of the new layers.
+        new: Rule key of the new layers, or a list of them.
         group: What makes a group: "row" (default, an output unit or channel) or "tensor" (a whole layer), the paper's
             two; "column" and "channel" as in `br.GroupLaplace`.
         rename: From names in the reference to names in the model.
@@ -300,7 +311,7 @@ def group_lasso_sp(
         section 3.
     """
     plain = GroupLaplace(rate, group)
-    free, fresh = biases | norms, None if new is None else as_selector(new)
+    free, fresh = biases | norms, None if new is None else any_of(new)
     shapes = {
         info.name: tuple(info.parameter.shape)
         for info in parameters_of(model)
@@ -332,7 +343,14 @@ def _by_rule(scale: Scales, family: type[Gaussian] | type[Laplace]) -> Prior | M
     return {key: family(value) for key, value in scale.items()} if isinstance(scale, Mapping) else family(scale)
 
 
-def _head(new: SelectorLike | None, scale: float | None) -> Gaussian | None:
+def _beyond(resized: Selection | None, scale: float | None) -> dict[SelectorLike, LocatedPrior] | None:
+    if resized is None:
+        return None
+    keys: Sequence[Any] = resized if isinstance(resized, list | tuple) else [resized]
+    return {key: Gaussian(_needed(scale, "resized")) for key in keys}
+
+
+def _head(new: Selection | None, scale: float | None) -> Gaussian | None:
     return None if new is None else Gaussian(_needed(scale, "new"))
 
 

@@ -12,7 +12,7 @@ from bayesreg._sharding import local, shard_like
 from bayesreg.errors import ReferenceMismatchError, nearest
 from bayesreg.references import Reference, Rename, load_reference
 from bayesreg.references.names import rename_hint
-from bayesreg.selection import ParameterInfo, SelectorLike, buffers_of, parameters_of, selected
+from bayesreg.selection import ParameterInfo, Selection, buffers_of, parameters_of, selected
 from bayesreg.transfer.methods import ReferenceLike
 
 __all__ = ["load_into"]
@@ -23,8 +23,8 @@ def load_into(
     model: nn.Module,
     reference: ReferenceLike,
     *,
-    new: SelectorLike | None = None,
-    resized: SelectorLike | None = None,
+    new: Selection | None = None,
+    resized: Selection | None = None,
     rename: Rename | None = None,
     extra: Literal["raise", "ignore"] = "raise",
 ) -> list[str]:
@@ -36,9 +36,10 @@ def load_into(
     Args:
         model: The model; changed in place.
         reference: A module, state dict, file, Hugging Face directory or `Reference`; see `load_reference`.
-        new: Rule key of the layers that keep their own initialisation; a glob also speaks of buffers.
-        resized: Rule key of parameters with another shape than in the reference: the elements that both have are
-            copied, the others keep their initialisation.
+        new: Rule key, or a list of them, of the layers that keep their own initialisation; a glob also speaks of
+            buffers.
+        resized: Rule key, or a list, of parameters with another shape than in the reference: the elements that both
+            have are copied, the others keep their initialisation.
         rename: From names in the reference to names in the model.
         extra: "raise" (default) or "ignore": reference tensors that the model has no place for.
 
@@ -84,9 +85,10 @@ def load_into(
     own: dict[int, list[str]] = {id(info.module): [] for info in infos}
     for info in infos:
         own[id(info.module)].append(info.name)
+    globs = [rule for rule in (new if isinstance(new, list | tuple) else [new]) if isinstance(rule, str)]
     for name, module, attribute in buffers_of(model):
         mine = own.get(id(module), [])
-        is_new = isinstance(new, str) and fnmatch.fnmatchcase(name, new)
+        is_new = any(fnmatch.fnmatchcase(name, glob) for glob in globs)
         if is_new or (mine and all(parameter in fresh for parameter in mine)):
             left.append(name)
         elif name not in loaded:

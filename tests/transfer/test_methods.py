@@ -242,8 +242,9 @@ def test_arguments_that_do_not_go_together():
         br.transfer.centered_prior(model, pretrained, br.Uniform(-1.0, 1.0))
     with pytest.raises(br.InvalidArgumentError, match="expected priors about 0, which the reference replaces"):
         br.transfer.centered_prior(model, pretrained, br.Gaussian(0.1, loc=1.0))
-    with pytest.raises(br.PatternError, match=r"rule 'hed\.\*'"):
-        br.transfer.l2_sp(model, pretrained, body_scale=0.1, head_scale=1.0, new="hed.*")
+    for new in ("hed.*", ["3.*", "hed.*"]):
+        with pytest.raises(br.PatternError, match=r"new 'hed\.\*': expected a rule that matches a parameter"):
+            br.transfer.l2_sp(model, pretrained, body_scale=0.1, head_scale=1.0, new=new)
     with pytest.raises(br.PatternError, match=r"resized 'emb\.\*': expected a rule that matches a parameter"):
         br.transfer.l2_sp(model, pretrained, body_scale=0.1, head_scale=1.0, resized="emb.*")
     with pytest.raises(br.InvalidArgumentError, match="resized: expected a prior of the same family"):
@@ -266,6 +267,19 @@ def test_load_into_copies_buffers_and_keeps_new_layers():
     assert model[1].running_mean.eq(3.0).all()
     assert torch.equal(model[0].weight, pretrained[0].weight)
     assert torch.equal(model[3].weight, head)
+
+
+def test_several_new_layers():
+    model, pretrained = net(3), net(10)
+    new = ["1.*", "3.*"]
+    left = br.transfer.load_into(model, pretrained, new=new)
+    assert left == [
+        "1.weight", "1.bias", "3.weight", "3.bias", "1.running_mean", "1.running_var", "1.num_batches_tracked",
+    ]  # fmt: skip
+    prior = br.transfer.l2_sp(model, pretrained, body_scale=0.1, head_scale=1.0, new=new, covered="all")
+    assert [e.name for e in prior if "centred on 0" in e.prior.describe()] == left[:4]
+    scales = br.transfer.depth_graded(model, first=0.1, last=0.2, new=new)
+    assert list(map(str, scales)) == ["layer 0"]
 
 
 def test_load_into_changes_nothing_where_something_does_not_fit():
