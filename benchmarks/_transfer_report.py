@@ -27,112 +27,117 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 def summarise(done: dict[tuple[Any, ...], list[dict[str, Any]]]) -> dict[str, Any]:
     """Choose a setting for every task, n, method, seed and way of choosing; collect test scores."""
-    tasks = dict.fromkeys(job[0] for job in done)
     summary: dict[str, Any] = {"machine": machine(), "tasks": {}}
-    for task in tasks:
-        results: list[dict[str, Any]] = []
+    for task in dict.fromkeys(job[0] for job in done):
+        cells: list[dict[str, Any]] = []
         rules: dict[str, dict[str, Any]] = {}
         here = [job for job in done if job[0] == task]
-        for n in dict.fromkeys(job[2] for job in here):
-            for method in dict.fromkeys(job[4] for job in here):
+        for method in dict.fromkeys(job[4] for job in here):
+            for n in dict.fromkeys(job[2] for job in here):
                 rehearsed = [done[j] for j in here if j[1:3] == ("rehearsal", n) and j[4] == method]
                 means = [
                     {"setting": rows[0]["setting"], "nll": statistics.fmean(row["test"]["nll"] for row in rows)}
                     for rows in zip(*rehearsed, strict=True)
                 ]
-                rule = best(means, lambda row: row["nll"])["setting"]
+                rule = list(best(means, lambda row: row["nll"])["setting"])
                 rules.setdefault(method, {})[str(n)] = rule
-                for job in here:
-                    if job[1:3] != ("target", n) or job[4] != method:
-                        continue
-                    rows = done[job]
-                    chosen = {
-                        "rule": next(row for row in rows if list(row["setting"]) == list(rule)),
-                        "split": best(rows, lambda row: row["split"]["nll"]),
-                        "oracle": best(rows, lambda row: row["test"]["nll"]),
-                    }
-                    if "folds" in rows[0]:
-                        chosen["folds"] = best(rows, lambda row: row["folds"]["nll"])
-                    results += [
-                        {"method": method, "n": n, "seed": job[3], "way": way, "setting": row["setting"], **row["test"]}
-                        for way, row in chosen.items()
-                    ]
-        summary["tasks"][task] = {"rule": rules, "results": results}
+                fits = {j[3]: done[j] for j in here if j[1:3] == ("target", n) and j[4] == method}
+                for way in WAYS:
+                    chosen = {seed: row for seed, rows in sorted(fits.items()) if (row := _choose(rows, way, rule))}
+                    if chosen:
+                        cells.append(_cell(method, n, way, chosen))
+        summary["tasks"][task] = {"rule": rules, "cells": cells}
     return summary
 
 
-def _cells(results: list[dict[str, Any]], method: str, n: int, way: str, what: str) -> list[float]:
-    rows = [row for row in results if (row["method"], row["n"], row["way"]) == (method, n, way)]
-    return [row[what] for row in sorted(rows, key=lambda row: row["seed"])]
+def _choose(rows: list[dict[str, Any]], way: str, rule: list[float | None]) -> dict[str, Any] | None:
+    if way == "rule":
+        return next(row for row in rows if list(row["setting"]) == rule)
+    measure = "test" if way == "oracle" else way
+    return best(rows, lambda row: row[measure]["nll"]) if measure in rows[0] else None
+
+
+def _cell(method: str, n: int, way: str, chosen: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    scores = {what: [round(row["test"][what], 6) for row in chosen.values()] for what in ("accuracy", "nll")}
+    settings = [list(row["setting"]) for row in chosen.values()]
+    return {"method": method, "n": n, "way": way, "seeds": list(chosen), **scores, "settings": settings}
+
+
+def _values(cells: list[dict[str, Any]], method: str, n: int, way: str, what: str) -> list[float]:
+    return next(cell[what] for cell in cells if (cell["method"], cell["n"], cell["way"]) == (method, n, way))
 
 
 def difference(
-    results: list[dict[str, Any]], other: str, n: int, way: str, what: str = "accuracy"
+    cells: list[dict[str, Any]], other: str, n: int, way: str, what: str = "accuracy"
 ) -> tuple[float, float]:
     """Return the paired difference of the centred prior and another method, in points of accuracy or in nats."""
-    pairs = zip(_cells(results, CENTRED, n, way, what), _cells(results, other, n, way, what), strict=True)
+    pairs = zip(_values(cells, CENTRED, n, way, what), _values(cells, other, n, way, what), strict=True)
     return interval([(100.0 if what == "accuracy" else 1.0) * (a - b) for a, b in pairs])
 
 
 def tables(summary: dict[str, Any]) -> str:
-    lines = [summary["machine"]]
+    """Return every table as Markdown."""
+    parts = [summary["machine"]]
     for task, content in summary["tasks"].items():
-        results = content["results"]
-        methods = list(dict.fromkeys(row["method"] for row in results))
-        sizes = list(dict.fromkeys(row["n"] for row in results))
-        ways = [way for way in WAYS if any(row["way"] == way for row in results)]
-        seeds = len({row["seed"] for row in results})
-        head = [f"n = {n}" for n in sizes]
-        lines += ["", f"### {task}: accuracy in %, mean and 95 % interval over {seeds} seeds (mean NLL in nats), rule"]
-        lines += _rows(
-            ["method", *head], [[method, *(_accuracy(results, method, n, "rule") for n in sizes)] for method in methods]
-        )
-        lines += ["", f"### {task}: ways of choosing, accuracy in %"]
-        lines += _rows(
-            ["method", "chosen by", *head],
-            [
-                [
-                    method,
-                    way,
-                    *(f"{100 * statistics.fmean(_cells(results, method, n, way, 'accuracy')):.1f}" for n in sizes),
-                ]
-                for method in methods
-                for way in ways
-            ],
-        )
-        lines += ["", f"### {task}: {CENTRED} minus each other, points of accuracy, paired, 95 % interval"]
-        lines += _rows(
-            ["minus", "chosen by", *head],
-            [
-                [method, way, *("{:+.1f} ± {:.1f}".format(*difference(results, method, n, way)) for n in sizes)]
-                for method in methods
-                if method != CENTRED
-                for way in ways
-            ],
-        )
-        lines += ["", f"### {task}: the rule's settings (prior scale, learning rate)"]
-        lines += _rows(
-            ["method", *head],
-            [[method, *(_setting(content["rule"][method][str(n)]) for n in sizes)] for method in methods],
-        )
-    return "\n".join(lines)
+        parts += [f"### {task}, {len(content['cells'][0]['seeds'])} seeds"]
+        parts += [f"{TITLES[name]}\n\n{table(content, name)}" for name in TITLES]
+    return "\n\n".join(parts)
 
 
-def _percent(results: list[dict[str, Any]], method: str, n: int, way: str) -> str:
-    return f"{100 * statistics.fmean(_cells(results, method, n, way, 'accuracy')):.1f}"
+TITLES = {
+    "accuracy": "Accuracy in %, mean and 95 % interval over seeds (mean NLL in nats), chosen by the rule",
+    "ways": "Ways of choosing, accuracy in %",
+    "gains": f"{CENTRED} minus each other, points of accuracy, paired, 95 % interval",
+    "rules": "What the rule chose: prior scale, learning rate",
+}
 
 
-def _accuracy(results: list[dict[str, Any]], method: str, n: int, way: str) -> str:
-    mean, half = interval([100 * value for value in _cells(results, method, n, way, "accuracy")])
-    return f"{mean:.1f} ± {half:.1f} ({statistics.fmean(_cells(results, method, n, way, 'nll')):.2f})"
+def table(content: dict[str, Any], name: str) -> str:
+    """Return one table of a task as Markdown."""
+    cells = content["cells"]
+    methods = list(dict.fromkeys(cell["method"] for cell in cells))
+    sizes = list(dict.fromkeys(cell["n"] for cell in cells))
+    ways = [way for way in WAYS if any(cell["way"] == way for cell in cells)]
+    head = [f"n = {n}" for n in sizes]
+    if name == "accuracy":
+        rows = [[method, *(_accuracy(cells, method, n, "rule") for n in sizes)] for method in methods]
+        return _rows(["method", *head], rows)
+    if name == "rules":
+        rows = [[method, *(_setting(content["rule"][method][str(n)]) for n in sizes)] for method in methods]
+        return _rows(["method", *head], rows)
+    rows = [
+        [
+            method,
+            way,
+            *(_percent(cells, method, n, way) if name == "ways" else _gain(cells, method, n, way) for n in sizes),
+        ]
+        for method in methods
+        if name == "ways" or method != CENTRED
+        for way in ways
+    ]
+    return _rows(["method" if name == "ways" else "minus", "chosen by", *head], rows)
+
+
+def _gain(cells: list[dict[str, Any]], method: str, n: int, way: str) -> str:
+    mean, half = difference(cells, method, n, way)
+    return f"{mean:+.1f} ± {half:.1f}"
+
+
+def _percent(cells: list[dict[str, Any]], method: str, n: int, way: str) -> str:
+    return f"{100 * statistics.fmean(_values(cells, method, n, way, 'accuracy')):.1f}"
+
+
+def _accuracy(cells: list[dict[str, Any]], method: str, n: int, way: str) -> str:
+    mean, half = interval([100 * value for value in _values(cells, method, n, way, "accuracy")])
+    return f"{mean:.1f} ± {half:.1f} ({statistics.fmean(_values(cells, method, n, way, 'nll')):.2f})"
 
 
 def _setting(setting: Sequence[float | None]) -> str:
     return ", ".join(f"{value:g}" for value in setting if value is not None) or "none"
 
 
-def _rows(head: list[str], rows: list[list[str]]) -> list[str]:
-    return [" | ".join(["", *cells, ""]).strip() for cells in (head, ["---"] * len(head), *rows)]
+def _rows(head: list[str], rows: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rows))
 
 
 def figure(summary: dict[str, Any], path: Path) -> None:
@@ -159,11 +164,11 @@ def figure(summary: dict[str, Any], path: Path) -> None:
         2, len(tasks), figsize=(4.2 * len(tasks), 6.2), height_ratios=(2, 1), squeeze=False, layout="constrained"
     )
     for (top, bottom), (task, content) in zip(axes.T, tasks.items(), strict=True):
-        results = content["results"]
-        methods = list(dict.fromkeys(row["method"] for row in results))
-        sizes = list(dict.fromkeys(row["n"] for row in results))
+        cells = content["cells"]
+        methods = list(dict.fromkeys(cell["method"] for cell in cells))
+        sizes = list(dict.fromkeys(cell["n"] for cell in cells))
         for method in methods:
-            points = [interval([100 * v for v in _cells(results, method, n, "rule", "accuracy")]) for n in sizes]
+            points = [interval([100 * v for v in _values(cells, method, n, "rule", "accuracy")]) for n in sizes]
             marker = "o" if method == CENTRED else "s"
             top.errorbar(
                 sizes, [p[0] for p in points], [p[1] for p in points], label=method, color=colours[method],
@@ -171,7 +176,7 @@ def figure(summary: dict[str, Any], path: Path) -> None:
             )  # fmt: skip
         top.set(title=titles[task], xscale="log", xticks=sizes, ylabel="accuracy, %")
         base = "standard prior" if "standard prior" in methods else "standard prior, pretrained start"
-        gains = [difference(results, base, n, "rule") for n in sizes]
+        gains = [difference(cells, base, n, "rule") for n in sizes]
         bottom.axhline(0.0, color="black", linewidth=0.8)
         bottom.errorbar(
             sizes, [g[0] for g in gains], [g[1] for g in gains], color=colours[CENTRED], marker="o", capsize=3

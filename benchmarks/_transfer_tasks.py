@@ -248,7 +248,7 @@ def fashion_rehearsal() -> Pool:
 
 
 WIDE = tuple(float(f"{10 ** (k / 4 - 1.5):.3g}") for k in range(12))
-RATES = (0.001, 0.003)
+RATES = (0.003, 0.01)
 
 TASKS = {
     task.name: task

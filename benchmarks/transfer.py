@@ -131,7 +131,7 @@ def main() -> None:
     print(tables(summary))
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(summary, indent=1) + "\n")
+        arguments.json.write_text(json.dumps(summary) + "\n")
     if arguments.figure:
         figure(summary, arguments.figure)
 

@@ -60,7 +60,7 @@ def test_the_three_ways_of_choosing(run):
     assert content["rule"][method]["10"] == rehearsed[0][means.index(min(means))]["setting"]
     for seed in (0, 1):
         rows = jobs["sentences", "target", 10, seed, method]
-        chosen = {r["way"]: r for r in content["results"] if (r["method"], r["seed"]) == (method, seed)}
-        assert chosen["oracle"]["nll"] == min(row["test"]["nll"] for row in rows)
-        assert chosen["split"]["setting"] == min(rows, key=lambda row: row["split"]["nll"])["setting"]
-        assert chosen["rule"]["setting"] == content["rule"][method]["10"]
+        chosen = {cell["way"]: cell for cell in content["cells"] if cell["method"] == method}
+        assert chosen["oracle"]["nll"][seed] == pytest.approx(min(row["test"]["nll"] for row in rows), abs=1e-6)
+        assert chosen["split"]["settings"][seed] == min(rows, key=lambda row: row["split"]["nll"])["setting"]
+        assert chosen["rule"]["settings"][seed] == content["rule"][method]["10"]
