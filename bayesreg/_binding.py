@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+from torch.nn.utils.parametrize import ParametrizationList
 
 from bayesreg._entry import Entry
-from bayesreg.errors import ReferenceMismatchError, nearest
+from bayesreg.errors import InvalidArgumentError, ReferenceMismatchError, nearest
+from bayesreg.priors.flat import Flat
 from bayesreg.priors.located import LocatedPrior
 from bayesreg.references import Reference
 from bayesreg.references.names import rename_hint
 from bayesreg.selection import canonical_tensors, parameters_of
 
-__all__ = ["bind"]
+__all__ = ["bind", "value_problem"]
 
 
 def bind(model: nn.Module, entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
@@ -28,8 +31,10 @@ def bind(model: nn.Module, entries: Sequence[Entry]) -> tuple[list[Entry], list[
         The entries with priors of their own, and notes on the references for `describe()`.
 
     Raises:
+        InvalidArgumentError: If the model has lazy parameters without a shape.
         ReferenceMismatchError: If references do not fit; every mismatch is listed.
     """
+    _require_initialised(model)
     problems: list[str] = []
     missing: dict[int, list[str]] = {}
     references: dict[int, Reference] = {}
@@ -45,9 +50,11 @@ def bind(model: nn.Module, entries: Sequence[Entry]) -> tuple[list[Entry], list[
             missing.setdefault(id(reference), []).append(entry.name)
         problems += wrong
         names.append((entry, name or entry.name))
-    places = set(canonical_tensors(model)) | {name for entry in entries for name in entry.info.names}
+    places = set(canonical_tensors(model)) | {name for entry in entries for name in entry.info.keys}
     for reference in references.values():
-        extra = [] if reference.ignore_extra else [name for name in reference if name not in places]
+        problems += reference.problems()
+        held = [*reference, *reference.others]
+        extra = [] if reference.ignore_extra else [name for name in held if name not in places]
         problems += [f"extra {name}, which the model does not have" for name in extra]
     if problems:
         hint = "".join(rename_hint(found, list(references[key])) for key, found in missing.items())
@@ -71,7 +78,7 @@ def _match(entry: Entry, reference: Reference) -> tuple[str | None, list[str]]:
     """Return the name under which a reference holds a parameter, and what is wrong with it there."""
     prior = entry.prior
     assert isinstance(prior, LocatedPrior)
-    held = [name for name in entry.info.names if name in reference]
+    held = [name for name in entry.info.keys if name in reference]
     if not held:
         return None, [f"missing {entry.name}{nearest(entry.name, reference)}"]
     first = reference[held[0]]
@@ -83,49 +90,97 @@ def _match(entry: Entry, reference: Reference) -> tuple[str | None, list[str]]:
             f"{held[0]} and {' and '.join(differ)} are one tied parameter of the model, with different values in the "
             f"reference: leave one out with rename={{name: None}}"
         ]
-    shape = tuple(entry.parameter.shape)
-    problems = []
-    if not first.is_floating_point() and entry.parameter.is_floating_point():
-        problems.append(f"{held[0]} has dtype {_plain(first)}, expected a floating one ({_plain(entry.parameter)})")
-    if tuple(first.shape) != shape and (prior.beyond is None or first.ndim != len(shape)):
-        problems.append(f"{held[0]} has shape {tuple(first.shape)}, expected {shape}")
-    return held[0], problems
+    fits = tuple(first.shape) == tuple(entry.parameter.shape)
+    wrong = value_problem(held[0], first, entry.parameter)
+    if not fits and (prior.beyond is None or first.ndim != entry.parameter.ndim):
+        wrong.append(f"{held[0]} has shape {tuple(first.shape)}, expected {tuple(entry.parameter.shape)}")
+    return held[0], wrong
 
 
-def _plain(tensor: torch.Tensor) -> str:
+def value_problem(name: str, value: Tensor, target: Tensor) -> list[str]:
+    """Return what keeps the values of a reference tensor from being those of a parameter or buffer.
+
+    Args:
+        name: Its name.
+        value: The reference tensor.
+        target: The parameter or buffer.
+
+    Returns:
+        A sentence, or nothing.
+    """
+    if value.is_meta or value.layout != torch.strided:
+        return []
+    if value.is_floating_point() != target.is_floating_point():
+        kind = "a floating one" if target.is_floating_point() else "an integer one"
+        return [f"{name} has dtype {_plain(value)}, expected {kind} ({_plain(target)})"]
+    if target.is_floating_point() and torch.finfo(target.dtype).max < torch.finfo(value.dtype).max:
+        finite = torch.isfinite(value)
+        if not bool(torch.equal(torch.isfinite(value.to(target.dtype)), finite)):
+            return [f"{name} has values too large for {_plain(target)}"]
+    return []
+
+
+def _require_initialised(model: nn.Module) -> None:
+    lazy = [info.name for info in parameters_of(model) if isinstance(info.parameter, UninitializedParameter)]
+    if lazy:
+        raise InvalidArgumentError(
+            f"model: {', '.join(lazy)} have no shape yet: run one batch through the model before it gets a prior."
+        )
+
+
+def _plain(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
 def _notes(model: nn.Module, reference: Reference, entries: Sequence[Entry], places: set[str]) -> list[str]:
     """Say what was decided about a reference: what it left out, renamed, rounded."""
     lines = list(reference.notes)
+    about = [e for e in entries if _reference(e) is reference]
     own = [e for e in entries if _reference(e) is None and e.prior is not None]
-    absent = [e.name for e in own if not any(name in reference for name in e.info.names)]
-    unused = [e.name for e in own if any(name in reference for name in e.info.names)]
-    ignored = [name for name in reference if name not in places]
-    narrow = sorted({
-        _plain(reference[name])
-        for entry in entries
-        if _reference(entry) is reference
-        for name in entry.info.names
-        if name in reference and reference[name].element_size() < entry.parameter.element_size()
-    })
+    absent = [e.name for e in own if not any(name in reference for name in e.info.keys)]
+    unused = [e for e in own if any(name in reference for name in e.info.keys)]
+    zeroed = [e.name for e in unused if not isinstance(e.prior, Flat)]
+    flat = [e.name for e in unused if isinstance(e.prior, Flat)]
+    ignored = [name for name in (*reference, *reference.others) if name not in places]
     if absent:
         lines.append(f"not in it, with a prior of their own: {', '.join(absent)}")
-    if unused:
-        # They may be all biases of a large model, and the table has them in a row of their own.
-        more = f" and {len(unused) - 6} more" if len(unused) > 6 else ""
-        lines.append(f"in it, but with a prior of their own: {', '.join(unused[:6])}{more}")
+    if zeroed:
+        lines.append(f"in it, but with a prior of their own: {', '.join(zeroed)}")
+    if flat:
+        more = f" and {len(flat) - 3} more" if len(flat) > 3 else ""
+        lines.append(f"in it, but flat: {', '.join(flat[:3])}{more}")
     if ignored:
         lines.append(f"ignored, as the model has no place for them: {', '.join(ignored)}")
-    if narrow and not any("bfloat16" in note for note in reference.notes):
-        lines.append(f"held as {', '.join(narrow)}, narrower than the parameters: exact to that precision")
+    lines += _precision(reference, about)
+    behind = [e.name for e in about if isinstance(e.info.module, ParametrizationList)]
+    if behind:
+        lines.append(f"taken for the tensor behind a parametrization, as it is: {', '.join(behind)}")
     if reference.module is not None and _same_weights(reference.module(), model):
         lines.append(
             "it is the model's own weights: a layer that was not pretrained is pulled to its random initialisation "
             "unless a rule before gives it a prior of its own"
         )
     return [f"Reference {reference.source}: {line}." for line in lines]
+
+
+def _precision(reference: Reference, about: Sequence[Entry]) -> list[str]:
+    """Say where a centre is held in fewer digits than the parameter, or a parameter in fewer than the reference."""
+    narrow, rounded = set(), set()
+    for entry in about:
+        held = next((reference[name] for name in entry.info.keys if name in reference), None)
+        if held is None or not held.is_floating_point():
+            continue
+        digits = torch.finfo(entry.parameter.dtype).eps
+        if torch.finfo(held.dtype).eps > digits:
+            narrow.add(_plain(held))
+        elif torch.finfo(held.dtype).eps < digits and entry.prior is not None and not entry.prior.traits.smooth:
+            rounded.add(_plain(entry.parameter))
+    lines = []
+    if narrow and not any("bfloat16" in note for note in reference.notes):
+        lines.append(f"held as {', '.join(sorted(narrow))}, narrower than the parameters: exact to that precision")
+    if rounded:
+        lines.append(f"rounded to the weights' own {', '.join(sorted(rounded))}, so that they can sit on the centre")
+    return lines
 
 
 def _same_weights(module: nn.Module | None, model: nn.Module) -> bool:

@@ -147,7 +147,7 @@ def _notes(model_prior: ModelPrior, loss_scale: LossScale | None) -> list[str]:
     if model_prior.shorthand:
         notes.append("One prior was given for the whole model: it is on the weights; biases and norms are flat.")
     notes += model_prior.notes
-    tied = [" = ".join(e.info.names) for e in model_prior if len(e.info.names) > 1]
+    tied = [" = ".join(e.info.keys) for e in model_prior if len(e.info.keys) > 1]
     if tied:
         notes.append(f"Tied, counted once: {_names(tied)}.")
     # About another centre the pull does not vanish as the weights shrink: there is a minimum.

@@ -7,7 +7,7 @@ import functools
 import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -48,6 +48,7 @@ class ParameterInfo:
         modules: The modules around it, outermost first; the last one owns it.
         attribute: Its attribute name in the owner.
         shared: The modules around it at its other places, for tied weights.
+        keys: The names under which a state dict holds it: `names` without those that only stand for it.
     """
 
     name: str
@@ -55,12 +56,15 @@ class ParameterInfo:
     modules: tuple[nn.Module, ...] = field(repr=False)
     attribute: str
     shared: tuple[tuple[nn.Module, ...], ...] = field(default=(), repr=False)
+    keys: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def parameter(self) -> nn.Parameter:
         """The parameter, looked up afresh: loading with assign=True or sharding replaces the object."""
-        found = self.modules[-1]._parameters[self.attribute]
-        assert found is not None
+        owner = self.modules[-1]
+        found = owner._parameters.get(self.attribute)
+        if found is None:
+            found = cast(nn.Parameter, owner._buffers[self.attribute])
         return found
 
     @property
@@ -324,26 +328,27 @@ def parameters_of(model: nn.Module) -> list[ParameterInfo]:
         first = group[0]
         names = dict.fromkeys(n for found in group for n in (found.name, found.alias) if n is not None)
         shared = tuple(found.modules for found in group[1:])
-        infos.append(ParameterInfo(first.name, tuple(names), first.modules, first.attribute, shared))
+        keys = tuple(dict.fromkeys(found.name for found in group))
+        infos.append(ParameterInfo(first.name, tuple(names), first.modules, first.attribute, shared, keys))
     return infos
 
 
-def buffers_of(model: nn.Module) -> list[tuple[str, nn.Module, str]]:
-    """List the buffers that a state dict of the model holds.
+def buffers_of(model: nn.Module) -> list[ParameterInfo]:
+    """List the buffers that a state dict of the model holds, as selectors see them.
 
     Args:
         model: Any module, as in `parameters_of`.
 
     Returns:
-        Plain name, owner and attribute of each.
+        One entry per buffer.
 
     Example:
         >>> from torch import nn
-        >>> [name for name, _, _ in buffers_of(nn.Sequential(nn.BatchNorm1d(2)))]
+        >>> [info.name for info in buffers_of(nn.Sequential(nn.BatchNorm1d(2)))]
         ['0.running_mean', '0.running_var', '0.num_batches_tracked']
     """
     return [
-        (found.name, found.modules[-1], found.attribute)
+        ParameterInfo(found.name, (found.name,), found.modules, found.attribute, keys=(found.name,))
         for found in _walk(model, "", (), buffers=True)
         if found.attribute in found.modules[-1]._buffers
         and found.attribute not in found.modules[-1]._non_persistent_buffers_set

@@ -205,9 +205,8 @@ def test_bfloat16_survives_a_file(tmp_path):
 
 
 def test_values_that_bfloat16_holds_are_called_exact():
-    prior = br.ModelPrior(
-        nn.Linear(2, 1), {"*": br.Gaussian.centered_at(nn.Linear(2, 1).bfloat16(), 0.1, storage="bfloat16")}
-    )
+    exact = nn.Linear(2, 1).bfloat16().float()
+    prior = br.ModelPrior(nn.Linear(2, 1), {"*": br.Gaussian.centered_at(exact, 0.1, storage="bfloat16")})
     assert "kept in bfloat16: all values fit exactly" in str(prior.describe())
 
 

@@ -89,7 +89,7 @@ class LocatedPrior(Prior, ABC):
             **keywords: Arguments of the family, by name.
 
         Returns:
-            The prior; each parameter it is given must be in the reference, with the same shape.
+            The prior; each parameter it is given must be in the reference, with the same shape or as `resized` says.
 
         Raises:
             InvalidArgumentError: If an argument is out of range.
@@ -102,6 +102,8 @@ class LocatedPrior(Prior, ABC):
             >>> br.Gaussian.centered_at(pretrained, scale=0.05)
             Gaussian(scale=0.05, loc=<reference Linear, 2 tensors>)
         """
+        if "loc" in keywords:
+            raise InvalidArgumentError("loc: the reference is the centre; leave loc out, or use the constructor.")
         loaded = load_reference(reference, rename=rename, extra=extra, storage=storage)
         prior = cls(*arguments, loc=loaded, **keywords)
         return prior if resized is None else prior.with_resized(resized)
@@ -119,7 +121,7 @@ class LocatedPrior(Prior, ABC):
             InvalidArgumentError: If `resized` is of another family or has tensors as hyper-parameters.
         """
         check_beyond(self, resized)
-        prior = self.with_loc(0.0 if self.reference is None else self.reference)
+        prior = self.with_loc(plain(self.loc) if self.reference is None else self.reference)
         prior.beyond = resized
         return prior
 
@@ -142,7 +144,9 @@ class LocatedPrior(Prior, ABC):
             Laplace(scale=0.1, loc=2)
         """
         others: dict[str, Any] = {key: as_given(held) for key, held in self._tensors().items() if key != "loc"}
-        return type(self)(**others, **self.saved_options(), loc=loc)
+        prior = type(self)(**others, **self.saved_options(), loc=loc)
+        prior.beyond = self.beyond
+        return prior
 
     def bound_to(self, name: str, parameter: Tensor) -> Self:
         """Return the prior for one parameter, its named centre looked up; see `Prior.bound_to`."""
@@ -156,7 +160,7 @@ class LocatedPrior(Prior, ABC):
                 loc = loc.to(parameter.dtype)
             prior, words = self, ""
             if self.beyond is not None and loc.shape != parameter.shape:
-                prior, loc, words = resize(self, self.beyond, loc, parameter.shape)
+                prior, loc, words = resize(self, self.beyond, loc, parameter)
             prior = prior.with_loc(0.0)
             # The reference is a copy already: shared, not copied again.
             prior._buffers["loc"] = loc if loc.ndim else loc.to(torch.float64)
@@ -226,7 +230,11 @@ class LocatedPrior(Prior, ABC):
                 self._buffers[name] = held.to(value.device)
         if shaped or any(True for _ in self.parameters(recurse=False)):
             self.check_shape(value.shape)
-        return promoted(value) - self.loc
+        loc = self.loc
+        if value.element_size() < 4 and not self.traits.smooth and value.is_floating_point():
+            # The weight must be able to sit on the centre, whatever dtype it was made for.
+            loc = loc.to(value.dtype)
+        return promoted(value) - loc
 
     def _require_bound(self) -> None:
         if self.reference is not None:

@@ -126,9 +126,11 @@ class LowRankGaussian(CorrelatedGaussian):
             raise InvalidArgumentError(f"factor: expected one rank for all parameters, got {sorted(ranks)}.")
         # The parts are modules that belong to whatever they are bound in; of this one, only the names are known.
         words = "named tensors" if isinstance(loc, (Mapping, Tensor)) else f"{loc:g}"
-        self.reference = Reference({name: part.diag for name, part in self._parts.items()}, words)
+        self.reference = Reference.sharing({name: part.diag for name, part in self._parts.items()}, words)
         if isinstance(loc, Reference):
-            self.reference.source = loc.source
+            self.reference.source, self.reference.notes = loc.source, loc.notes
+            self.reference.ignore_extra, self.reference.module = loc.ignore_extra, loc.module
+            self.reference.others = tuple(name for name in loc if name not in self._parts)
 
     # -- parts -----------------------------------------------------------------------------------------
 
@@ -154,11 +156,11 @@ class LowRankGaussian(CorrelatedGaussian):
             held = self._parts[name]
             prior = type(self)(1.0, torch.zeros(1, 1), joins=held.joins)
             for key, tensor in held._buffers.items():
-                prior._buffers[key] = None if tensor is None else tensor.to(parameter.device)
+                prior._buffers[key] = None if tensor is None else _beside(tensor, parameter)
             assert self.reference is not None
             prior.source = self.reference.source
         elif self.reference is not None:
-            prior = self.with_loc(self.reference[name].to(parameter.device))
+            prior = self.with_loc(_beside(self.reference[name], parameter))
             prior.source = self.reference.source
         prior.part_name = name
         prior.check_shape(parameter.shape, f"parameter {name!r}")
@@ -318,3 +320,8 @@ class LowRankGaussian(CorrelatedGaussian):
         for name, held in self._buffers.items():
             if held is not None and held.ndim and held.device != device:
                 self._buffers[name] = held.to(device)
+
+
+def _beside(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """Return a tensor on the device of a parameter, unless that has no memory yet."""
+    return tensor if parameter.is_meta else tensor.to(parameter.device)

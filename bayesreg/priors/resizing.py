@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from bayesreg.errors import InvalidArgumentError
+from bayesreg.errors import InvalidArgumentError, ReferenceMismatchError
 from bayesreg.priors.tensors import as_given
 
 if TYPE_CHECKING:
@@ -34,8 +33,10 @@ def check_beyond(prior: LocatedPrior, beyond: LocatedPrior) -> None:
         raise InvalidArgumentError(
             f"resized: expected a prior of the same family and options as {prior!r}, got {beyond!r}."
         )
-    if not prior.traits.elementwise and prior.family != "GroupLaplace":
-        raise InvalidArgumentError(f"resized: {prior.family} joins elements and cannot end where the reference does.")
+    if not (prior.traits.elementwise or prior.family == "GroupLaplace") or prior.family == "FanInGaussian":
+        raise InvalidArgumentError(
+            f"resized: {prior.family} is one density of all elements and cannot end where the reference does."
+        )
     held = [*prior._tensors().items(), *beyond._tensors().items()]
     tensors = [name for name, tensor in held if tensor.ndim or isinstance(tensor, nn.Parameter)]
     if tensors or beyond.reference is not None:
@@ -45,27 +46,33 @@ def check_beyond(prior: LocatedPrior, beyond: LocatedPrior) -> None:
         )
 
 
-def resized(
-    prior: Located, beyond: LocatedPrior, reference: Tensor, shape: Sequence[int]
-) -> tuple[Located, Tensor, str]:
+def resized(prior: Located, beyond: LocatedPrior, reference: Tensor, parameter: Tensor) -> tuple[Located, Tensor, str]:
     """Return a prior that is `prior` where both the reference and the parameter have an element, else `beyond`.
 
     Args:
         prior: The prior about the reference.
         beyond: The prior of the other elements.
         reference: The reference tensor.
-        shape: Shape of the parameter; as many dimensions.
+        parameter: The parameter, of as many dimensions.
 
     Returns:
         The prior without its centre, the centre, and words for the description.
+
+    Raises:
+        ReferenceMismatchError: If the reference has another number of dimensions.
     """
+    shape, wide = tuple(parameter.shape), torch.promote_types(parameter.dtype, torch.float32)
+    if reference.ndim != len(shape):
+        raise ReferenceMismatchError(f"resized: expected {len(shape)} dimensions, got a reference of {reference.ndim}.")
     common = [min(sizes) for sizes in zip(reference.shape, shape, strict=True)]
     both = torch.ones((), dtype=torch.bool)
     for dim, (size, shared) in enumerate(zip(shape, common, strict=True)):
         if shared < size:
             along = torch.arange(size) < shared
             both = both & along.reshape(size, *(1,) * (len(shape) - dim - 1))
-    centre = torch.full(tuple(shape), float(beyond.loc), dtype=reference.dtype, device=reference.device)
+    elsewhere = beyond.loc.to(reference.dtype)
+    dtype = reference.dtype if bool(elsewhere == beyond.loc) else torch.promote_types(reference.dtype, wide)
+    centre = torch.full(shape, float(beyond.loc), dtype=dtype, device=reference.device)
     inside = tuple(slice(0, shared) for shared in common)
     centre[inside] = reference[inside]
     words = f", resized from {tuple(reference.shape)}"
@@ -77,6 +84,6 @@ def resized(
         if name == "loc":
             continue
         same = bool(held == other)
-        arguments[name] = as_given(held) if same else torch.where(both, held, other).to(torch.float32)
+        arguments[name] = as_given(held) if same else torch.where(both, held, other).to(wide)
     made = type(prior)(**arguments, **prior.saved_options())
     return made, centre, f"{words}, elsewhere {beyond.describe()}"

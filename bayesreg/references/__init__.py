@@ -2,6 +2,6 @@
 
 from bayesreg.references.files import read_tensor_file
 from bayesreg.references.names import Rename, plain_names
-from bayesreg.references.reference import Reference, Storage, load_reference
+from bayesreg.references.reference import Reference, Storage, load_reference, read_reference
 
-__all__ = ["Reference", "Rename", "Storage", "load_reference", "plain_names", "read_tensor_file"]
+__all__ = ["Reference", "Rename", "Storage", "load_reference", "plain_names", "read_reference", "read_tensor_file"]

@@ -20,12 +20,12 @@ def state_dict_in(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the state dict inside a checkpoint dictionary."""
     for key in ("state_dict", "model_state_dict", "model"):
         inner = mapping.get(key)
-        if isinstance(inner, Mapping) and inner and all(isinstance(value, Tensor) for value in inner.values()):
+        if isinstance(inner, Mapping) and any(isinstance(value, Tensor) for value in inner.values()):
             return inner
     return mapping
 
 
-_WRAPPERS = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+_WRAPPERS = re.compile(r"(?:^|(?<=\.))(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _PARAMETRIZED = re.compile(r"parametrizations\.(\w+)\.original(\d*)$")
 
 
@@ -40,6 +40,13 @@ def plain_names(mapping: Mapping[str, Any]) -> dict[str, Any]:
     # AveragedModel adds a counter beside the wrapped weights.
     if all(new.startswith("module.") or new == "n_averaged" for new in names.values()):
         names = {old: new.removeprefix("module.") for old, new in names.items() if new != "n_averaged"}
+    if len(set(names.values())) < len(names):
+        seen: dict[str, str] = {}
+        twice = [f"{seen[new]} and {old}" for old, new in names.items() if seen.setdefault(new, old) != old]
+        raise ReferenceMismatchError(
+            f"state dict: expected one tensor per name, got two that differ only by the prefixes of wrappers: "
+            f"{'; '.join(twice)}."
+        )
     return {new: mapping[old] for old, new in names.items()}
 
 
@@ -58,23 +65,23 @@ def renamed(tensors: Mapping[str, Any], rules: Rename, source: str) -> tuple[dic
         InvalidArgumentError: If a rule is of another type, or its two sides have different numbers of `*`.
         ReferenceMismatchError: If a rule matches nothing, or two tensors get one name; all such cases are listed.
     """
-    compiled = [_compile(key, value) for key, value in rules.items()]
-    used = [False] * len(compiled)
+    compiled = [(key, *_compile(key, value)) for key, value in rules.items()]
+    counts = [0] * len(compiled)
     result: dict[str, Any] = {}
     origin: dict[str, str] = {}
-    done: list[str] = []
+    done: dict[int, list[str]] = {}
     left_out: list[str] = []
     problems: list[str] = []
     for name, value in tensors.items():
-        new: tuple[str, ...] = (name,)
-        for index, (pattern, templates) in enumerate(compiled):
-            match = pattern.fullmatch(name)
+        new = [name]
+        for index, (key, pattern, templates) in enumerate(compiled):
+            match = pattern.match(name)
             if match is None:
                 continue
-            used[index] = True
-            new = tuple(match.expand(template) for template in templates)
+            counts[index] += 1
+            new = [_expand(key, match, template) + name[match.end() :] for template in templates]
             if new:
-                done.append(f"{name} -> {' and '.join(new)}")
+                done.setdefault(index, []).append(f"{name} -> {' and '.join(new)}")
             else:
                 left_out.append(name)
             break
@@ -82,15 +89,27 @@ def renamed(tensors: Mapping[str, Any], rules: Rename, source: str) -> tuple[dic
             if target in result:
                 problems.append(f"{origin[target]} and {name} both become {target}")
             result[target], origin[target] = value, name
-    for key, hit in zip(rules, used, strict=True):
-        if not hit:
+    for (key, *_), count in zip(compiled, counts, strict=True):
+        if not count:
             words = key if isinstance(key, str) else key.pattern
             problems.append(f"{words!r} matches no tensor that an earlier rule left{nearest(words, tensors)}")
     if problems:
         raise ReferenceMismatchError(f"rename of reference {source}: {'; '.join(problems)}.")
-    notes = [f"renamed: {'; '.join(done)}"] if done else []
+    said = [
+        f"{'; '.join(pairs[:3])}{f' and {len(pairs) - 3} more' if len(pairs) > 3 else ''}" for pairs in done.values()
+    ]
+    notes = [f"renamed: {'; '.join(said)}"] if done else []
     notes += [f"left out: {', '.join(left_out)}"] if left_out else []
     return result, notes
+
+
+def _expand(key: str | re.Pattern[str], match: re.Match[str], template: str) -> str:
+    try:
+        return match.expand(template)
+    except (re.error, IndexError) as error:
+        raise InvalidArgumentError(
+            f"rename[{key!r}]: expected a replacement as in re.sub, got {template!r} ({error})."
+        ) from error
 
 
 def _compile(key: str | re.Pattern[str], value: str | Sequence[str] | None) -> tuple[re.Pattern[str], list[str]]:
@@ -101,8 +120,7 @@ def _compile(key: str | re.Pattern[str], value: str | Sequence[str] | None) -> t
             f"rename[{key!r}]: expected a name, several, or None to leave the tensor out, got {value!r}."
         )
     if isinstance(key, re.Pattern):
-        # A pattern may stand for the front of a name, as in re.sub: the rest is kept.
-        return re.compile(f"(?:{key.pattern})(?P<_rest>.*)", key.flags | re.DOTALL), [t + r"\g<_rest>" for t in targets]
+        return key, targets
     if not isinstance(key, str):
         raise InvalidArgumentError(
             f"rename: expected a mapping from names, globs or compiled patterns, got the key {key!r}."
@@ -112,7 +130,7 @@ def _compile(key: str | re.Pattern[str], value: str | Sequence[str] | None) -> t
             raise InvalidArgumentError(
                 f"rename[{key!r}]: expected as many * on both sides, got {target!r}; each * keeps what it stood for."
             )
-    pattern = re.compile("(.*)".join(re.escape(part) for part in key.split("*")), re.DOTALL)
+    pattern = re.compile("(.*)".join(re.escape(part) for part in key.split("*")) + r"\Z", re.DOTALL)
     return pattern, [_template(target) for target in targets]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -16,19 +16,21 @@ from bayesreg.references.files import read_directory, read_tensor_file
 from bayesreg.references.names import Rename, plain_names, renamed, state_dict_in
 from bayesreg.selection import canonical_tensors
 
-__all__ = ["Reference", "Storage", "load_reference"]
+__all__ = ["Reference", "Storage", "load_reference", "read_reference"]
 
 Storage: TypeAlias = Literal["copy", "memory_map", "bfloat16"]
 
 
 class Reference(Mapping[str, Tensor]):
-    """Named reference tensors; `load_reference` makes them.
+    """Named reference tensors, in memory or in a file; `load_reference` makes them.
 
     Args:
-        tensors: The tensors by plain name.
+        tensors: The tensors by plain name; copied.
         source: Where they come from, in words.
         ignore_extra: Whether tensors that a model has no place for are accepted.
-        notes: What was done to names and values, for `describe()`.
+
+    Raises:
+        ReferenceMismatchError: If there are no tensors, or some without finite values.
 
     Example:
         >>> reference = Reference({"weight": torch.ones(2)}, "by hand")
@@ -36,15 +38,55 @@ class Reference(Mapping[str, Tensor]):
         Reference(by hand, 1 tensor)
     """
 
-    def __init__(
-        self, tensors: Mapping[str, Tensor], source: str, ignore_extra: bool = False, notes: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], source: str, ignore_extra: bool = False) -> None:
+        self._take(_stored(tensors, "copy", []), source, ignore_extra)
+        self.require_sound()
+
+    def _take(self, tensors: Mapping[str, Tensor], source: str, ignore_extra: bool) -> None:
         self._tensors = dict(tensors)
         self.source = source
         self.ignore_extra = ignore_extra
-        self.notes = tuple(notes)
+        #: What was done to names and values, for describe().
+        self.notes: tuple[str, ...] = ()
+        self.storage: Storage = "copy"
+        #: Names beside the tensors that a model must have a place for, too.
+        self.others: tuple[str, ...] = ()
         #: The module the tensors were copied from, while it lives.
         self.module: weakref.ref[nn.Module] | None = None
+
+    @classmethod
+    def sharing(cls, tensors: Mapping[str, Tensor], source: str, ignore_extra: bool = False) -> Reference:
+        """Return a reference that holds these very tensors, unchecked.
+
+        Args:
+            tensors: The tensors by plain name.
+            source: Where they come from, in words.
+            ignore_extra: As in the constructor.
+
+        Returns:
+            The reference.
+        """
+        made = cls.__new__(cls)
+        made._take(tensors, source, ignore_extra)
+        return made
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with the tensors, whatever the model."""
+        return [problem for name, tensor in self._tensors.items() for problem in _problems_of(name, tensor)]
+
+    def require_sound(self) -> None:
+        """Raise if there are no tensors, or some without finite values.
+
+        Raises:
+            ReferenceMismatchError: If so; all are listed.
+        """
+        if not self._tensors:
+            raise ReferenceMismatchError(f"reference {self.source}: expected named tensors, found no tensors.")
+        problems = self.problems()
+        if problems:
+            raise ReferenceMismatchError(
+                f"reference {self.source}: expected finite tensors, but {'; '.join(problems)}."
+            )
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._tensors:
@@ -65,6 +107,10 @@ class Reference(Mapping[str, Tensor]):
     def __repr__(self) -> str:
         return f"Reference({self.source}, {len(self)} tensor{'s' if len(self) != 1 else ''})"
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A weak reference cannot be pickled, and the module is not there where the copy goes.
+        return {**self.__dict__, "module": None}
+
 
 def load_reference(
     reference: nn.Module | Mapping[str, Tensor] | str | os.PathLike[str],
@@ -73,7 +119,7 @@ def load_reference(
     extra: Literal["raise", "ignore"] = "raise",
     storage: Storage = "copy",
 ) -> Reference:
-    """Read reference weights from wherever they are.
+    r"""Read reference weights from wherever they are.
 
     Wrapper prefixes (`module.`, `_orig_mod.`) are stripped, and a checkpoint that holds its weights under
     `state_dict`, `model_state_dict` or `model` is understood. Nothing is unpickled: torch files are read with
@@ -84,13 +130,14 @@ def load_reference(
             Hugging Face directory (one file or shards), or a `Reference`.
         rename: From names in the reference to names in the model, where they differ: a mapping whose keys are
             names, globs (`{"backbone.*": "encoder.*"}`, each `*` keeps what it stood for; `{"*": "bert.*"}` puts a
-            prefix before all) or compiled regular expressions matched at the front of a name. A value of None leaves
-            the tensor out, several names give it to each. The first rule that matches decides.
+            prefix before all) or compiled regular expressions, which are matched at the front of a name and leave the
+            rest of it: end them with `\.` to stop at a whole word. A value of None leaves the tensor out, several names
+            give it to each. The first rule that matches decides.
         extra: "raise" or "ignore": what a `ModelPrior` does with tensors that the model has no place for.
         storage: Where the tensors are kept. "copy" (default): in memory, in their own dtype. "memory_map": in the
             file, whose pages are read when needed and shared between processes; it must not change meanwhile.
-            "bfloat16": in memory, in half the size, rounded by at most one part in 256; they stay in the file's
-            dtype where that is no wider.
+            "bfloat16": in memory, in half the size, rounded by at most one part in 256; 16-bit tensors stay as
+            they are.
 
     Returns:
         The reference. A `Reference` given is not copied again.
@@ -106,13 +153,28 @@ def load_reference(
         >>> sorted(reference)
         ['body.bias', 'body.weight']
     """
-    _check_options(extra, storage)
+    made = read_reference(reference, rename=rename, extra=extra, storage=storage)
+    made.require_sound()
+    return made
+
+
+def read_reference(
+    reference: nn.Module | Mapping[str, Tensor] | str | os.PathLike[str],
+    *,
+    rename: Rename | None = None,
+    extra: str = "raise",
+    storage: Storage = "copy",
+) -> Reference:
+    """Read a reference as `load_reference` does, but leave unsound values to be listed with other mismatches."""
+    _check_options(extra, storage, rename)
     notes: list[str] = []
     module: nn.Module | None = None
+    mapped = False
     if isinstance(reference, Reference):
         source, raw = reference.source, dict(reference)
         module = None if reference.module is None else reference.module()
-        notes += reference.notes
+        mapped = reference.storage == "memory_map"
+        notes += [note for note in reference.notes if not (storage == "bfloat16" and note == _MAPPED)]
         extra = "ignore" if reference.ignore_extra else extra
     elif isinstance(reference, nn.Module):
         source, raw, module = type(reference).__name__, canonical_tensors(reference), reference
@@ -122,31 +184,38 @@ def load_reference(
         path = Path(reference)
         read = read_directory if path.is_dir() else read_tensor_file
         source, raw = path.name, plain_names(state_dict_in(read(path, storage == "memory_map")))
+        mapped = storage == "memory_map"
     else:
         raise InvalidArgumentError(
             f"reference: expected a module, a state dict or a path, got {type(reference).__name__}."
         )
+    if storage == "memory_map" and not mapped:
+        raise InvalidArgumentError(
+            f"storage='memory_map': expected the path of a file or directory, got a {type(reference).__name__}; "
+            f"use 'copy' or 'bfloat16'."
+        )
     if rename is not None:
-        if not isinstance(rename, Mapping):
-            raise InvalidArgumentError(f"rename: expected a mapping, got {type(rename).__name__}.")
         raw, done = renamed(raw, rename, source)
         notes += done
-    _check_tensors(raw, source)
-    if storage == "memory_map":
-        if not isinstance(reference, str | os.PathLike):
-            raise InvalidArgumentError(
-                f"storage='memory_map': expected the path of a file or directory, got a {type(reference).__name__}; "
-                f"use 'copy' or 'bfloat16'."
-            )
-        notes.append("memory-mapped: the file must not change while the prior is in use")
-    if not (isinstance(reference, Reference) and storage == "copy"):
-        raw = _stored(raw, storage, source, notes)
-    made = Reference(raw, source, extra == "ignore", notes)
+    others = [name for name, value in raw.items() if not isinstance(value, Tensor)]
+    if others or not raw:
+        held = f"entries that are not tensors: {', '.join(map(str, others))}" if others else "no tensors"
+        hint = "; rename={name: None} leaves one out" if others else ""
+        raise ReferenceMismatchError(f"reference {source}: expected named tensors, found {held}{hint}.")
+    keep = isinstance(reference, Reference) and storage != "bfloat16"
+    if storage == "memory_map" and _MAPPED not in notes:
+        notes.append(_MAPPED)
+    made = Reference.sharing(raw if keep else _stored(raw, storage, notes), source, extra == "ignore")
+    made.notes = tuple(notes)
+    made.storage = "memory_map" if mapped and storage != "bfloat16" else storage
     made.module = None if module is None else weakref.ref(module)
     return made
 
 
-def _check_options(extra: str, storage: str) -> None:
+_MAPPED = "memory-mapped: the file must not change while the prior is in use"
+
+
+def _check_options(extra: str, storage: str, rename: object) -> None:
     if extra not in ("raise", "ignore"):
         raise InvalidArgumentError(f"extra: expected 'raise' or 'ignore', got {extra!r}.")
     if storage not in get_args(Storage):
@@ -154,47 +223,44 @@ def _check_options(extra: str, storage: str) -> None:
             f"storage: expected one of {', '.join(get_args(Storage))}, got {storage!r}"
             f"{nearest(str(storage), get_args(Storage))}."
         )
+    if rename is not None and not isinstance(rename, Mapping):
+        raise InvalidArgumentError(f"rename: expected a mapping, got {type(rename).__name__}.")
 
 
-def _check_tensors(raw: Mapping[str, Any], source: str) -> None:
-    others = [name for name, value in raw.items() if not isinstance(value, Tensor)]
-    if others or not raw:
-        held = f"entries that are not tensors: {', '.join(map(str, others))}" if others else "no tensors"
-        raise ReferenceMismatchError(
-            f"reference {source}: expected named tensors, found {held}"
-            f"{'; rename={name: None} leaves one out' if others else ''}."
-        )
-    problems = []
-    for name, tensor in raw.items():
-        if tensor.is_meta:
-            problems.append(f"{name} is on the meta device and has no values")
-        elif tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            bad = int((~torch.isfinite(tensor)).sum())
-            problems.append(f"{name} has {bad} of {tensor.numel()} elements NaN or infinite")
-    if problems:
-        raise ReferenceMismatchError(f"reference {source}: expected finite tensors, but {'; '.join(problems)}.")
+def _problems_of(name: str, tensor: Tensor) -> list[str]:
+    if tensor.is_meta:
+        return [f"{name} is on the meta device and has no values"]
+    if tensor.layout != torch.strided:
+        return [f"{name} has the layout {str(tensor.layout).removeprefix('torch.')}, expected a dense tensor"]
+    if not tensor.is_floating_point() or bool(torch.isfinite(tensor).all()):
+        return []
+    bad = int((~torch.isfinite(tensor)).sum())
+    return [f"{name} has {bad} of {tensor.numel()} elements NaN or infinite"]
 
 
-def _stored(raw: Mapping[str, Tensor], storage: Storage, source: str, notes: list[str]) -> dict[str, Tensor]:
-    # One copy per tensor: tied ones stay one.
+def _stored(raw: Mapping[str, Tensor], storage: Storage, notes: list[str]) -> dict[str, Tensor]:
+    """Return the tensors as they will be kept, each tied one once, and add to the notes what was done to values."""
     kept: dict[int, Tensor] = {}
-    rounded = False
-    for value in raw.values():
+    rounded, narrowed, widened = False, False, False
+    for name, value in raw.items():
         if id(value) in kept:
             continue
         tensor = value.detach()
-        narrow = storage == "bfloat16" and tensor.is_floating_point() and tensor.element_size() > 2
-        if narrow:
+        plain = tensor.is_floating_point() and not tensor.is_meta and tensor.layout == torch.strided
+        if plain and tensor.element_size() == 1:
+            # Every 8-bit float is a bfloat16; torch hardly computes with it.
+            kept[id(value)], widened = tensor.to(torch.bfloat16), True
+        elif plain and storage == "bfloat16" and tensor.element_size() > 2:
             low = tensor.to(torch.bfloat16)
-            if not bool(torch.isfinite(low).all()):
-                raise ReferenceMismatchError(f"reference {source}: some values are too large for bfloat16.")
+            if not torch.equal(torch.isfinite(low), torch.isfinite(tensor)):
+                raise ReferenceMismatchError(f"storage='bfloat16': {name} has values too large for bfloat16.")
             rounded |= not bool((low.to(tensor.dtype) == tensor).all())
-            kept[id(value)] = low
+            kept[id(value)], narrowed = low, True
         else:
             kept[id(value)] = tensor if storage == "memory_map" else tensor.clone()
-    if storage == "bfloat16":
-        notes.append(
-            "kept in bfloat16: "
-            + ("the centre is rounded by at most one part in 256" if rounded else "all values fit exactly")
-        )
+    if narrowed:
+        words = "the centre is rounded by at most one part in 256" if rounded else "all values fit exactly"
+        notes.append(f"kept in bfloat16: {words}")
+    if widened:
+        notes.append("8-bit floats kept in bfloat16, which holds them exactly")
     return {name: kept[id(value)] for name, value in raw.items()}

@@ -36,8 +36,8 @@ def depth_graded(
             belong to the layer before them.
         first: Scale of the first layer, > 0, in units of the weights.
         last: Scale of the last layer, > 0.
-        spacing: "geometric" (default) or "precision". L2-SP-k of Li et al. is "precision" with first = last/√L: the
-            precision of layer i is L − i times that of the last.
+        spacing: "geometric" (default) or "precision". "precision" with first = last/√L is the variant that the
+            code of Li et al. calls L2-SP-k: the precision of layer i is L − i times that of the last.
         layers: Rule keys in order of depth, in place of the modules: `["stem.*", "layer1.*", "layer2.*"]`.
         new: Rule key, or a list of them, of layers that are not graded, the new ones.
 
@@ -76,23 +76,20 @@ def depth_graded(
 
 def _layers(model: nn.Module, new: Selection | None) -> list[Selector]:
     graded = [info for info in parameters_of(model) if new is None or not any_of(new)(info)]
-    groups: list[tuple[str, list[nn.Module]]] = []
     heavy = {id(info.module) for info in graded if info.parameter.ndim >= 2}
-    before: list[nn.Module] = []
+    groups: list[tuple[str, list[str]]] = []
+    place: dict[int, list[str]] = {}
+    before: list[str] = []
     for info in graded:
-        known = any(info.module is module for _, modules in groups for module in modules)
-        if known or any(info.module is module for module in before):
-            continue
-        if id(info.module) in heavy:
-            groups.append((info.name.rpartition(".")[0], [*before, info.module]))
-            before = []
-        elif groups:
-            groups[-1][1].append(info.module)
-        else:
-            before.append(info.module)
-    return [_selector(name, modules) for name, modules in groups]
+        if id(info.module) not in place:
+            if id(info.module) in heavy:
+                groups.append((info.name.rpartition(".")[0] or "(root)", before))
+                before = []
+            place[id(info.module)] = groups[-1][1] if groups else before
+        place[id(info.module)].append(info.name)
+    return [_selector(name, members) for name, members in groups]
 
 
-def _selector(name: str, modules: list[nn.Module]) -> Selector:
-    members = {id(module) for module in modules}
-    return where(lambda info: id(info.module) in members, f"layer {name}".rstrip())
+def _selector(name: str, members: list[str]) -> Selector:
+    chosen = frozenset(members)
+    return where(lambda info: info.name in chosen, f"layer {name}")

@@ -12,15 +12,16 @@ from torch import Tensor, nn
 from bayesreg.errors import InvalidArgumentError, nearest
 from bayesreg.model_prior import ModelPrior
 from bayesreg.priors import Flat, Gaussian, GroupLaplace, Laplace, Prior
-from bayesreg.priors.group_laplace import Group
 from bayesreg.priors.located import LocatedPrior
-from bayesreg.references import Reference, Rename, Storage, load_reference
+from bayesreg.references import Reference, Rename, Storage, read_reference
 from bayesreg.selection import (
+    ParameterInfo,
     Selection,
     SelectorLike,
     any_of,
     as_selector,
     biases,
+    buffers_of,
     norms,
     parameters_of,
     selected,
@@ -93,13 +94,14 @@ def centered_prior(
     _one_of("covered", covered, get_args(Covered))
     if (new is None) != (head is None):
         raise InvalidArgumentError("new, head: expected both or none: which parameters are new, and their prior.")
-    loaded = load_reference(reference, rename=rename, extra=extra, storage=storage)
+    given: Mapping[SelectorLike, Prior] = body if isinstance(body, Mapping) else {"*": body}
+    loaded = read_reference(reference, rename=rename, extra=extra, storage=storage)
     infos = parameters_of(model)
     rules: dict[SelectorLike, Prior] = {biases | norms: Flat()} if covered == "weights" else {}
     if new is not None and head is not None:
-        selected("new", new, infos)
+        fresh = selected("new", new, [*infos, *buffers_of(model)])
+        _refuse_rules_of_new_layers(given, infos, fresh)
         rules[any_of(new)] = head
-    given = body if isinstance(body, Mapping) else {"*": body}
     about = {key: _about(prior, loaded) for key, prior in given.items()}
     rest = infos
     for key, beyond in (resized or {}).items():
@@ -111,6 +113,18 @@ def centered_prior(
     # A rule all of whose parameters are resized has nothing left to say.
     said = {key: prior for key, prior in about.items() if not resized or any(map(as_selector(key), rest))}
     return ModelPrior(model, {**rules, **said})
+
+
+def _refuse_rules_of_new_layers(
+    body: Mapping[SelectorLike, Prior], infos: Sequence[ParameterInfo], fresh: set[str]
+) -> None:
+    for key in body:
+        chosen = {info.name for info in infos if as_selector(key)(info)}
+        if chosen and chosen <= fresh:
+            raise InvalidArgumentError(
+                f"body: expected rules of pretrained layers, got {as_selector(key).label}, which new= takes whole; "
+                f"leave it out (depth_graded takes new=, too)."
+            )
 
 
 def _about(prior: Prior, reference: Reference) -> Prior:
@@ -191,7 +205,7 @@ def l2_sp(
         reference,
         _by_rule(body_scale, Gaussian),
         new=new,
-        head=_head(new, head_scale),
+        head=_head(new, head_scale, resized),
         covered=covered,
         resized=_beyond(resized, head_scale),
         rename=rename,
@@ -269,7 +283,7 @@ def group_lasso_sp(
     rate: float,
     head_scale: float | None = None,
     new: Selection | None = None,
-    group: Group = "row",
+    group: Literal["row", "tensor"] = "row",
     rename: Rename | None = None,
     extra: Literal["raise", "ignore"] = "raise",
     storage: Storage = "copy",
@@ -285,8 +299,7 @@ def group_lasso_sp(
         rate: > 0, in 1/units of the weights, before the √m_g; as a coefficient of a training loss s·NLL it is s·rate.
         head_scale: Standard deviation of new layers about 0, > 0; needed with `new`.
         new: Rule key of the new layers, or a list of them.
-        group: What makes a group: "row" (default, an output unit or channel) or "tensor" (a whole layer), the paper's
-            two; "column" and "channel" as in `br.GroupLaplace`.
+        group: What makes a group: "row" (default), an output unit or channel, or "tensor", a whole layer.
         rename: From names in the reference to names in the model.
         extra: "raise" (default) or "ignore": reference tensors that the model has no place for.
         storage: Where the reference is kept: "copy" (default), "memory_map" or "bfloat16".
@@ -310,6 +323,7 @@ def group_lasso_sp(
         Li, Grandvalet and Davoine (2018), Explicit Inductive Bias for Transfer Learning with Convolutional Networks,
         section 3.
     """
+    _one_of("group", group, ("row", "tensor"))
     plain = GroupLaplace(rate, group)
     free, fresh = biases | norms, None if new is None else any_of(new)
     shapes = {
@@ -350,7 +364,9 @@ def _beyond(resized: Selection | None, scale: float | None) -> dict[SelectorLike
     return {key: Gaussian(_needed(scale, "resized")) for key in keys}
 
 
-def _head(new: Selection | None, scale: float | None) -> Gaussian | None:
+def _head(new: Selection | None, scale: float | None, resized: Selection | None = None) -> Gaussian | None:
+    if new is None and resized is None and scale is not None:
+        raise InvalidArgumentError("head_scale: expected new= with it, which says what is not pretrained.")
     return None if new is None else Gaussian(_needed(scale, "new"))
 
 

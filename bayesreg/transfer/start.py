@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-import fnmatch
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
+from bayesreg._binding import value_problem
 from bayesreg._sharding import local, shard_like
 from bayesreg.errors import ReferenceMismatchError, nearest
-from bayesreg.references import Reference, Rename, load_reference
+from bayesreg.references import Reference, Rename, read_reference
 from bayesreg.references.names import rename_hint
-from bayesreg.selection import ParameterInfo, Selection, buffers_of, parameters_of, selected
+from bayesreg.selection import (
+    ParameterInfo,
+    Selection,
+    any_of,
+    buffers_of,
+    canonical_tensors,
+    parameters_of,
+    selected,
+)
 from bayesreg.transfer.methods import ReferenceLike
 
 __all__ = ["load_into"]
@@ -28,7 +38,7 @@ def load_into(
     rename: Rename | None = None,
     extra: Literal["raise", "ignore"] = "raise",
 ) -> list[str]:
-    """Copy a reference's weights and buffers into a model, all that should fit or nothing.
+    """Copy a reference's weights and buffers into a model: all of them, or nothing where something does not fit.
 
     Takes the same decisions as the priors of `br.transfer`, so that the start and the centre agree; running statistics
     of normalisation layers are copied too.
@@ -36,10 +46,9 @@ def load_into(
     Args:
         model: The model; changed in place.
         reference: A module, state dict, file, Hugging Face directory or `Reference`; see `load_reference`.
-        new: Rule key, or a list of them, of the layers that keep their own initialisation; a glob also speaks of
-            buffers.
-        resized: Rule key, or a list, of parameters with another shape than in the reference: the elements that both
-            have are copied, the others keep their initialisation.
+        new: Rule key, or a list of them, of the layers (and buffers) that keep their own initialisation.
+        resized: Rule key, or a list, of parameters and buffers with another shape than in the reference: the elements
+            that both have are copied, the others keep their initialisation.
         rename: From names in the reference to names in the model.
         extra: "raise" (default) or "ignore": reference tensors that the model has no place for.
 
@@ -62,44 +71,30 @@ def load_into(
         >>> bool((model[0].weight == pretrained[0].weight).all())
         True
     """
-    loaded = load_reference(reference, rename=rename, extra=extra)
-    infos = parameters_of(model)
-    fresh = set() if new is None else selected("new", new, infos)
+    loaded = read_reference(reference, rename=rename, extra=extra)
+    parameters, buffers = parameters_of(model), buffers_of(model)
+    infos = [*parameters, *buffers]
+    fresh = set() if new is None else selected("new", new, infos) | _buffers_of_new_layers(new, parameters, buffers)
     other_shape = set() if resized is None else selected("resized", resized, infos)
     copies: list[tuple[Tensor, Tensor]] = []
     left: list[str] = []
     missing: list[str] = []
-    problems: list[str] = []
+    problems = loaded.problems()
     for info in infos:
-        held = next((name for name in info.names if name in loaded), None)
+        held = next((name for name in info.keys if name in loaded), None)
         if info.name in fresh:
             left.append(info.name)
         elif held is None:
-            missing.append(info.name)
+            # Files from before torch 0.4.1 have no counters; torch's own loading lets them be, too.
+            (left if info.attribute == "num_batches_tracked" else missing).append(info.name)
         else:
-            problems += _differing(info, loaded)
-            wrong = _compare(held, info.parameter, loaded[held], info.name in other_shape, copies)
+            wrong = _differing(info, loaded)
+            wrong += _compare(held, info.parameter, loaded[held], info.name in other_shape, copies)
             problems += wrong
             if not wrong and loaded[held].shape != info.parameter.shape:
                 left.append(info.name)
-    own: dict[int, list[str]] = {id(info.module): [] for info in infos}
-    for info in infos:
-        own[id(info.module)].append(info.name)
-    globs = [rule for rule in (new if isinstance(new, list | tuple) else [new]) if isinstance(rule, str)]
-    for name, module, attribute in buffers_of(model):
-        mine = own.get(id(module), [])
-        is_new = any(fnmatch.fnmatchcase(name, glob) for glob in globs)
-        if is_new or (mine and all(parameter in fresh for parameter in mine)):
-            left.append(name)
-        elif name not in loaded:
-            # Files from before torch 0.4.1 have no counters; torch's own loading lets them be, too.
-            missing += [] if attribute == "num_batches_tracked" else [name]
-        else:
-            buffer = module._buffers[attribute]
-            assert buffer is not None
-            problems += _compare(name, buffer, loaded[name], False, copies)
     problems = [f"missing {name}{nearest(name, loaded)}" for name in missing] + problems
-    places = {name for info in infos for name in info.names} | {name for name, _, _ in buffers_of(model)}
+    places = set(canonical_tensors(model)) | {name for info in infos for name in info.keys}
     if not loaded.ignore_extra:
         problems += [f"extra {name}, which the model does not have" for name in loaded if name not in places]
     if problems:
@@ -113,8 +108,19 @@ def load_into(
     return left
 
 
+def _buffers_of_new_layers(
+    new: Selection, parameters: Sequence[ParameterInfo], buffers: Sequence[ParameterInfo]
+) -> set[str]:
+    """Return the buffers of modules all of whose parameters are new, and those that a rule selects itself."""
+    chosen = any_of(new)
+    own: dict[int, bool] = {}
+    for info in parameters:
+        own[id(info.module)] = own.get(id(info.module), True) and chosen(info)
+    return {info.name for info in buffers if chosen(info) or own.get(id(info.module), False)}
+
+
 def _differing(info: ParameterInfo, reference: Reference) -> list[str]:
-    held = [name for name in info.names if name in reference]
+    held = [name for name in info.keys if name in reference]
     differ = [name for name in held[1:] if not torch.equal(reference[name], reference[held[0]])]
     if not differ:
         return []
@@ -125,16 +131,23 @@ def _compare(
     name: str, target: Tensor, value: Tensor, other_shape: bool, copies: list[tuple[Tensor, Tensor]]
 ) -> list[str]:
     """Note the copy to make, or return what stands against it."""
+    if isinstance(target, UninitializedParameter):
+        return [f"{name} of the model has no shape yet; run one batch through the model first"]
     if target.is_meta:
         return [f"{name} of the model is on the meta device; give it memory first, model.to_empty(device=...)"]
-    if target.is_floating_point() and not value.is_floating_point():
-        dtypes = [str(t.dtype).removeprefix("torch.") for t in (value, target)]
-        return [f"{name} has dtype {dtypes[0]}, expected a floating one ({dtypes[1]})"]
-    if value.shape == target.shape:
+    if target.is_inference() and not torch.is_inference_mode_enabled():
+        return [f"{name} of the model was made under torch.inference_mode and cannot be written"]
+    if any(stride == 0 and size > 1 for stride, size in zip(target.stride(), target.shape, strict=True)):
+        return [f"{name} of the model is an expanded tensor and cannot be written"]
+    wrong = value_problem(name, value, target)
+    same = value.shape == target.shape
+    if not same and (not other_shape or value.ndim != target.ndim):
+        wrong.append(f"{name} has shape {tuple(value.shape)}, expected {tuple(target.shape)}")
+    if wrong or value.is_meta or value.layout != torch.strided:
+        return wrong
+    if same:
         copies.append((local(target), shard_like(value, target)))
-        return []
-    if not other_shape or value.ndim != target.ndim:
-        return [f"{name} has shape {tuple(value.shape)}, expected {tuple(target.shape)}"]
-    both = tuple(slice(0, min(sizes)) for sizes in zip(value.shape, target.shape, strict=True))
-    copies.append((target[both], value[both]))
+    else:
+        both = tuple(slice(0, min(sizes)) for sizes in zip(value.shape, target.shape, strict=True))
+        copies.append((target[both], value[both]))
     return []
