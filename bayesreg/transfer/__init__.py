@@ -1,7 +1,19 @@
 """Priors that remember pretrained weights: the published methods by name, and starting from a reference."""
 
 from bayesreg.transfer.depth import depth_graded
+from bayesreg.transfer.ewc import ewc_prior
+from bayesreg.transfer.fisher import Fisher, fisher_information
 from bayesreg.transfer.methods import centered_prior, group_lasso_sp, l1_sp, l2_sp
 from bayesreg.transfer.start import load_into
 
-__all__ = ["centered_prior", "depth_graded", "group_lasso_sp", "l1_sp", "l2_sp", "load_into"]
+__all__ = [
+    "Fisher",
+    "centered_prior",
+    "depth_graded",
+    "ewc_prior",
+    "fisher_information",
+    "group_lasso_sp",
+    "l1_sp",
+    "l2_sp",
+    "load_into",
+]
