@@ -248,7 +248,8 @@ def fashion_rehearsal() -> Pool:
 
 
 WIDE = tuple(float(f"{10 ** (k / 4 - 1.5):.3g}") for k in range(12))
-RATES = (0.003, 0.01)
+# Other rates, for a look at how much they matter, are given in the environment: "0.001 0.003 0.01".
+RATES = tuple(float(rate) for rate in os.environ.get("BAYESREG_TRANSFER_RATES", "0.003 0.01").split())
 
 TASKS = {
     task.name: task

@@ -35,7 +35,7 @@ REHEARSALS = tuple(range(1000, 1005))
 Job = tuple[str, str, int, int, str]
 
 
-def jobs_of(names: list[str], seeds: list[int], sizes: list[int]) -> list[Job]:
+def jobs_of(names: list[str], seeds: list[int], sizes: list[int], methods: list[str] | None) -> list[Job]:
     """Return (task, stage, n, seed, method) of everything to be run, the rehearsals first."""
     stages = [("rehearsal", REHEARSALS), ("target", seeds)]
     return [
@@ -45,6 +45,7 @@ def jobs_of(names: list[str], seeds: list[int], sizes: list[int]) -> list[Job]:
         for n in sizes
         for seed in chosen
         for method in TASKS[name].grids
+        if methods is None or method in methods
     ]
 
 
@@ -94,6 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--sizes", nargs="+", type=int, default=list(SIZES))
+    parser.add_argument("--methods", nargs="+", help="some of them, by name")
     parser.add_argument("--seeds", type=int, default=20, help="how many")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--folds", type=int, default=0, help="also choose by cross-validation with so many folds")
@@ -109,7 +111,7 @@ def main() -> None:
     path = arguments.out / "fits.jsonl"
     done = kept(path, arguments.folds)
     seeds = list(range(arguments.first_seed, arguments.first_seed + arguments.seeds))
-    wanted = jobs_of(arguments.tasks, seeds, arguments.sizes)
+    wanted = jobs_of(arguments.tasks, seeds, arguments.sizes, arguments.methods)
     rest = [job for job in wanted if job not in done]
     start = time.perf_counter()
     if "fashion" in arguments.tasks and rest:

@@ -5,8 +5,10 @@ from bayesreg.transfer.ewc import ewc_prior
 from bayesreg.transfer.fisher import Fisher, fisher_information
 from bayesreg.transfer.methods import centered_prior, group_lasso_sp, l1_sp, l2_sp
 from bayesreg.transfer.start import load_into
+from bayesreg.transfer.swag import SWAG, low_rank_prior
 
 __all__ = [
+    "SWAG",
     "Fisher",
     "centered_prior",
     "depth_graded",
@@ -16,4 +18,5 @@ __all__ = [
     "l1_sp",
     "l2_sp",
     "load_into",
+    "low_rank_prior",
 ]

@@ -1,0 +1,233 @@
+"""SWAG: the mean, the variances and the last deviations of weights along training, as a low-rank Gaussian."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from typing import Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_swa_multi_avg_fn
+
+from bayesreg import _checks
+from bayesreg.errors import InvalidArgumentError, ReferenceMismatchError, nearest
+from bayesreg.priors import LowRankGaussian
+from bayesreg.references import Reference
+from bayesreg.selection import parameters_of
+
+__all__ = ["SWAG", "Convention", "low_rank_prior"]
+
+Convention: TypeAlias = Literal["stated", "shwartz_ziv", "harvey", "data_emphasized_elbo"]
+
+
+def low_rank_prior(
+    mean: Mapping[str, Tensor],
+    variance: Mapping[str, Tensor],
+    deviations: Mapping[str, Tensor],
+    *,
+    scale: float = 1.0,
+    epsilon: float = 0.0,
+    convention: Convention = "stated",
+    source: str = "low-rank statistics",
+) -> LowRankGaussian:
+    """Return the Gaussian of low-rank statistics under one of the covariances that go by the same name.
+
+    With D = diag(variance), Q the deviations in columns, K of them, λ = scale and ε = epsilon, Σ is
+
+    - "stated", the one that bayesreg means, and "data_emphasized_elbo": λ·(½·D + ε·I) + λ·Q·Q'/(2·(K − 1)). λ changes
+      the size of the prior and not its shape;
+    - "harvey": ½·λ·D + ε·I + λ·Q·Q'/(2·(K − 1)). ε is not scaled: for small λ the prior is N(mean, ε·I);
+    - "shwartz_ziv": λ·D + ε·I + λ²·Q·Q'. The low-rank part grows with the square, and neither ½ nor K − 1 is in it.
+
+    Args:
+        mean: Mean weights by parameter name.
+        variance: Their variances ≥ 0, by name, of the same shapes.
+        deviations: Snapshots minus mean, by name: of the parameter's shape and one dimension more, of size K.
+        scale: λ > 0.
+        epsilon: ε ≥ 0, in squared units of the weights.
+        convention: Which of them. Default "stated".
+        source: Where the statistics come from, for `describe()`.
+
+    Returns:
+        The prior, over all named parameters as one density; use it in a `ModelPrior` whose rule covers exactly those.
+
+    Raises:
+        InvalidArgumentError: If a number or the convention is out of range, K is too small, a variance is negative or
+            all of an element's variance is 0.
+        ReferenceMismatchError: If names or shapes differ.
+
+    Example:
+        >>> mean, variance = {"w": torch.zeros(2)}, {"w": torch.ones(2)}
+        >>> prior = low_rank_prior(mean, variance, {"w": torch.eye(2)}, scale=4.0)
+        >>> prior.bound_to("w", torch.zeros(2)).variance()  # 4·½ + 4·1/(2·1)
+        tensor([4., 4.])
+
+    References:
+        Maddox et al. (2019), A Simple Baseline for Bayesian Uncertainty in Deep Learning, section 3.2 (½ and K − 1);
+        Shwartz-Ziv et al. (2022), Pre-Train Your Loss; Harvey, Petrov and Hughes (2024), Transfer Learning with
+        Informative Priors.
+    """
+    known = get_args(Convention)
+    if convention not in known:
+        raise InvalidArgumentError(
+            f"convention: expected one of {', '.join(known)}, got {convention!r}{nearest(str(convention), known)}."
+        )
+    size = float(_checks.positive("scale", scale))
+    floor = float(_checks.finite("epsilon", epsilon))
+    if floor < 0.0:
+        raise InvalidArgumentError(f"epsilon: expected a number >= 0, got {epsilon!r}.")
+    columns = _check_statistics(mean, variance, deviations)
+    if columns < 2 and convention != "shwartz_ziv":
+        raise InvalidArgumentError(f"deviations: expected two or more columns (K - 1 divides), got {columns}.")
+    half = 0.5 if convention != "shwartz_ziv" else 1.0
+    unscaled = convention in ("harvey", "shwartz_ziv")
+    factor = size if convention == "shwartz_ziv" else math.sqrt(0.5 * size / (columns - 1))
+    diagonal = {name: size * half * value + (floor if unscaled else size * floor) for name, value in variance.items()}
+    empty = [name for name, value in diagonal.items() if not bool((value > 0).all())]
+    if empty:
+        raise InvalidArgumentError(
+            f"variance of {', '.join(empty)}: expected numbers > 0, got 0 for some elements; give epsilon > 0."
+        )
+    low_rank = {name: factor * value for name, value in deviations.items()}
+    return LowRankGaussian(diagonal, low_rank, loc=Reference(mean, source))
+
+
+def _check_statistics(
+    mean: Mapping[str, Tensor], variance: Mapping[str, Tensor], deviations: Mapping[str, Tensor]
+) -> int:
+    """Raise unless the statistics are of the same parameters; return how many columns the deviations have."""
+    odd = sorted((set(mean) ^ set(variance)) | (set(mean) ^ set(deviations)))
+    problems = [f"{name} is not in all of mean, variance and deviations" for name in odd]
+    counts = set()
+    for name in [name for name in mean if name not in odd]:
+        shape = tuple(mean[name].shape)
+        if tuple(variance[name].shape) != shape:
+            problems.append(f"variance of {name} has shape {tuple(variance[name].shape)}, expected {shape}")
+        elif bool((variance[name] < 0).any()):
+            problems.append(f"variance of {name} is negative for some elements")
+        if tuple(deviations[name].shape[:-1]) != shape or deviations[name].ndim == 0:
+            problems.append(
+                f"deviations of {name} have shape {tuple(deviations[name].shape)}, expected {(*shape, 'K')}"
+            )
+        else:
+            counts.add(deviations[name].shape[-1])
+    if len(counts) > 1:
+        problems.append(f"deviations have different numbers of columns: {sorted(counts)}")
+    if problems or not mean:
+        raise ReferenceMismatchError(
+            f"low-rank statistics: {'; '.join(problems) or 'expected at least one parameter, got none'}."
+        )
+    return int(counts.pop())
+
+
+class SWAG:
+    """Collects a model's weights along any training; call `collect()` after an epoch, or every so many steps.
+
+    Mean and variance are of all snapshots (a running mean and Welford's sums: no cancellation); the deviations are
+    those of the last `max_rank` snapshots from the mean at their time, as published.
+
+    Args:
+        model: The model that is trained; only its trainable parameters are collected.
+        max_rank: How many deviations are kept, ≥ 2. Default 20.
+
+    Raises:
+        InvalidArgumentError: If nothing is trainable or `max_rank` is below 2.
+
+    Example:
+        >>> import bayesreg as br
+        >>> model = nn.Linear(2, 1)
+        >>> swag = br.transfer.SWAG(model, max_rank=5)
+        >>> for _ in range(3):
+        ...     _ = nn.init.normal_(model.weight), nn.init.normal_(model.bias)
+        ...     swag.collect()
+        >>> prior = br.ModelPrior(model, {"*": swag.prior(epsilon=1e-6)})
+
+    References:
+        Maddox et al. (2019), A Simple Baseline for Bayesian Uncertainty in Deep Learning, algorithm 1.
+    """
+
+    def __init__(self, model: nn.Module, *, max_rank: int = 20) -> None:
+        self.model = model
+        self.max_rank = _checks.positive_int("max_rank", max_rank)
+        if self.max_rank < 2:
+            raise InvalidArgumentError(f"max_rank: expected 2 or more, got {max_rank}.")
+        infos = [info for info in parameters_of(model) if info.parameter.requires_grad]
+        if not infos:
+            raise InvalidArgumentError(f"model: {type(model).__name__} has no trainable parameters.")
+        self._infos = infos
+        wide = [torch.promote_types(info.parameter.dtype, torch.float32) for info in infos]
+        self._mean = [torch.zeros_like(i.parameter, dtype=d).detach() for i, d in zip(infos, wide, strict=True)]
+        self._sums = [torch.zeros_like(mean) for mean in self._mean]
+        self._deviations: deque[list[Tensor]] = deque(maxlen=self.max_rank)
+        self.num_snapshots = 0
+
+    @torch.no_grad()
+    def collect(self) -> None:
+        """Take a snapshot of the weights as they are now.
+
+        Raises:
+            InvalidArgumentError: If a weight is NaN or infinite; nothing is collected then.
+        """
+        now = [info.parameter.detach().to(mean) for info, mean in zip(self._infos, self._mean, strict=True)]
+        bad = [i.name for i, value in zip(self._infos, now, strict=True) if not bool(torch.isfinite(value).all())]
+        if bad:
+            raise InvalidArgumentError(
+                f"SWAG: snapshot {self.num_snapshots + 1} has NaN or infinite weights in {', '.join(bad)}; it was not "
+                f"collected."
+            )
+        before = torch._foreach_sub(now, self._mean)
+        if self.num_snapshots:
+            get_swa_multi_avg_fn()(self._mean, now, self.num_snapshots)
+        else:
+            torch._foreach_copy_(self._mean, now)
+        after = list(torch._foreach_sub(now, self._mean))
+        if self.num_snapshots:
+            torch._foreach_addcmul_(self._sums, list(before), after)
+        self.num_snapshots += 1
+        self._deviations.append(after)
+
+    def statistics(self) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+        """Return mean, variance (of all snapshots) and deviations by parameter name, as `low_rank_prior` takes them.
+
+        Returns:
+            Three mappings of copies.
+
+        Raises:
+            InvalidArgumentError: If fewer than two snapshots were collected.
+        """
+        if self.num_snapshots < 2:
+            raise InvalidArgumentError(
+                f"SWAG: expected two or more snapshots, got {self.num_snapshots}; collect() more."
+            )
+        names = [info.name for info in self._infos]
+        mean = {name: value.clone() for name, value in zip(names, self._mean, strict=True)}
+        variance = {name: value / self.num_snapshots for name, value in zip(names, self._sums, strict=True)}
+        columns = zip(names, zip(*self._deviations, strict=True), strict=True)
+        return mean, variance, {name: torch.stack(list(values), -1) for name, values in columns}
+
+    def prior(self, *, scale: float = 1.0, epsilon: float = 0.0, rank: int | None = None) -> LowRankGaussian:
+        """Return N(mean, λ·(½·D + ε·I) + λ·Q·Q'/(2·(K − 1))), with K the number of deviations used.
+
+        Args:
+            scale: λ > 0: how much wider than the collected spread. Default 1.
+            epsilon: ε ≥ 0, in squared units of the weights; needed where some weights never moved.
+            rank: K, the last deviations to use. Default: all that are kept.
+
+        Returns:
+            The prior, over the collected parameters as one density.
+
+        Raises:
+            InvalidArgumentError: If a number is out of range, or `rank` larger than the number of deviations kept.
+        """
+        mean, variance, deviations = self.statistics()
+        kept = len(self._deviations)
+        used = kept if rank is None else _checks.positive_int("rank", rank)
+        if not 2 <= used <= kept:
+            raise InvalidArgumentError(
+                f"rank: expected 2 to {kept}, the deviations kept of {self.num_snapshots} snapshots, got {used}."
+            )
+        chosen = {name: value[..., -used:] for name, value in deviations.items()}
+        source = f"SWAG of {self.num_snapshots} snapshots"
+        return low_rank_prior(mean, variance, chosen, scale=scale, epsilon=epsilon, source=source)
