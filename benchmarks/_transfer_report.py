@@ -118,6 +118,17 @@ def table(content: dict[str, Any], name: str) -> str:
     return _rows(["method" if name == "ways" else "minus", "chosen by", *head], rows)
 
 
+def short_table(content: dict[str, Any]) -> str:
+    """Return accuracies under the rule, and the gain over the standard prior from the same start, as Markdown."""
+    cells = content["cells"]
+    methods = list(dict.fromkeys(cell["method"] for cell in cells))
+    sizes = list(dict.fromkeys(cell["n"] for cell in cells))
+    rows = [[method, *(_percent(cells, method, n, "rule") for n in sizes)] for method in methods]
+    base = "standard prior" if "standard prior" in methods else "standard prior, pretrained start"
+    rows.append([f"*the last minus {base}*", *(_gain(cells, base, n, "rule") for n in sizes)])
+    return _rows(["accuracy, %", *(f"n = {n}" for n in sizes)], rows)
+
+
 def _gain(cells: list[dict[str, Any]], method: str, n: int, way: str) -> str:
     mean, half = difference(cells, method, n, way)
     return f"{mean:+.1f} ± {half:.1f}"
