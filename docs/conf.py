@@ -27,6 +27,7 @@ myst_heading_anchors = 3
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
+nb_render_markdown_format = "gfm"
 exclude_patterns = ["_build", "jupyter_execute"]
 nitpicky = False
 

@@ -12,6 +12,7 @@ from bayesreg import _checks
 from bayesreg.errors import InvalidArgumentError, ReferenceMismatchError, UnsupportedError
 from bayesreg.model_prior import ModelPrior
 from bayesreg.priors import Gaussian, MultivariateGaussian, Prior
+from bayesreg.references import Reference
 from bayesreg.selection import Selection, SelectorLike, any_of, parameters_of, where
 from bayesreg.transfer.fisher import Fisher
 from bayesreg.transfer.methods import centered_prior
@@ -96,7 +97,8 @@ def ewc_prior(
     if any(info.parameter.requires_grad for info in lacking):
         # So that the reference reports them with whatever else does not fit.
         body["*"] = Gaussian(1.0 / math.sqrt(prior_precision))
-    return centered_prior(model, last.centre, body, new=new, head=head)
+    tasks_done = f"{len(tasks)} task{'s' if len(tasks) > 1 else ''}, {sum(task.num_data for task in tasks)} examples"
+    return centered_prior(model, Reference(last.centre, f"the weights after {tasks_done}"), body, new=new, head=head)
 
 
 def _require_same(tasks: Sequence[Fisher]) -> None:
