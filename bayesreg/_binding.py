@@ -10,11 +10,11 @@ from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils.parametrize import ParametrizationList
 
 from bayesreg._entry import Entry
-from bayesreg.errors import InvalidArgumentError, ReferenceMismatchError, nearest
+from bayesreg.errors import InvalidArgumentError, ReferenceMismatchError
 from bayesreg.priors.flat import Flat
 from bayesreg.priors.located import LocatedPrior
 from bayesreg.references import Reference
-from bayesreg.references.names import rename_hint
+from bayesreg.references.names import missing_words, rename_hint
 from bayesreg.selection import canonical_tensors, parameters_of
 
 __all__ = ["bind", "value_problem"]
@@ -36,7 +36,7 @@ def bind(model: nn.Module, entries: Sequence[Entry]) -> tuple[list[Entry], list[
     """
     _require_initialised(model)
     problems: list[str] = []
-    missing: dict[int, list[str]] = {}
+    missing: dict[int, dict[str, tuple[int, ...]]] = {}
     references: dict[int, Reference] = {}
     names: list[tuple[Entry, str]] = []
     for entry in entries:
@@ -47,21 +47,26 @@ def bind(model: nn.Module, entries: Sequence[Entry]) -> tuple[list[Entry], list[
         references[id(reference)] = reference
         name, wrong = _match(entry, reference)
         if name is None:
-            missing.setdefault(id(reference), []).append(entry.name)
+            missing.setdefault(id(reference), {})[entry.name] = tuple(entry.parameter.shape)
         problems += wrong
         names.append((entry, name or entry.name))
     places = set(canonical_tensors(model)) | {name for entry in entries for name in entry.info.keys}
+    for key, shapes in missing.items():
+        problems += missing_words(shapes, references[key])
+    unsound = [problem for reference in references.values() for problem in reference.problems()]
     for reference in references.values():
-        problems += reference.problems()
         held = [*reference, *reference.others]
         extra = [] if reference.ignore_extra else [name for name in held if name not in places]
         problems += [f"extra {name}, which the model does not have" for name in extra]
-    if problems:
-        hint = "".join(rename_hint(found, list(references[key])) for key, found in missing.items())
+    if problems or unsound:
+        hint = "".join(rename_hint(list(shapes), references[key]) for key, shapes in missing.items())
+        cure = (
+            " Parameters that are not in it need a rule of their own before this one (in br.transfer new=, with "
+            "head_scale=); extra tensors are ignored with extra='ignore', other names are mapped with rename=, other "
+            "shapes with resized=."
+        )
         raise ReferenceMismatchError(
-            f"the reference does not fit the model: {'; '.join(problems)}. Give the parameters that are not in it a "
-            f"rule of their own before this one (new= in br.transfer); extra tensors are ignored with extra='ignore', "
-            f"other names are mapped with rename=, other shapes with resized=.{hint}"
+            f"the reference does not fit the model:{hint} {'; '.join([*problems, *unsound])}.{cure if problems else ''}"
         )
     bound = [
         entry if entry.prior is None else Entry(entry.info, entry.prior.bound_to(name, entry.parameter), entry.rule)
@@ -80,7 +85,7 @@ def _match(entry: Entry, reference: Reference) -> tuple[str | None, list[str]]:
     assert isinstance(prior, LocatedPrior)
     held = [name for name in entry.info.keys if name in reference]
     if not held:
-        return None, [f"missing {entry.name}{nearest(entry.name, reference)}"]
+        return None, []
     first = reference[held[0]]
     if len(held) > 1 and prior.joins_parameters:
         return held[0], [f"{' and '.join(held)} are one tied parameter: leave all but one out of the mappings"]

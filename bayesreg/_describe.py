@@ -115,7 +115,9 @@ def describe_model_prior(
         if loss_scale is not None:
             row = (*row, "" if frozen or prior is None else equivalent(prior, loss_scale, optimizer, shape))
         rows.append(row)
+    still = sum(e.parameter.numel() for e in model_prior if not e.parameter.requires_grad)
     title = f"Prior over {sum(e.parameter.numel() for e in model_prior):,} elements in {len(model_prior)} tensors"
+    title += f", {still:,} of them frozen" if still else ""
     return Table(title, columns, rows, tuple(_notes(model_prior, loss_scale)))
 
 

@@ -228,7 +228,9 @@ def selected(argument: str, rule: Selection, infos: Sequence[ParameterInfo]) -> 
     selector = any_of(rule)
     found = {info.name for info in infos if selector(info)}
     if not found:
-        hint = nearest(rule, [name for info in infos for name in info.names]) if isinstance(rule, str) else ""
+        names = [name for info in infos for name in info.names]
+        modules = dict.fromkeys(f"{name.rpartition('.')[0]}.*" for name in names if "." in name)
+        hint = (nearest(rule, [*modules, *names]) if isinstance(rule, str) else "") or "."
         raise PatternError(f"{argument} {selector.label}: expected a rule that matches a parameter, got none{hint}")
     return found
 

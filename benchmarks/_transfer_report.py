@@ -80,20 +80,20 @@ def tables(summary: dict[str, Any]) -> str:
     parts = [summary["machine"]]
     for task, content in summary["tasks"].items():
         parts += [f"### {task}, {len(content['cells'][0]['seeds'])} seeds"]
-        parts += [f"{TITLES[name]}\n\n{table(content, name)}" for name in TITLES]
+        parts += [f"{TITLES[name]}\n\n{table(content, name, summary['protocol']['grids'][task])}" for name in TITLES]
     return "\n\n".join(parts)
 
 
 TITLES = {
     "accuracy": "Accuracy in %, mean and 95 % interval over seeds (mean NLL in nats), chosen by the rule",
-    "ways": "Ways of choosing, accuracy in %",
+    "ways": "Ways of choosing, all of them by NLL, and the accuracy in % that comes of it",
     "gains": f"{CENTRED} minus each other, points of accuracy, paired, 95 % interval",
-    "rules": "What the rule chose: prior scale, learning rate",
+    "rules": "What the rule chose: prior scale, learning rate; * where one of them is at the edge of its grid",
 }
 
 
-def table(content: dict[str, Any], name: str) -> str:
-    """Return one table of a task as Markdown."""
+def table(content: dict[str, Any], name: str, summary_grids: dict[str, Any] | None = None) -> str:
+    """Return one table of a task as Markdown; the grids of its methods mark what was chosen at their edge."""
     cells = content["cells"]
     methods = list(dict.fromkeys(cell["method"] for cell in cells))
     sizes = list(dict.fromkeys(cell["n"] for cell in cells))
@@ -103,7 +103,11 @@ def table(content: dict[str, Any], name: str) -> str:
         rows = [[method, *(_accuracy(cells, method, n, "rule") for n in sizes)] for method in methods]
         return _rows(["method", *head], rows)
     if name == "rules":
-        rows = [[method, *(_setting(content["rule"][method][str(n)]) for n in sizes)] for method in methods]
+        grids = summary_grids or {}
+        rows = [
+            [method, *(_setting(content["rule"][method][str(n)], grids.get(method, [])) for n in sizes)]
+            for method in methods
+        ]
         return _rows(["method", *head], rows)
     rows = [
         [
@@ -119,13 +123,13 @@ def table(content: dict[str, Any], name: str) -> str:
 
 
 def short_table(content: dict[str, Any]) -> str:
-    """Return accuracies under the rule, and the gain over the standard prior from the same start, as Markdown."""
+    """Return accuracies under the rule, and the gains over what starts at the same weights, as Markdown."""
     cells = content["cells"]
     methods = list(dict.fromkeys(cell["method"] for cell in cells))
     sizes = list(dict.fromkeys(cell["n"] for cell in cells))
     rows = [[method, *(_percent(cells, method, n, "rule") for n in sizes)] for method in methods]
-    base = "standard prior" if "standard prior" in methods else "standard prior, pretrained start"
-    rows.append([f"*the last minus {base}*", *(_gain(cells, base, n, "rule") for n in sizes)])
+    rivals = [method for method in methods if method != CENTRED and "scratch" not in method]
+    rows += [[f"*the last minus {other}*", *(_gain(cells, other, n, "rule") for n in sizes)] for other in rivals]
     return _rows(["accuracy, %", *(f"n = {n}" for n in sizes)], rows)
 
 
@@ -139,12 +143,18 @@ def _percent(cells: list[dict[str, Any]], method: str, n: int, way: str) -> str:
 
 
 def _accuracy(cells: list[dict[str, Any]], method: str, n: int, way: str) -> str:
-    mean, half = interval([100 * value for value in _values(cells, method, n, way, "accuracy")])
-    return f"{mean:.1f} ± {half:.1f} ({statistics.fmean(_values(cells, method, n, way, 'nll')):.2f})"
+    half = interval([100 * value for value in _values(cells, method, n, way, "accuracy")])[1]
+    nll = statistics.fmean(_values(cells, method, n, way, "nll"))
+    return f"{_percent(cells, method, n, way)} ± {half:.1f} ({nll:.2f})"
 
 
-def _setting(setting: Sequence[float | None]) -> str:
-    return ", ".join(f"{value:g}" for value in setting if value is not None) or "none"
+def _setting(setting: Sequence[float | None], grid: Sequence[Sequence[float | None]]) -> str:
+    words = []
+    for index, value in enumerate(setting):
+        if value is not None:
+            known = sorted({other[index] for other in grid if other[index] is not None})  # type: ignore[type-var]
+            words.append(f"{value:g}{'*' if len(known) > 1 and value in (known[0], known[-1]) else ''}")
+    return ", ".join(words) or "none"
 
 
 def _rows(head: list[str], rows: list[list[str]]) -> str:

@@ -225,7 +225,7 @@ MUTATIONS = [
             ("transfer", "fisher", "transfer/test_fisher", "rotated.square().sum(0)", "rotated.sum(0).square()"),
             ("transfer", "fisher", "transfer/test_fisher", "module.training = mode", "pass"),
             ("transfer", "ewc", "transfer/test_fisher", "discount**age * task.num_data", "discount**age"),
-            ("transfer", "ewc", "transfer/test_fisher", "enumerate(reversed(tasks))", "enumerate(tasks)"),
+            ("transfer", "ewc", "transfer/test_fisher", "enumerate(zip(reversed(tasks), reversed(values), strict=True))", "enumerate(zip(tasks, values, strict=True))"),
             ("transfer", "ewc", "transfer/test_fisher", "strength * total).rsqrt()", "strength * total).reciprocal()"),
             ("transfer", "start", "transfer/test_methods", "copies.append((target[both], value[both]))", "pass"),
             ("transfer", "start", "transfer/test_methods", "infos = [*parameters, *buffers]", "infos = [*parameters]"),

@@ -123,10 +123,15 @@ def test_renaming_that_does_not_fit():
 def test_the_renaming_that_would_fit_is_named():
     body = net()
     whole = nn.ModuleDict({"bert": net()})
-    with pytest.raises(br.ReferenceMismatchError, match=r"With rename=\{'\*': 'bert\.\*'\} the names would fit"):
+    with pytest.raises(br.ReferenceMismatchError, match=r"with rename=\{'\*': 'bert\.\*'\} 2 of 2 missing names"):
         br.ModelPrior(whole, br.Gaussian.centered_at(body, 0.1))
-    with pytest.raises(br.ReferenceMismatchError, match=r"With rename=\{'bert\.\*': '\*'\} the names would fit"):
+    with pytest.raises(br.ReferenceMismatchError, match=r"with rename=\{'bert\.\*': '\*'\} 2 of 2 missing names"):
         br.ModelPrior(body, br.Gaussian.centered_at(whole, 0.1))
+    # One prefix in place of another, and a head besides.
+    other = nn.ModuleDict({"encoder": net(), "head": nn.Linear(2, 3)})
+    for call in (br.transfer.load_into, lambda m, r: br.transfer.l2_sp(m, r, body_scale=0.1, covered="all")):
+        with pytest.raises(br.ReferenceMismatchError, match=r"with rename=\{'bert\.\*': 'encoder\.\*'\} 4 of 6"):
+            call(other, whole)
     br.ModelPrior(whole, br.Gaussian.centered_at(body, 0.1, rename={"*": "bert.*"}))
     br.ModelPrior(body, br.Gaussian.centered_at(whole, 0.1, rename={"bert.*": "*"}))
 

@@ -41,6 +41,8 @@ def read_tensor_file(path: Path, memory_map: bool = False) -> Mapping[str, Any]:
         raise PriorFileError(
             f"{path}: expected a file ending in .safetensors or {', '.join(_TORCH_SUFFIXES)}, got {path.suffix!r}."
         )
+    if not path.stat().st_size:
+        raise PriorFileError(f"{path}: the file is empty.")
     try:
         with warnings.catch_warnings():
             # A foreign pickle makes torch warn before it refuses; the refusal below says more.
@@ -57,7 +59,8 @@ def read_tensor_file(path: Path, memory_map: bool = False) -> Mapping[str, Any]:
                 f"{path}: in torch's format from before 1.6, which cannot be memory-mapped; save it anew with "
                 f"torch.save or as .safetensors, or use storage='copy'."
             ) from error
-        raise PriorFileError(f"{path}: not a readable torch file, corrupt or truncated ({error}).") from error
+        why = f" ({error})" if len(str(error)) > 4 else ""
+        raise PriorFileError(f"{path}: not a readable torch file, corrupt or truncated{why}.") from error
     if not isinstance(loaded, Mapping):
         raise PriorFileError(f"{path}: expected a state dict, got {type(loaded).__name__}.")
     return loaded

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from torch import Tensor
 
 from bayesreg.errors import InvalidArgumentError, ReferenceMismatchError, nearest
 
-__all__ = ["Rename", "plain_names", "rename_hint", "renamed", "state_dict_in"]
+__all__ = ["Rename", "missing_words", "plain_names", "rename_hint", "renamed", "require_tensors", "state_dict_in"]
 
 #: From a tensor name, a glob or a compiled regular expression to the new name, several of them, or None to leave out.
 Rename: TypeAlias = Mapping["str | re.Pattern[str]", "str | Sequence[str] | None"]
@@ -18,11 +18,32 @@ Rename: TypeAlias = Mapping["str | re.Pattern[str]", "str | Sequence[str] | None
 
 def state_dict_in(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the state dict inside a checkpoint dictionary."""
-    for key in ("state_dict", "model_state_dict", "model"):
-        inner = mapping.get(key)
-        if isinstance(inner, Mapping) and any(isinstance(value, Tensor) for value in inner.values()):
-            return inner
-    return mapping
+    held = [key for key in ("state_dict", "model_state_dict", "model") if _has_tensors(mapping.get(key))]
+    if len(held) > 1:
+        raise ReferenceMismatchError(
+            f"reference: expected one state dict in the checkpoint, got {' and '.join(held)}; choose one, "
+            f"torch.load(path, weights_only=True)[{held[0]!r}]."
+        )
+    found: Mapping[str, Any] = mapping[held[0]] if held else mapping
+    return found
+
+
+def _has_tensors(value: Any) -> bool:
+    return isinstance(value, Mapping) and any(isinstance(inner, Tensor) for inner in value.values())
+
+
+def require_tensors(mapping: Mapping[str, Any], source: str, hint: bool = True) -> None:
+    """Raise unless all values are tensors, saying where the tensors may be."""
+    others = [str(name) for name, value in mapping.items() if not isinstance(value, Tensor)]
+    if mapping and not others:
+        return
+    inside = [str(name) for name, value in mapping.items() if _has_tensors(value)]
+    if inside:
+        cure = f"; weights may be in {' or '.join(inside)}: torch.load(path, weights_only=True)[{inside[0]!r}]"
+    else:
+        cure = "; rename={name: None} leaves one out" if others and hint else ""
+    held = f"entries that are not tensors: {', '.join(others)}" if others else "no tensors"
+    raise ReferenceMismatchError(f"reference {source}: expected named tensors, found {held}{cure}.")
 
 
 _WRAPPERS = re.compile(r"(?:^|(?<=\.))(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
@@ -139,18 +160,33 @@ def _template(target: str) -> str:
     return "".join(part + (rf"\g<{i}>" if i < len(parts) else "") for i, part in enumerate(parts, 1))
 
 
-def rename_hint(missing: Sequence[str], available: Sequence[str]) -> str:
+def missing_words(shapes: Mapping[str, tuple[int, ...]], available: Mapping[str, Tensor]) -> list[str]:
+    """Return "missing NAME" for each, with near names of the same shape where they are few."""
+    words = []
+    for name, shape in shapes.items():
+        like = [other for other, tensor in available.items() if tuple(tensor.shape) == shape]
+        words.append(f"missing {name}{nearest(name, like) if len(shapes) <= 5 else ''}")
+    return words
+
+
+def rename_hint(missing: Sequence[str], available: Iterable[str]) -> str:
     """Return the renaming under which most of the missing names would be found, as advice, or nothing."""
     found = set(available)
+    counts: dict[tuple[str, str], int] = {}
     for name in missing:
-        longer = next((other for other in available if other.endswith(f".{name}")), None)
-        if longer is not None:
-            prefix = longer.removesuffix(name)
-            if sum(prefix + other in found for other in missing) * 2 > len(missing):
-                return f" With rename={{'{prefix}*': '*'}} the names would fit."
-        shorter = next((other for other in available if name.endswith(f".{other}")), None)
-        if shorter is not None:
-            prefix = name.removesuffix(shorter)
-            if sum(other.removeprefix(prefix) in found for other in missing) * 2 > len(missing):
-                return f" With rename={{'*': '{prefix}*'}} the names would fit."
-    return ""
+        for start in _starts(name):
+            for other in found:
+                if other.endswith(name[start:]) and other[: len(other) - len(name) + start][-1:] in (".", ""):
+                    pair = (other[: len(other) - len(name) + start], name[:start])
+                    counts[pair] = counts.get(pair, 0) + 1
+    # Of equally many the shortest: it says most.
+    best = max(counts, key=lambda pair: (counts[pair], -len(pair[0]) - len(pair[1])), default=None)
+    if best is None or counts[best] * 2 <= len(missing) or best[0] == best[1]:
+        return ""
+    return f" with rename={{'{best[0]}*': '{best[1]}*'}} {counts[best]} of {len(missing)} missing names would fit;"
+
+
+def _starts(name: str) -> list[int]:
+    """Return where the name's components start, but for the last: a lone 'weight' would fit everywhere."""
+    ends = [index + 1 for index, letter in enumerate(name) if letter == "."]
+    return [0, *ends[:-1]]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bayesreg.errors import InvalidArgumentError, ReferenceMismatchError, nearest
 from bayesreg.references.files import read_directory, read_tensor_file
-from bayesreg.references.names import Rename, plain_names, renamed, state_dict_in
+from bayesreg.references.names import Rename, plain_names, renamed, require_tensors, state_dict_in
 from bayesreg.selection import canonical_tensors
 
 __all__ = ["Reference", "Storage", "load_reference", "read_reference"]
@@ -195,13 +195,11 @@ def read_reference(
             f"use 'copy' or 'bfloat16'."
         )
     if rename is not None:
+        if not any(isinstance(value, Tensor) for value in raw.values()):
+            require_tensors(raw, source)
         raw, done = renamed(raw, rename, source)
         notes += done
-    others = [name for name, value in raw.items() if not isinstance(value, Tensor)]
-    if others or not raw:
-        held = f"entries that are not tensors: {', '.join(map(str, others))}" if others else "no tensors"
-        hint = "; rename={name: None} leaves one out" if others else ""
-        raise ReferenceMismatchError(f"reference {source}: expected named tensors, found {held}{hint}.")
+    require_tensors(raw, source)
     keep = isinstance(reference, Reference) and storage != "bfloat16"
     if storage == "memory_map" and _MAPPED not in notes:
         notes.append(_MAPPED)

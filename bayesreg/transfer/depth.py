@@ -32,20 +32,22 @@ def depth_graded(
 
     Args:
         model: The model. Its layers are the modules that own a parameter of two or more dimensions, in the order in
-            which the model registers them, usually that of the forward pass; modules with vectors only (normalisation)
-            belong to the layer before them.
+            which the model registers them, usually that of the forward pass (name them in `layers` where it is not: an
+            embedding that is registered last is the last layer); modules with vectors only (normalisation) belong to
+            the layer before them.
         first: Scale of the first layer, > 0, in units of the weights.
         last: Scale of the last layer, > 0.
         spacing: "geometric" (default) or "precision". "precision" with first = last/√L is the variant that the
             code of Li et al. calls L2-SP-k: the precision of layer i is L − i times that of the last.
-        layers: Rule keys in order of depth, in place of the modules: `["stem.*", "layer1.*", "layer2.*"]`.
+        layers: Rule keys in order of depth, in place of the modules: `["stem.*", "layer1.*", "layer2.*"]`. What they
+            leave out needs a scale of its own: `{**scales, "*": 0.1}`.
         new: Rule key, or a list of them, of layers that are not graded, the new ones.
 
     Returns:
         Scales by selector, in order, for `scale=` of the functions in `br.transfer` or to make rules of.
 
     Raises:
-        InvalidArgumentError: If a scale is not > 0, `spacing` is unknown, or there are no layers.
+        InvalidArgumentError: If a scale is not > 0, `spacing` is unknown, there are no layers, or one for two scales.
 
     Example:
         >>> import bayesreg as br
@@ -66,7 +68,9 @@ def depth_graded(
     if not keys:
         raise InvalidArgumentError(f"model: {type(model).__name__} has no layer with a weight that could be graded.")
     if len(keys) == 1:
-        return {keys[0]: ends[1]}
+        if ends[0] != ends[1]:
+            raise InvalidArgumentError(f"first, last: expected the same scale for one layer ({keys[0]}), got two.")
+        return {keys[0]: ends[0]}
     steps = [i / (len(keys) - 1) for i in range(len(keys))]
     if spacing == "geometric":
         return {key: ends[0] * (ends[1] / ends[0]) ** t for key, t in zip(keys, steps, strict=True)}

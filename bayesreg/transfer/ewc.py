@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,8 @@ from bayesreg import _checks
 from bayesreg.errors import InvalidArgumentError, ReferenceMismatchError, UnsupportedError
 from bayesreg.model_prior import ModelPrior
 from bayesreg.priors import Gaussian, MultivariateGaussian, Prior
-from bayesreg.references import Reference
+from bayesreg.references import Reference, Rename
+from bayesreg.references.names import renamed
 from bayesreg.selection import Selection, SelectorLike, any_of, parameters_of, where
 from bayesreg.transfer.fisher import Fisher
 from bayesreg.transfer.methods import centered_prior
@@ -29,6 +31,8 @@ def ewc_prior(
     discount: float = 1.0,
     new: Selection | None = None,
     head: Prior | None = None,
+    rename: Rename | None = None,
+    extra: Literal["raise", "ignore"] = "raise",
 ) -> ModelPrior:
     """Return the Laplace approximation of earlier tasks' posterior, the prior of the next task.
 
@@ -45,6 +49,8 @@ def ewc_prior(
         discount: In (0, 1]: how much of an earlier task's information is kept at each later one. Default 1.
         new: Rule key, or a list of them, of layers that the earlier tasks did not have.
         head: The prior of those.
+        rename: From names in the earlier model to names in this one; `{"fc.*": None}` leaves a head out.
+        extra: "raise" (default) or "ignore": information on parameters that this model does not have.
 
     Returns:
         The prior.
@@ -78,27 +84,30 @@ def ewc_prior(
     if any(task.structure != last.structure for task in tasks):
         raise InvalidArgumentError("fisher: expected one structure for all tasks, got 'diagonal' and 'block'.")
     _require_same(tasks)
+    values = [task.values if rename is None else renamed(task.values, rename, "fisher")[0] for task in tasks]
+    centres = last.centre if rename is None else renamed(last.centre, rename, "fisher")[0]
     fresh = None if new is None else any_of(new)
     infos = parameters_of(model)
     taken = {name for info in infos if fresh is not None and fresh(info) for name in info.names}
     body: dict[SelectorLike, Prior] = {}
-    for name, centre in last.centre.items():
+    for name, centre in centres.items():
         if name in taken:
             continue
-        total = torch.zeros_like(last.values[name], dtype=torch.float64)
-        for age, task in enumerate(reversed(tasks)):
-            total += discount**age * task.num_data * task.values[name].to(total)
+        total = torch.zeros_like(values[-1][name], dtype=torch.float64)
+        for age, (task, value) in enumerate(zip(reversed(tasks), reversed(values), strict=True)):
+            total += discount**age * task.num_data * value[name].to(total)
         if last.structure == "diagonal":
-            prior: Prior = Gaussian(scale=(prior_precision + strength * total).rsqrt().to(last.values[name]))
+            prior: Prior = Gaussian(scale=(prior_precision + strength * total).rsqrt().to(centre))
         else:
             prior = _block(name, centre, prior_precision, strength * total)
         body[where(lambda info, name=name: name in info.names, name)] = prior  # type: ignore[misc]
-    lacking = [info for info in infos if not (set(last.centre) | taken) & set(info.names)]
+    lacking = [info for info in infos if not (set(centres) | taken) & set(info.names)]
     if any(info.parameter.requires_grad for info in lacking):
         # So that the reference reports them with whatever else does not fit.
         body["*"] = Gaussian(1.0 / math.sqrt(prior_precision))
     tasks_done = f"{len(tasks)} task{'s' if len(tasks) > 1 else ''}, {sum(task.num_data for task in tasks)} examples"
-    return centered_prior(model, Reference(last.centre, f"the weights after {tasks_done}"), body, new=new, head=head)
+    reference = Reference(centres, f"the weights after {tasks_done}")
+    return centered_prior(model, reference, body, new=new, head=head, extra=extra)
 
 
 def _require_same(tasks: Sequence[Fisher]) -> None:

@@ -24,7 +24,7 @@ Batches: TypeAlias = "tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]]"
 _BUDGET = 2**26
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Fisher:
     """The Fisher information F of one example, averaged over those of a task, at a model's weights.
 
@@ -42,6 +42,13 @@ class Fisher:
     num_data: int
     structure: Structure
     labels: Labels
+
+    def __repr__(self) -> str:
+        elements = sum(tensor.numel() for tensor in self.centre.values())
+        return (
+            f"Fisher({self.labels}, {self.structure}, {elements:,} elements in {len(self.values)} tensors, "
+            f"{self.num_data:,} examples)"
+        )
 
 
 def fisher_information(
@@ -71,7 +78,7 @@ def fisher_information(
         The information, over the trainable parameters.
 
     Raises:
-        InvalidArgumentError: If `labels` or `structure` is unknown, or nothing is trainable.
+        InvalidArgumentError: If an argument is unknown or of another type, or nothing is trainable.
         DataError: If there are no data, or an information is not finite.
         UnsupportedError: If the model cannot be evaluated example by example, or the NLL is not convex in the output.
 
@@ -92,6 +99,10 @@ def fisher_information(
             raise InvalidArgumentError(
                 f"{name}: expected one of {', '.join(known)}, got {value!r}{nearest(str(value), known)}."
             )
+    if not isinstance(likelihood, Likelihood):
+        raise InvalidArgumentError(
+            f"likelihood: expected one of br.likelihoods, such as Categorical(), got {type(likelihood).__name__}."
+        )
     plain = {id(info.parameter): info.name for info in parameters_of(model)}
     parameters = {raw: p for raw, p in model.named_parameters() if p.requires_grad}
     if not parameters:

@@ -92,6 +92,10 @@ def centered_prior(
         Li, Grandvalet and Davoine (2018), Explicit Inductive Bias for Transfer Learning with Convolutional Networks.
     """
     _one_of("covered", covered, get_args(Covered))
+    if not isinstance(model, nn.Module):
+        raise InvalidArgumentError(f"model: expected a module, got {type(model).__name__}; the reference comes second.")
+    if resized is not None and not isinstance(resized, Mapping):
+        raise InvalidArgumentError(f"resized: expected a mapping from rules to priors, got {type(resized).__name__}.")
     if (new is None) != (head is None):
         raise InvalidArgumentError("new, head: expected both or none: which parameters are new, and their prior.")
     given: Mapping[SelectorLike, Prior] = body if isinstance(body, Mapping) else {"*": body}
@@ -222,6 +226,8 @@ def l1_sp(
     head_scale: float | None = None,
     new: Selection | None = None,
     covered: Covered = "weights",
+    resized: Selection | None = None,
+    resized_scale: float | None = None,
     rename: Rename | None = None,
     extra: Literal["raise", "ignore"] = "raise",
     storage: Storage = "copy",
@@ -239,6 +245,9 @@ def l1_sp(
         head_scale: Standard deviation of new layers about 0, > 0; needed with `new`.
         new: Rule key of the new layers, or a list of them.
         covered: "weights" (default) or "all", as in `l2_sp`.
+        resized: Rule key, or a list, of parameters with another shape than in the reference; see `centered_prior`.
+        resized_scale: Laplace scale about 0, > 0, of the elements that the reference does not have; needed with
+            `resized`.
         rename: From names in the reference to names in the model.
         extra: "raise" (default) or "ignore": reference tensors that the model has no place for.
         storage: Where the reference is kept: "copy" (default), "memory_map" or "bfloat16".
@@ -270,6 +279,7 @@ def l1_sp(
         new=new,
         head=_head(new, head_scale),
         covered=covered,
+        resized=_beyond(resized, resized_scale, Laplace, "resized_scale"),
         rename=rename,
         extra=extra,
         storage=storage,
@@ -291,7 +301,7 @@ def group_lasso_sp(
     """Return group-lasso-SP: whole groups of pretrained weights stay where they are or move together.
 
     The penalty is rate·Σ_g √m_g·‖w_g − w⁰_g‖₂ + ½‖w_new‖²/head_scale² nats, with m_g the size of group g. Biases
-    and normalisation parameters are free.
+    and normalisation parameters are free. A parameter of another shape than in the reference is a new one.
 
     Args:
         model: The model to be fine-tuned.
@@ -357,11 +367,16 @@ def _by_rule(scale: Scales, family: type[Gaussian] | type[Laplace]) -> Prior | M
     return {key: family(value) for key, value in scale.items()} if isinstance(scale, Mapping) else family(scale)
 
 
-def _beyond(resized: Selection | None, scale: float | None) -> dict[SelectorLike, LocatedPrior] | None:
+def _beyond(
+    resized: Selection | None,
+    scale: float | None,
+    family: type[Gaussian] | type[Laplace] = Gaussian,
+    argument: str = "head_scale",
+) -> dict[SelectorLike, LocatedPrior] | None:
     if resized is None:
         return None
     keys: Sequence[Any] = resized if isinstance(resized, list | tuple) else [resized]
-    return {key: Gaussian(_needed(scale, "resized")) for key in keys}
+    return {key: family(_needed(scale, "resized", argument)) for key in keys}
 
 
 def _head(new: Selection | None, scale: float | None, resized: Selection | None = None) -> Gaussian | None:
@@ -370,9 +385,9 @@ def _head(new: Selection | None, scale: float | None, resized: Selection | None 
     return None if new is None else Gaussian(_needed(scale, "new"))
 
 
-def _needed(scale: float | None, why: str) -> float:
+def _needed(scale: float | None, why: str, argument: str = "head_scale") -> float:
     if scale is None:
         raise InvalidArgumentError(
-            f"{why}: expected head_scale= with it, the width of what the reference does not have."
+            f"{why}: expected {argument}= with it, the width of what the reference does not have."
         )
     return scale

@@ -11,9 +11,9 @@ from torch.nn.parameter import UninitializedParameter
 
 from bayesreg._binding import value_problem
 from bayesreg._sharding import local, shard_like
-from bayesreg.errors import ReferenceMismatchError, nearest
+from bayesreg.errors import InvalidArgumentError, ReferenceMismatchError
 from bayesreg.references import Reference, Rename, read_reference
-from bayesreg.references.names import rename_hint
+from bayesreg.references.names import missing_words, rename_hint
 from bayesreg.selection import (
     ParameterInfo,
     Selection,
@@ -71,6 +71,8 @@ def load_into(
         >>> bool((model[0].weight == pretrained[0].weight).all())
         True
     """
+    if not isinstance(model, nn.Module):
+        raise InvalidArgumentError(f"model: expected a module, got {type(model).__name__}; the reference comes second.")
     loaded = read_reference(reference, rename=rename, extra=extra)
     parameters, buffers = parameters_of(model), buffers_of(model)
     infos = [*parameters, *buffers]
@@ -93,15 +95,16 @@ def load_into(
             problems += wrong
             if not wrong and loaded[held].shape != info.parameter.shape:
                 left.append(info.name)
-    problems = [f"missing {name}{nearest(name, loaded)}" for name in missing] + problems
+    shapes = {info.name: tuple(info.parameter.shape) for info in infos if info.name in missing}
+    problems = missing_words(shapes, loaded) + problems
     places = set(canonical_tensors(model)) | {name for info in infos for name in info.keys}
     if not loaded.ignore_extra:
         problems += [f"extra {name}, which the model does not have" for name in loaded if name not in places]
     if problems:
         raise ReferenceMismatchError(
-            f"the reference {loaded.source} does not fit the model, which is unchanged: {'; '.join(problems)}. Layers "
-            f"that it does not have are named by new=, other shapes by resized=, other names mapped by rename=, and "
-            f"extra tensors ignored with extra='ignore'.{rename_hint(missing, list(loaded))}"
+            f"the reference {loaded.source} does not fit the model, which is unchanged:{rename_hint(missing, loaded)} "
+            f"{'; '.join(problems)}. Layers that it does not have are named by new=, other shapes by resized=, other "
+            f"names mapped by rename=, and extra tensors ignored with extra='ignore'."
         )
     for target, value in copies:
         target.copy_(value)

@@ -15,7 +15,7 @@ from bayesreg import _checks
 from bayesreg.errors import InvalidArgumentError, ReferenceMismatchError, nearest
 from bayesreg.priors import LowRankGaussian
 from bayesreg.references import Reference
-from bayesreg.selection import parameters_of
+from bayesreg.selection import Selection, buffers_of, parameters_of, selected
 
 __all__ = ["SWAG", "Convention", "low_rank_prior"]
 
@@ -207,19 +207,35 @@ class SWAG:
         columns = zip(names, zip(*self._deviations, strict=True), strict=True)
         return mean, variance, {name: torch.stack(list(values), -1) for name, values in columns}
 
-    def prior(self, *, scale: float = 1.0, epsilon: float = 0.0, rank: int | None = None) -> LowRankGaussian:
+    def reference(self) -> Reference:
+        """Return the mean weights, with the model's buffers as they are now: what `load_into` starts a model at.
+
+        Statistics of normalisation layers belong to other weights; `torch.optim.swa_utils.update_bn` makes new ones.
+
+        Returns:
+            The reference.
+        """
+        buffers = {info.name: info.parameter for info in buffers_of(self.model)}
+        return Reference({**buffers, **self.statistics()[0]}, f"SWAG of {self.num_snapshots} snapshots")
+
+    def prior(
+        self, *, scale: float = 1.0, epsilon: float = 0.0, rank: int | None = None, only: Selection | None = None
+    ) -> LowRankGaussian:
         """Return N(mean, λ·(½·D + ε·I) + λ·Q·Q'/(2·(K − 1))), with K the number of deviations used.
 
         Args:
             scale: λ > 0: how much wider than the collected spread. Default 1.
             epsilon: ε ≥ 0, in squared units of the weights; needed where some weights never moved.
             rank: K, the last deviations to use. Default: all that are kept.
+            only: Rule key, or a list of them, of the parameters that the prior is over, where the next model has other
+                layers besides. Default: all.
 
         Returns:
             The prior, over the collected parameters as one density.
 
         Raises:
             InvalidArgumentError: If a number is out of range, or `rank` larger than the number of deviations kept.
+            PatternError: If `only` matches nothing.
         """
         mean, variance, deviations = self.statistics()
         kept = len(self._deviations)
@@ -228,6 +244,8 @@ class SWAG:
             raise InvalidArgumentError(
                 f"rank: expected 2 to {kept}, the deviations kept of {self.num_snapshots} snapshots, got {used}."
             )
-        chosen = {name: value[..., -used:] for name, value in deviations.items()}
+        over = set(mean) if only is None else selected("only", only, self._infos)
+        mean, variance = ({name: part[name] for name in part if name in over} for part in (mean, variance))
+        chosen = {name: value[..., -used:] for name, value in deviations.items() if name in over}
         source = f"SWAG of {self.num_snapshots} snapshots"
         return low_rank_prior(mean, variance, chosen, scale=scale, epsilon=epsilon, source=source)

@@ -182,8 +182,9 @@ def test_orthogonal_tasks_need_only_the_diagonal_also_three_in_a_row():
 def test_strength_discount_and_the_published_penalty():
     model, x, y, likelihood = task("categorical")
     one = br.transfer.fisher_information(model, (x, y), likelihood)
-    prior = br.transfer.ewc_prior(model, [one, one], prior_precision=3.0, strength=2.0, discount=0.25)
-    expected = 3.0 + 2.0 * 1.25 * 7 * one.values["4.weight"]
+    two = br.transfer.fisher_information(model, (x[:3], y[:3]), likelihood)
+    prior = br.transfer.ewc_prior(model, [one, two], prior_precision=3.0, strength=2.0, discount=0.25)
+    expected = 3.0 + 2.0 * (0.25 * 7 * one.values["4.weight"] + 3 * two.values["4.weight"])
     assert torch.allclose(prior["4.weight"].variance(), 1.0 / expected, rtol=1e-10)
     # (λ/2)·ΣF(w − w*)² beside a mean loss over the next task's n examples.
     n, strength = 50, 4.0
@@ -255,3 +256,14 @@ def test_data_and_models_that_have_no_information():
         br.transfer.fisher_information(model, (x, y), likelihood, labels="true")
     with pytest.raises(br.InvalidArgumentError, match="no trainable parameters"):
         br.transfer.fisher_information(nn.Linear(2, 2).requires_grad_(False), (x, y), likelihood)
+
+
+def test_information_of_a_model_with_other_names_and_another_head():
+    model, x, y, likelihood = task("categorical")
+    learned = br.transfer.fisher_information(model, (x, y), likelihood)
+    target = nn.ModuleDict({"body": nn.Sequential(*model[:4]), "head": nn.Linear(5, 2).double()})
+    prior = br.transfer.ewc_prior(
+        target, learned, prior_precision=1.0, new="head.*", head=br.Gaussian(1.0), rename={"4.*": None, "*": "body.*"}
+    )
+    assert torch.allclose(prior["body.0.weight"].variance(), 1.0 / (1.0 + 7 * learned.values["0.weight"]), rtol=1e-10)
+    assert "centred on the weights after 1 task, 7 examples" in prior["body.0.weight"].describe()

@@ -117,7 +117,9 @@ def test_depth_spacings():
     assert list(map(str, new)) == ["layer 0", "layer 1", "layer 2"]
     named = br.transfer.depth_graded(model, first=0.01, last=0.04, layers=["3.*", "0.*"])
     assert [(str(key), value) for key, value in named.items()] == [("'3.*'", 0.01), ("'0.*'", 0.04)]
-    assert list(br.transfer.depth_graded(nn.Linear(2, 2), first=0.01, last=0.1).values()) == [0.1]
+    assert list(br.transfer.depth_graded(nn.Linear(2, 2), first=0.1, last=0.1).values()) == [0.1]
+    with pytest.raises(br.InvalidArgumentError, match=r"expected the same scale for one layer \(layer \(root\)\)"):
+        br.transfer.depth_graded(nn.Linear(2, 2), first=0.01, last=0.1)
 
 
 def test_depth_refuses():
@@ -278,7 +280,7 @@ def test_several_new_layers():
     ]  # fmt: skip
     prior = br.transfer.l2_sp(model, pretrained, body_scale=0.1, head_scale=1.0, new=new, covered="all")
     assert [e.name for e in prior if "centred on 0" in e.prior.describe()] == left[:4]
-    scales = br.transfer.depth_graded(model, first=0.1, last=0.2, new=new)
+    scales = br.transfer.depth_graded(model, first=0.1, last=0.1, new=new)
     assert list(map(str, scales)) == ["layer 0"]
 
 

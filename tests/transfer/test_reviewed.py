@@ -282,3 +282,67 @@ def test_a_checkpoint_with_extra_state():
     with pytest.raises(br.ReferenceMismatchError, match=r"entries that are not tensors: l\._extra_state;"):
         br.load_reference({"model": inner, "epoch": 3})
     assert list(br.load_reference({"model": inner, "epoch": 3}, rename={"l._extra_state": None})) == ["w"]
+
+
+# -- and what a newcomer stumbled over ----------------------------------------------------------------------
+
+
+def test_arguments_of_other_types_are_answered():
+    model, state = nn.Linear(3, 2), nn.Linear(3, 2).state_dict()
+    for call in (lambda m, r: br.transfer.l2_sp(m, r, body_scale=0.1), br.transfer.load_into):
+        with pytest.raises(br.InvalidArgumentError, match="expected a module, got str; the reference comes second"):
+            call("w.pt", model)
+    with pytest.raises(br.InvalidArgumentError, match="resized: expected a mapping from rules to priors, got str"):
+        br.transfer.centered_prior(model, state, br.Laplace(0.1), resized="weight")
+    with pytest.raises(br.InvalidArgumentError, match=r"likelihood: expected one of .* got function"):
+        br.transfer.fisher_information(model, (torch.ones(2, 3), torch.ones(2)), nn.functional.cross_entropy)
+
+
+def test_l1_sp_with_an_embedding_of_more_rows():
+    model, old = nn.Embedding(7, 2), nn.Embedding(5, 2)
+    prior = br.transfer.l1_sp(model, old, body_scale=0.1, resized="weight", resized_scale=0.5)
+    rows = model.weight.detach()
+    expected = br.Laplace(0.1).log_prob(rows[:5] - old.weight.detach()) + br.Laplace(0.5).log_prob(rows[5:])
+    assert prior.log_prob().item() == pytest.approx(expected.item(), rel=1e-6)
+    with pytest.raises(br.InvalidArgumentError, match="resized: expected resized_scale= with it"):
+        br.transfer.l1_sp(model, old, body_scale=0.1, resized="weight")
+
+
+def test_checkpoints_with_two_state_dicts_or_with_one_elsewhere(tmp_path):
+    state = nn.Linear(3, 2).state_dict()
+    with pytest.raises(br.ReferenceMismatchError, match="got model_state_dict and model; choose one"):
+        br.load_reference({"model": state, "model_state_dict": state})
+    for rename in (None, {"net.*": "*"}):
+        with pytest.raises(br.ReferenceMismatchError, match=r"weights may be in net: torch\.load\(path"):
+            br.load_reference({"net": state, "epoch": 3}, rename=rename)
+    (tmp_path / "empty.pt").write_bytes(b"")
+    with pytest.raises(br.PriorFileError, match="the file is empty"):
+        br.load_reference(tmp_path / "empty.pt")
+
+
+def test_advice_fits_what_is_wrong():
+    model = nn.Sequential(nn.Linear(3, 2))
+    with pytest.raises(br.ReferenceMismatchError) as caught:
+        br.transfer.l2_sp(
+            model, {"0.weight": torch.full((2, 3), float("nan")), "0.bias": torch.zeros(2)}, body_scale=0.1
+        )
+    assert "rename=" not in str(caught.value)
+    with pytest.raises(br.PatternError, match=r"did you mean '0\.\*'"):
+        br.transfer.load_into(model, model, new="0*.x")
+
+
+def test_what_a_fisher_information_prints():
+    model = nn.Linear(3, 2)
+    found = br.transfer.fisher_information(
+        model, (torch.ones(4, 3), torch.zeros(4).long()), br.likelihoods.Categorical()
+    )
+    assert repr(found) == "Fisher(expected, diagonal, 8 elements in 2 tensors, 4 examples)"
+
+
+def test_frozen_elements_are_counted_apart():
+    model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
+    model[0].requires_grad_(False)
+    assert (
+        br.ModelPrior(model, br.Gaussian(0.1)).describe().title
+        == "Prior over 14 elements in 4 tensors, 8 of them frozen"
+    )

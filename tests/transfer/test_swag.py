@@ -136,8 +136,7 @@ def test_weights_far_from_zero_keep_their_variance():
 def test_a_prior_learned_on_one_task_is_used_on_another(tmp_path):
     torch.manual_seed(0)
     source, target = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 5)), nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
-    body = nn.Sequential(source[0])
-    swag = br.transfer.SWAG(body)
+    swag = br.transfer.SWAG(source)
     optimizer = torch.optim.SGD(source.parameters(), lr=0.1)
     x, y = torch.randn(30, 3), torch.randint(0, 5, (30,))
     for _ in range(12):
@@ -145,7 +144,12 @@ def test_a_prior_learned_on_one_task_is_used_on_another(tmp_path):
         nn.functional.cross_entropy(source(x), y).backward()
         optimizer.step()
         swag.collect()
-    prior = br.ModelPrior(target, {"1.*": br.Gaussian(1.0), "*": swag.prior(scale=10.0, epsilon=1e-4, rank=5)})
+    prior = br.ModelPrior(
+        target, {"1.*": br.Gaussian(1.0), "*": swag.prior(scale=10.0, epsilon=1e-4, rank=5, only="0.*")}
+    )
+    left = br.transfer.load_into(target, swag.reference(), new="1.*")
+    assert left == ["1.weight", "1.bias"]
+    assert torch.equal(target[0].weight, swag.statistics()[0]["0.weight"])
     assert "SWAG of 12 snapshots" in str(prior.describe())
     prior.save(tmp_path / "prior.safetensors")
     again = br.ModelPrior.load(tmp_path / "prior.safetensors", target)
