@@ -53,6 +53,7 @@ class Reference(Mapping[str, Tensor]):
         self.others: tuple[str, ...] = ()
         #: The module the tensors were copied from, while it lives.
         self.module: weakref.ref[nn.Module] | None = None
+        self._problems: list[str] | None = None
 
     @classmethod
     def sharing(cls, tensors: Mapping[str, Tensor], source: str, ignore_extra: bool = False) -> Reference:
@@ -72,7 +73,10 @@ class Reference(Mapping[str, Tensor]):
 
     def problems(self) -> list[str]:
         """Return what is wrong with the tensors, whatever the model."""
-        return [problem for name, tensor in self._tensors.items() for problem in _problems_of(name, tensor)]
+        if self._problems is None:
+            # Once: it reads every page of a mapped file.
+            self._problems = [problem for name, tensor in self.items() for problem in _problems_of(name, tensor)]
+        return list(self._problems)
 
     def require_sound(self) -> None:
         """Raise if there are no tensors, or some without finite values.

@@ -3,6 +3,7 @@
 from bayesreg.transfer.depth import depth_graded
 from bayesreg.transfer.ewc import ewc_prior
 from bayesreg.transfer.fisher import Fisher, fisher_information
+from bayesreg.transfer.flat import flat_statistics
 from bayesreg.transfer.methods import centered_prior, group_lasso_sp, l1_sp, l2_sp
 from bayesreg.transfer.start import load_into
 from bayesreg.transfer.swag import SWAG, low_rank_prior
@@ -14,6 +15,7 @@ __all__ = [
     "depth_graded",
     "ewc_prior",
     "fisher_information",
+    "flat_statistics",
     "group_lasso_sp",
     "l1_sp",
     "l2_sp",
