@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,13 @@ from torch import Tensor, nn
 
 from bayesreg._entry import Entry
 from bayesreg._files import atomic
+from bayesreg._tables import Table
 from bayesreg._version import __version__
 from bayesreg.errors import BayesRegError, InvalidArgumentError, PriorFileError, UnsupportedError, nearest
 from bayesreg.priors import FAMILIES, Prior
 from bayesreg.selection import ParameterInfo
 
-__all__ = ["FORMAT", "load_entries", "save_model_prior"]
+__all__ = ["FORMAT", "describe_file", "load_entries", "save_model_prior"]
 
 #: Raised when a file written before could not be read by the code before the change.
 FORMAT = 1
@@ -66,7 +69,9 @@ def save_model_prior(entries: list[Entry], path: str | os.PathLike[str], notes: 
             "rule": entry.rule,
             "prior": None if entry.prior is None else index[id(entry.prior)],
         })
+    created = datetime.now(UTC).isoformat(timespec="seconds")
     record: dict[str, Any] = {
+        "created": created,
         "format": FORMAT,
         "bayesreg": __version__,
         "entries": rows,
@@ -125,6 +130,45 @@ def load_entries(path: str | os.PathLike[str], infos: list[ParameterInfo]) -> tu
                 raise PriorFileError(f"{source}: damaged prior file ({error})") from error
         result.append(Entry(info, prior, "" if known is None else rules[known]))
     return result, notes
+
+
+def describe_file(path: str | os.PathLike[str]) -> Table:
+    """Return what a prior file holds, without a model.
+
+    Args:
+        path: The file.
+
+    Returns:
+        One row per parameter: name, shape, prior and rule; the notes of the prior that was saved.
+
+    Raises:
+        PriorFileError: If the file is not readable, or newer than this bayesreg.
+    """
+    source = Path(path)
+    record, tensors = _read(source)
+    try:
+        learned: dict[str, nn.Parameter] = {}
+        priors = [_rebuild(source, number, row, tensors, learned) for number, row in enumerate(record["priors"])]
+        rows = [
+            (
+                str(row["name"]),
+                "x".join(map(str, row["shape"])) or "1",
+                str(row["dtype"]),
+                "none" if row["prior"] is None else priors[row["prior"]].describe(),
+                str(row["rule"]),
+            )
+            for row in record["entries"]
+        ]
+        elements = sum(math.prod(map(int, row["shape"])) for row in record["entries"])
+        notes = [str(note) for note in record.get("notes", [])]
+    except PriorFileError:
+        raise
+    except _DAMAGED as error:
+        raise PriorFileError(f"{source}: damaged prior file, its metadata lacks {error}.") from error
+    made = f"Written by bayesreg {record.get('bayesreg')}, format {record['format']}"
+    made += f", {record['created']}." if "created" in record else "."
+    title = f"Prior over {elements:,} elements in {len(rows)} tensors"
+    return Table(title, ("parameter", "shape", "dtype", "prior", "rule"), rows, (made, *notes))
 
 
 def _as_tensor(value: float | Tensor) -> Tensor:

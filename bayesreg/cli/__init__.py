@@ -1,4 +1,4 @@
-"""The command line: `bayesreg convert`, `bayesreg explain`, `bayesreg fit`, `bayesreg demo`."""
+"""The command line: `bayesreg convert`, `explain`, `fit`, `prior show` and `demo`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from bayesreg.cli.convert import convert
 from bayesreg.cli.demo import demo
 from bayesreg.cli.explain import explain
 from bayesreg.cli.fit import fit
+from bayesreg.cli.prior import prior
 from bayesreg.errors import BayesRegError
 
 __all__ = ["app", "main"]
@@ -29,6 +30,7 @@ app.command(epilog="Example: bayesreg explain --optimizer adamw --lr 1e-3 --weig
 )
 app.command(epilog="Example: bayesreg fit breast_cancer --prior 'laplace(0.5)' --output runs/cancer")(fit)
 app.command(epilog="Example: bayesreg demo --output bayesreg-demo")(demo)
+app.add_typer(prior, name="prior")
 
 
 @app.callback(invoke_without_command=True)

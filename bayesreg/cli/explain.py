@@ -51,6 +51,8 @@ def explain(
         if given:
             raise InvalidArgumentError(f"{', '.join(given)}: the checkpoint has its own; leave them out.")
         content = read_tensor_file(checkpoint)
+        if any(str(name).startswith("prior.") for name in content):
+            raise InvalidArgumentError(f"{checkpoint}: a prior file, no optimizer: bayesreg prior show {checkpoint}")
         groups = facts_of_state(find_state_dict(content), None, optimizer, weights=weights_in(content))
     else:
         assert optimizer is not None

@@ -69,7 +69,7 @@ def flat_statistics(
         problems.append(f"deviations have shape {tuple(given['deviations'].shape)}, expected (K, {size})")
     if problems:
         raise ReferenceMismatchError(
-            f"flat statistics: {'; '.join(problems)}, as the {len(own)} parameters of {type(model).__name__} have {size} "
+            f"flat statistics: {'; '.join(problems)}, as {len(own)} parameters of {type(model).__name__} have {size} "
             f"elements. Parameters that they are not of are named by new=."
         )
     counts = [info.parameter.numel() for info in own]
