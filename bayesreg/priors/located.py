@@ -231,8 +231,8 @@ class LocatedPrior(Prior, ABC):
         if shaped or any(True for _ in self.parameters(recurse=False)):
             self.check_shape(value.shape)
         loc = self.loc
-        if value.element_size() < 4 and not self.traits.smooth and value.is_floating_point():
-            # The weight must be able to sit on the centre, whatever dtype it was made for.
+        if self.source is not None and not self.traits.smooth and value.element_size() < 4:
+            # A weight must be able to sit on its reference, also where the model was narrowed after binding.
             loc = loc.to(value.dtype)
         return promoted(value) - loc
 
