@@ -215,6 +215,18 @@ def test_values_that_bfloat16_holds_are_called_exact():
     assert "kept in bfloat16: all values fit exactly" in str(prior.describe())
 
 
+@pytest.mark.parametrize("storage", ["copy", "bfloat16"])
+def test_tensors_in_other_orders_of_memory(storage):
+    base = torch.randn(6, 4, 3, 3)
+    for tensor in (base.to(memory_format=torch.channels_last), base.mT, base[:, ::2], base[:1].expand(5, 4, 3, 3)):
+        kept = br.load_reference({"w": tensor}, storage=storage)["w"]
+        assert torch.equal(kept.float(), tensor if storage == "copy" else tensor.bfloat16().float())
+    bad = base[:, ::2].clone().mT
+    bad[0, 0, 0, 0] = float("nan")
+    with pytest.raises(br.ReferenceMismatchError, match="w has 1 of 108 elements NaN"):
+        br.load_reference({"w": bad}, storage=storage)
+
+
 def test_storage_that_cannot_be(tmp_path):
     with pytest.raises(br.InvalidArgumentError, match="expected the path of a file or directory, got a Sequential"):
         br.load_reference(net(), storage="memory_map")

@@ -234,10 +234,17 @@ def _problems_of(name: str, tensor: Tensor) -> list[str]:
         return [f"{name} is on the meta device and has no values"]
     if tensor.layout != torch.strided:
         return [f"{name} has the layout {str(tensor.layout).removeprefix('torch.')}, expected a dense tensor"]
-    if not tensor.is_floating_point() or bool(torch.isfinite(tensor).all()):
+    if not tensor.is_floating_point():
         return []
-    bad = int((~torch.isfinite(tensor)).sum())
+    bad = sum(part.numel() - int(torch.isfinite(part).sum()) for part in _parts(tensor))
+    if not bad:
+        return []
     return [f"{name} has {bad} of {tensor.numel()} elements NaN or infinite"]
+
+
+def _parts(tensor: Tensor) -> tuple[Tensor, ...]:
+    """Return a large tensor in pieces, so that what is computed of them takes little memory."""
+    return tensor.reshape(-1).split(2**20) if tensor.is_contiguous() else (tensor,)
 
 
 def _stored(raw: Mapping[str, Tensor], storage: Storage, notes: list[str]) -> dict[str, Tensor]:
@@ -253,10 +260,12 @@ def _stored(raw: Mapping[str, Tensor], storage: Storage, notes: list[str]) -> di
             # Every 8-bit float is a bfloat16; torch hardly computes with it.
             kept[id(value)], widened = tensor.to(torch.bfloat16), True
         elif plain and storage == "bfloat16" and tensor.element_size() > 2:
+            tensor = tensor.contiguous()
             low = tensor.to(torch.bfloat16)
-            if not torch.equal(torch.isfinite(low), torch.isfinite(tensor)):
-                raise ReferenceMismatchError(f"storage='bfloat16': {name} has values too large for bfloat16.")
-            rounded |= not bool((low.to(tensor.dtype) == tensor).all())
+            for part, whole in zip(_parts(low), _parts(tensor), strict=True):
+                if not torch.equal(torch.isfinite(part), torch.isfinite(whole)):
+                    raise ReferenceMismatchError(f"storage='bfloat16': {name} has values too large for bfloat16.")
+                rounded |= not bool((part.to(whole.dtype) == whole).all())
             kept[id(value)], narrowed = low, True
         else:
             kept[id(value)] = tensor if storage == "memory_map" else tensor.clone()
