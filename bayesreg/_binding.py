@@ -15,9 +15,9 @@ from bayesreg.priors.flat import Flat
 from bayesreg.priors.located import LocatedPrior
 from bayesreg.references import Reference
 from bayesreg.references.names import missing_words, rename_hint
-from bayesreg.selection import canonical_tensors, parameters_of
+from bayesreg.selection import ParameterInfo, canonical_tensors, parameters_of
 
-__all__ = ["bind", "value_problem"]
+__all__ = ["bind", "tied_problem", "value_problem"]
 
 
 def bind(model: nn.Module, entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
@@ -89,17 +89,34 @@ def _match(entry: Entry, reference: Reference) -> tuple[str | None, list[str]]:
     first = reference[held[0]]
     if len(held) > 1 and prior.joins_parameters:
         return held[0], [f"{' and '.join(held)} are one tied parameter: leave all but one out of the mappings"]
-    differ = [name for name in held[1:] if not torch.equal(reference[name], first)]
-    if differ:
-        return held[0], [
-            f"{held[0]} and {' and '.join(differ)} are one tied parameter of the model, with different values in the "
-            f"reference: leave one out with rename={{name: None}}"
-        ]
+    torn = tied_problem(entry.info, reference)
+    if torn:
+        return held[0], torn
     fits = tuple(first.shape) == tuple(entry.parameter.shape)
     wrong = value_problem(held[0], first, entry.parameter)
     if not fits and (prior.beyond is None or first.ndim != entry.parameter.ndim):
         wrong.append(f"{held[0]} has shape {tuple(first.shape)}, expected {tuple(entry.parameter.shape)}")
     return held[0], wrong
+
+
+def tied_problem(info: ParameterInfo, reference: Reference) -> list[str]:
+    """Return that a reference has different values for one tied parameter, if it has.
+
+    Args:
+        info: The parameter.
+        reference: The reference.
+
+    Returns:
+        A sentence, or nothing.
+    """
+    held = [name for name in info.keys if name in reference]
+    differ = [name for name in held[1:] if not torch.equal(reference[name], reference[held[0]])]
+    if not differ:
+        return []
+    return [
+        f"{held[0]} and {' and '.join(differ)} are one tied parameter of the model, with different values in the "
+        f"reference: leave one out with rename={{name: None}}"
+    ]
 
 
 def value_problem(name: str, value: Tensor, target: Tensor) -> list[str]:

@@ -214,7 +214,7 @@ MUTATIONS = [
             ("transfer", "methods", "transfer/test_methods", "        rules[any_of(new)] = head", "        rules[any_of(new)] = _about(head, loaded)"),
             ("transfer", "depth", "transfer/test_methods", "ends[0] ** -2, ends[1] ** -2", "ends[0] ** -1, ends[1] ** -1"),
             ("transfer", "depth", "transfer/test_methods", "(ends[1] / ends[0]) ** t", "(ends[1] / ends[0]) * t"),
-            ("transfer", "start", "transfer/test_methods", "    if problems:\n", "    if False:\n"),
+            ("transfer", "start", "transfer/test_methods", "    if problems or unsound:\n", "    if False:\n"),
             ("transfer", "swag", "transfer/test_swag", "math.sqrt(0.5 * size / (columns - 1))", "math.sqrt(0.5) * size"),
             ("transfer", "swag", "transfer/test_swag", "floor if unscaled else size * floor", "size * floor"),
             ("transfer", "swag", "transfer/test_swag", "value / self.num_snapshots for", "value for"),
@@ -231,7 +231,7 @@ MUTATIONS = [
             ("transfer", "start", "transfer/test_methods", "infos = [*parameters, *buffers]", "infos = [*parameters]"),
         )
     ),
-    Mutation("_binding.py", "if not torch.equal(reference[name], first)]", "if False]", "test_references.py"),
+    Mutation("_binding.py", "if not torch.equal(reference[name], reference[held[0]])]", "if False]", "test_references.py"),
     Mutation("_binding.py", "if value.is_floating_point() != target.is_floating_point():", "if False:", "test_references.py"),
     Mutation("_binding.py", "[] if reference.ignore_extra else", "[] if True else", "test_references.py"),
     Mutation("priors/resizing.py", "torch.where(both, held, other)", "torch.where(both, other, held)", "transfer/test_methods.py"),

@@ -32,7 +32,7 @@ def _has_tensors(value: Any) -> bool:
     return isinstance(value, Mapping) and any(isinstance(inner, Tensor) for inner in value.values())
 
 
-def require_tensors(mapping: Mapping[str, Any], source: str, hint: bool = True) -> None:
+def require_tensors(mapping: Mapping[str, Any], source: str) -> None:
     """Raise unless all values are tensors, saying where the tensors may be."""
     others = [str(name) for name, value in mapping.items() if not isinstance(value, Tensor)]
     if mapping and not others:
@@ -41,7 +41,7 @@ def require_tensors(mapping: Mapping[str, Any], source: str, hint: bool = True) 
     if inside:
         cure = f"; weights may be in {' or '.join(inside)}: torch.load(path, weights_only=True)[{inside[0]!r}]"
     else:
-        cure = "; rename={name: None} leaves one out" if others and hint else ""
+        cure = "; rename={name: None} leaves one out" if others else ""
     held = f"entries that are not tensors: {', '.join(others)}" if others else "no tensors"
     raise ReferenceMismatchError(f"reference {source}: expected named tensors, found {held}{cure}.")
 
@@ -171,14 +171,15 @@ def missing_words(shapes: Mapping[str, tuple[int, ...]], available: Mapping[str,
 
 def rename_hint(missing: Sequence[str], available: Iterable[str]) -> str:
     """Return the renaming under which most of the missing names would be found, as advice, or nothing."""
-    found = set(available)
+    fronts: dict[str, list[str]] = {}
+    for other in available:
+        for start in _starts(other):
+            fronts.setdefault(other[start:], []).append(other[:start])
     counts: dict[tuple[str, str], int] = {}
     for name in missing:
         for start in _starts(name):
-            for other in found:
-                if other.endswith(name[start:]) and other[: len(other) - len(name) + start][-1:] in (".", ""):
-                    pair = (other[: len(other) - len(name) + start], name[:start])
-                    counts[pair] = counts.get(pair, 0) + 1
+            for front in fronts.get(name[start:], []):
+                counts[front, name[:start]] = counts.get((front, name[:start]), 0) + 1
     # Of equally many the shortest: it says most.
     best = max(counts, key=lambda pair: (counts[pair], -len(pair[0]) - len(pair[1])), default=None)
     if best is None or counts[best] * 2 <= len(missing) or best[0] == best[1]:

@@ -211,6 +211,8 @@ def read_reference(
     made.notes = tuple(notes)
     made.storage = "memory_map" if mapped and storage != "bfloat16" else storage
     made.module = None if module is None else weakref.ref(module)
+    if keep and rename is None and isinstance(reference, Reference):
+        made._problems = reference._problems
     return made
 
 

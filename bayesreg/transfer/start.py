@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from bayesreg._binding import value_problem
+from bayesreg._binding import tied_problem, value_problem
 from bayesreg._sharding import local, shard_like
 from bayesreg.errors import InvalidArgumentError, ReferenceMismatchError
-from bayesreg.references import Reference, Rename, read_reference
+from bayesreg.references import Rename, read_reference
 from bayesreg.references.names import missing_words, rename_hint
 from bayesreg.selection import (
     ParameterInfo,
@@ -81,7 +81,7 @@ def load_into(
     copies: list[tuple[Tensor, Tensor]] = []
     left: list[str] = []
     missing: list[str] = []
-    problems = loaded.problems()
+    problems: list[str] = []
     for info in infos:
         held = next((name for name in info.keys if name in loaded), None)
         if info.name in fresh:
@@ -90,7 +90,7 @@ def load_into(
             # Files from before torch 0.4.1 have no counters; torch's own loading lets them be, too.
             (left if info.attribute == "num_batches_tracked" else missing).append(info.name)
         else:
-            wrong = _differing(info, loaded)
+            wrong = tied_problem(info, loaded)
             wrong += _compare(held, info.parameter, loaded[held], info.name in other_shape, copies)
             problems += wrong
             if not wrong and loaded[held].shape != info.parameter.shape:
@@ -100,11 +100,15 @@ def load_into(
     places = set(canonical_tensors(model)) | {name for info in infos for name in info.keys}
     if not loaded.ignore_extra:
         problems += [f"extra {name}, which the model does not have" for name in loaded if name not in places]
-    if problems:
+    unsound = loaded.problems()
+    if problems or unsound:
+        cure = (
+            " Layers that it does not have are named by new=, other shapes by resized=, other names mapped by rename=, "
+            "and extra tensors ignored with extra='ignore'."
+        )
         raise ReferenceMismatchError(
             f"the reference {loaded.source} does not fit the model, which is unchanged:{rename_hint(missing, loaded)} "
-            f"{'; '.join(problems)}. Layers that it does not have are named by new=, other shapes by resized=, other "
-            f"names mapped by rename=, and extra tensors ignored with extra='ignore'."
+            f"{'; '.join([*problems, *unsound])}.{cure if problems else ''}"
         )
     for target, value in copies:
         target.copy_(value)
@@ -120,14 +124,6 @@ def _buffers_of_new_layers(
     for info in parameters:
         own[id(info.module)] = own.get(id(info.module), True) and chosen(info)
     return {info.name for info in buffers if chosen(info) or own.get(id(info.module), False)}
-
-
-def _differing(info: ParameterInfo, reference: Reference) -> list[str]:
-    held = [name for name in info.keys if name in reference]
-    differ = [name for name in held[1:] if not torch.equal(reference[name], reference[held[0]])]
-    if not differ:
-        return []
-    return [f"{held[0]} and {' and '.join(differ)} are one tied parameter of the model, with different values"]
 
 
 def _compare(
