@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from bayesreg.objective import MAPObjective as MAPObjective
     from bayesreg.optimizers import DecayRule as DecayRule
     from bayesreg.optimizers import decay_rule as decay_rule
+    from bayesreg.priors import AdapterGaussian as AdapterGaussian
     from bayesreg.priors import Cauchy as Cauchy
     from bayesreg.priors import ElasticNet as ElasticNet
     from bayesreg.priors import ElementwisePrior as ElementwisePrior
@@ -102,9 +103,9 @@ _ERRORS = (
     "PatternError PriorFileError ReferenceMismatchError RoundingWarning UnknownLossError UnsupportedError"
 )
 _PRIORS = (
-    "Cauchy ElasticNet ElementwisePrior FanInGaussian Flat FromDistribution Gaussian GeneralizedNormal GroupLaplace "
-    "Laplace Logistic LowRankGaussian MatrixGaussian MultivariateGaussian NormalGamma Prior ScaleMixture StudentT "
-    "Traits Uniform WeightDecayReadings register_family"
+    "AdapterGaussian Cauchy ElasticNet ElementwisePrior FanInGaussian Flat FromDistribution Gaussian "
+    "GeneralizedNormal GroupLaplace Laplace Logistic LowRankGaussian MatrixGaussian MultivariateGaussian NormalGamma "
+    "Prior ScaleMixture StudentT Traits Uniform WeightDecayReadings register_family"
 )
 _HOME = {
     "_explain": "Explanation explain",

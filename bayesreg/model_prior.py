@@ -86,7 +86,7 @@ class ModelPrior(nn.Module):
 
     def _take(self, entries: list[Entry], notes: Sequence[str] = ()) -> None:
         self.notes = tuple(notes)
-        joint.join(entry.prior for entry in entries if entry.prior is not None)
+        joint.join((entry.info, entry.prior) for entry in entries if entry.prior is not None)
         self._entries = entries
         unique = {id(e.prior): e.prior for e in entries if e.prior is not None}
         # Registered so that .to(), parameters() (learned scales) and state_dict() see them.

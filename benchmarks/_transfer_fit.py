@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import warnings
 from collections.abc import Callable, Iterable
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from _transfer_learned import EPSILON, FISHER, SOURCE_PRECISION, SWAG, WHOLE, Statistics
 from _transfer_tasks import Pool, Task
 from torch import Tensor, nn
 
@@ -21,14 +23,49 @@ HEAD_SCALE = 1.0
 Setting = tuple[float | None, float | None]
 
 
-def prior_of(task: Task, method: str, scale: float | None, model: nn.Module, reference: br.Reference) -> br.ModelPrior:
+def prior_of(task: Task, method: str, scale: float | None, model: nn.Module, pool: Pool) -> br.ModelPrior:
+    """Return the prior of a method; a learned one with all its standard deviations times `scale`."""
+    reference = pool.reference
     if scale is None:
         return br.ModelPrior(model, {"*": br.Flat()})
+    if method == SWAG:
+        mean, variance, deviations = _body(task, model, pool)
+        learned = br.transfer.low_rank_prior(mean, variance, deviations, scale=scale**2, epsilon=EPSILON)
+        rules = {} if task.new is None else {task.new: br.Gaussian(HEAD_SCALE)}
+        return br.ModelPrior(model, {**rules, "*": learned})
+    if method in (FISHER, WHOLE):
+        fisher = pool.learned().fisher
+        if method == FISHER and fisher.structure == "block":
+            values = {
+                name: value.diagonal().reshape(fisher.centre[name].shape) for name, value in fisher.values.items()
+            }
+            fisher = dataclasses.replace(fisher, values=values, structure="diagonal")
+        return br.transfer.ewc_prior(
+            model,
+            fisher,
+            prior_precision=SOURCE_PRECISION / scale**2,
+            strength=1.0 / scale**2,
+            new=task.new,
+            head=None if task.new is None else br.Gaussian(HEAD_SCALE),
+            rename=None if task.new is None else {task.new: None},
+        )
     if method == "pretrained-centred prior":
         head = None if task.new is None else HEAD_SCALE
         return br.transfer.l2_sp(model, reference, body_scale=scale, head_scale=head, new=task.new, covered="all")
     head_rule = {} if task.new is None else {task.new: br.Gaussian(HEAD_SCALE)}
     return br.ModelPrior(model, {**head_rule, "*": br.Gaussian(scale)})
+
+
+def _body(task: Task, model: nn.Module, pool: Pool) -> Statistics:
+    """Return SWAG's statistics without those of the source's own head."""
+    swag = pool.learned().swag
+    assert swag is not None
+    if task.new is None:
+        return swag
+    mean, variance, deviations = swag
+    fresh = br.selection.as_selector(task.new)
+    kept = [info.name for info in br.selection.parameters_of(model) if not fresh(info)]
+    return {n: mean[n] for n in kept}, {n: variance[n] for n in kept}, {n: deviations[n] for n in kept}
 
 
 def fit(task: Task, method: str, setting: Setting, pool: Pool, train: np.ndarray, seed: int) -> nn.Module:
@@ -38,8 +75,10 @@ def fit(task: Task, method: str, setting: Setting, pool: Pool, train: np.ndarray
     torch.manual_seed(seed)
     model = task.network(int(pool.y.max()) + 1)
     if method != "standard prior, from scratch":
-        br.transfer.load_into(model, pool.reference, new=task.new)
-    prior = prior_of(task, method, scale, model, pool.reference)
+        # Each starts at its own centre.
+        start = _body(task, model, pool)[0] if method == SWAG else pool.reference
+        br.transfer.load_into(model, start, new=task.new)
+    prior = prior_of(task, method, scale, model, pool)
     if task.convex:
         likelihood = br.likelihoods.Bernoulli()
         with warnings.catch_warnings():

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from _transfer_learned import FISHER, SWAG, WHOLE, Learned, learn
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -28,11 +29,13 @@ class Pool:
         x: Inputs.
         y: Labels.
         reference: The pretrained weights.
+        learned: Makes what the source task says about each of them.
     """
 
     x: Tensor
     y: Tensor
     reference: br.Reference
+    learned: Callable[[], Learned]
 
     def draw(self, n: int, seed: int, test_size: int) -> tuple[np.ndarray, np.ndarray]:
         """Return indices of n examples, as many of each class, and of others to test on."""
@@ -54,7 +57,8 @@ class Task:
         rehearsal: The same made of source data only, on which the rule chooses the strength.
         new: Rule key of the layers that the reference does not have.
         convex: Whether the MAP is unique and solved for exactly.
-        grids: The settings of each method: prior scales and learning rates.
+        grids: The settings of each method: prior scales (of learned priors: what all standard deviations are
+            multiplied by) and learning rates.
         test_size: Test examples per seed.
     """
 
@@ -115,22 +119,44 @@ def _mnist_reference() -> br.Reference:
     return br.load_reference(folder() / "weights_mnist_botorch" / "mnist_cnn.pt")
 
 
+def _mnist_images(part: slice) -> tuple[Tensor, Tensor]:
+    images = idx(folder() / "mnist_t10k" / "t10k-images-idx3-ubyte.gz")[part].float() / 255
+    return images, idx(folder() / "mnist_t10k" / "t10k-labels-idx1-ubyte.gz")[part].long()
+
+
+def _mnist_source() -> tuple[Tensor, Tensor]:
+    """MNIST *test* images, those that no rehearsal validates on; the network's own training images are not here."""
+    images, labels = _mnist_images(slice(2500, None))
+    return ((images - 0.1307) / 0.3081)[:, None], labels
+
+
+def _pretrained(make: Callable[[], nn.Module], reference: Callable[[], br.Reference]) -> Callable[[], nn.Module]:
+    def network() -> nn.Module:
+        model = make()
+        br.transfer.load_into(model, reference())
+        return model
+
+    return network
+
+
+_mnist_learned = learn("mnist", _pretrained(MnistCNN, _mnist_reference), _mnist_source)
+
+
 @functools.cache
 def digits_target() -> Pool:
     from sklearn.datasets import load_digits
 
     data = load_digits()
     images = torch.as_tensor(data.images, dtype=torch.float32) / 16
-    return Pool(_as_mnist(images), torch.as_tensor(data.target), _mnist_reference())
+    return Pool(_as_mnist(images), torch.as_tensor(data.target), _mnist_reference(), _mnist_learned)
 
 
 @functools.cache
 def digits_rehearsal() -> Pool:
     """MNIST test images brought down to the target's 8x8 pixels and through the same pipeline."""
-    images = idx(folder() / "mnist_t10k" / "t10k-images-idx3-ubyte.gz")[:2500].float() / 255
-    labels = idx(folder() / "mnist_t10k" / "t10k-labels-idx1-ubyte.gz")[:2500].long()
+    images, labels = _mnist_images(slice(0, 2500))
     small = F.interpolate(images[:, None, 4:24, 4:24], size=(8, 8), mode="area")[:, 0]
-    return Pool(_as_mnist(small), labels, _mnist_reference())
+    return Pool(_as_mnist(small), labels, _mnist_reference(), _mnist_learned)
 
 
 # -- IMDb + Amazon -> Yelp sentences -----------------------------------------------------------------------
@@ -173,16 +199,27 @@ def _sentences_reference(*domains: str) -> br.Reference:
     return br.load_reference(model)
 
 
+def _sentences_learned(*domains: str) -> Callable[[], Learned]:
+    def source() -> tuple[Tensor, Tensor]:
+        features, labels = _sentences()
+        return torch.cat([features[d] for d in domains]), torch.cat([labels[d] for d in domains])
+
+    network = _pretrained(linear, functools.partial(_sentences_reference, *domains))
+    return learn(f"sentences-{'-'.join(domains)}", network, source, convex=True)
+
+
 @functools.cache
 def sentences_target() -> Pool:
     features, labels = _sentences()
-    return Pool(features["yelp"], labels["yelp"], _sentences_reference("imdb", "amazon_cells"))
+    sources = ("imdb", "amazon_cells")
+    return Pool(features["yelp"], labels["yelp"], _sentences_reference(*sources), _sentences_learned(*sources))
 
 
 @functools.cache
 def sentences_rehearsal() -> Pool:
     features, labels = _sentences()
-    return Pool(features["amazon_cells"], labels["amazon_cells"], _sentences_reference("imdb"))
+    reference, learned = _sentences_reference("imdb"), _sentences_learned("imdb")
+    return Pool(features["amazon_cells"], labels["amazon_cells"], reference, learned)
 
 
 # -- Fashion-MNIST: five classes -> the other five; no gain expected ---------------------------------------------
@@ -215,7 +252,7 @@ def _fashion(classes: tuple[int, ...], part: str) -> tuple[Tensor, Tensor]:
 
 
 @functools.cache
-def _fashion_reference(classes: tuple[int, ...]) -> br.Reference:
+def _fashion_weights(classes: tuple[int, ...]) -> Path:
     """Train on all training images of some classes, three epochs; kept in a file for the other processes."""
     from safetensors.torch import save_file
 
@@ -232,19 +269,26 @@ def _fashion_reference(classes: tuple[int, ...]) -> br.Reference:
         temporary = path.with_suffix(f".{os.getpid()}")
         save_file(model.state_dict(), temporary)
         temporary.replace(path)
+    return path
+
+
+def _fashion_pool(source: tuple[int, ...], target: tuple[int, ...]) -> Pool:
     # The head is for other classes.
-    return br.load_reference(path, rename={"head.*": None})
+    reference = br.load_reference(_fashion_weights(source), rename={"head.*": None})
+    whole = _pretrained(lambda: SmallCNN(len(source)), lambda: br.load_reference(_fashion_weights(source)))
+    learned = learn(f"fashion-{''.join(map(str, source))}", whole, lambda: _fashion(source, "train"))
+    return Pool(*_fashion(target, "t10k"), reference, learned)
 
 
 @functools.cache
 def fashion_target() -> Pool:
-    return Pool(*_fashion(TARGET, "t10k"), _fashion_reference(SOURCE))
+    return _fashion_pool(SOURCE, TARGET)
 
 
 @functools.cache
 def fashion_rehearsal() -> Pool:
     """A network of three source classes, used on the other two."""
-    return Pool(*_fashion(SOURCE[3:], "t10k"), _fashion_reference(SOURCE[:3]))
+    return _fashion_pool(SOURCE[:3], SOURCE[3:])
 
 
 WIDE = tuple(float(f"{10 ** (k / 4 - 1.5):.3g}") for k in range(12))
@@ -264,6 +308,8 @@ TASKS = {
                 "standard prior, from scratch": cross((0.65, 1.4, 3.0, 6.5), (0.01, 0.03)),
                 "standard prior, pretrained start": cross((0.3, 0.65, 1.4, 3.0), RATES),
                 "pretrained-centred prior": cross((0.06, 0.13, 0.28, 0.6), RATES),
+                FISHER: cross((0.1, 0.3, 1.0, 3.0), RATES),
+                SWAG: cross((30.0, 100.0, 300.0, 1000.0), RATES),
             },
         ),
         Task(
@@ -275,6 +321,8 @@ TASKS = {
                 "no prior, pretrained start": [(None, None)],
                 "standard prior": [(scale, None) for scale in WIDE],
                 "pretrained-centred prior": [(scale, None) for scale in WIDE],
+                FISHER: [(scale, None) for scale in WIDE],
+                WHOLE: [(scale, None) for scale in WIDE],
             },
             convex=True,
         ),
@@ -288,6 +336,8 @@ TASKS = {
                 "standard prior, from scratch": cross((0.3, 0.65, 1.4, 3.0), (0.01, 0.03)),
                 "standard prior, pretrained start": cross((0.3, 0.65, 1.4, 3.0), (0.003, 0.01)),
                 "pretrained-centred prior": cross((0.06, 0.13, 0.28, 0.6), (0.003, 0.01)),
+                FISHER: cross((0.3, 1.0, 3.0, 10.0), (0.003, 0.01)),
+                SWAG: cross((30.0, 100.0, 300.0, 1000.0), (0.003, 0.01)),
             },
             new="head.*",
         ),

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import _transfer_fit
+import _transfer_learned
 import torch
 from _transfer_report import figure, summarise, tables
 from _transfer_tasks import SIZES, TASKS
@@ -63,9 +64,20 @@ def protocol(folds: int) -> dict[str, Any]:
         "batch": _transfer_fit.BATCH,
         "momentum": _transfer_fit.MOMENTUM,
         "head_scale": _transfer_fit.HEAD_SCALE,
+        "learned": _transfer_learned.SETTINGS,
         "rehearsals": list(REHEARSALS),
         "folds": folds,
     }
+
+
+def _continues(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Return whether the protocol is the same, but for methods and their settings that were added."""
+    grids = all(
+        grid == now["grids"].get(task, {}).get(method)
+        for task, methods in before["grids"].items()
+        for method, grid in methods.items()
+    )
+    return grids and all(now.get(name) == value for name, value in before.items() if name != "grids")
 
 
 def kept(path: Path, folds: int) -> dict[Job, list[dict[str, Any]]]:
@@ -74,10 +86,11 @@ def kept(path: Path, folds: int) -> dict[Job, list[dict[str, Any]]]:
         path.write_text(json.dumps({"protocol": protocol(folds)}) + "\n")
         return {}
     lines = path.read_text().splitlines()
-    if json.loads(lines[0])["protocol"] != protocol(folds):
+    now = protocol(folds)
+    if not _continues(json.loads(lines[0])["protocol"], now):
         raise SystemExit(f"{path} holds results of another protocol; give another folder with --out.")
     done: dict[Job, list[dict[str, Any]]] = {}
-    whole = [lines[0]]
+    whole = [json.dumps({"protocol": now})]
     for line in lines[1:]:
         try:
             record = json.loads(line)
@@ -114,9 +127,11 @@ def main() -> None:
     wanted = jobs_of(arguments.tasks, seeds, arguments.sizes, arguments.methods)
     rest = [job for job in wanted if job not in done]
     start = time.perf_counter()
-    if "fashion" in arguments.tasks and rest:
+    for name in dict.fromkeys(job[0] for job in rest):
         # Once, not in every process.
-        TASKS["fashion"].target(), TASKS["fashion"].rehearsal()
+        for pool in (TASKS[name].target(), TASKS[name].rehearsal()):
+            if any(job[0] == name and job[4] in _transfer_learned.METHODS for job in rest):
+                pool.learned()
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(arguments.processes, mp_context=context) as pool, path.open("a") as file:
         for count, future in enumerate(as_completed([pool.submit(work, job, arguments.folds) for job in rest]), 1):

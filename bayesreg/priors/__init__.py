@@ -1,5 +1,6 @@
 """Prior families, one per file, behind one contract (`Prior`)."""
 
+from bayesreg.priors.adapter_gaussian import AdapterGaussian
 from bayesreg.priors.base import Prior, Traits
 from bayesreg.priors.cauchy import Cauchy
 from bayesreg.priors.elastic_net import ElasticNet
@@ -24,6 +25,7 @@ from bayesreg.priors.uniform import Uniform
 
 __all__ = [
     "FAMILIES",
+    "AdapterGaussian",
     "Cauchy",
     "ElasticNet",
     "ElementwisePrior",

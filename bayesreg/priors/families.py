@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypeVar
 
 from bayesreg.errors import InvalidArgumentError
+from bayesreg.priors.adapter_gaussian import AdapterGaussian
 from bayesreg.priors.base import Prior
 from bayesreg.priors.cauchy import Cauchy
 from bayesreg.priors.elastic_net import ElasticNet
@@ -27,6 +28,7 @@ from bayesreg.priors.uniform import Uniform
 __all__ = ["FAMILIES", "register_family"]
 
 _SHIPPED: tuple[type[Prior], ...] = (
+    AdapterGaussian,
     Cauchy,
     ElasticNet,
     FanInGaussian,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +13,7 @@ from bayesreg.errors import ReferenceMismatchError, UnsupportedError
 
 if TYPE_CHECKING:
     from bayesreg.priors.base import Prior
+    from bayesreg.selection import ParameterInfo
 
 __all__ = [
     "Joint",
@@ -33,8 +34,22 @@ class Joint(ABC):
         names: The parameters it is over.
     """
 
+    #: Whether it has a value only where all of its parameters are given.
+    needs_all = True
+
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
+
+    def bind(self, parts: Mapping[str, Prior], infos: Mapping[str, ParameterInfo]) -> None:  # noqa: B027
+        """Take note of the parameters of one model.
+
+        Args:
+            parts: The parts by parameter name.
+            infos: The parameters by the same names.
+
+        Raises:
+            InvalidArgumentError: If their shapes do not go together.
+        """
 
     @abstractmethod
     def penalty(self, parts: Sequence[Prior], values: Sequence[Tensor]) -> Tensor:
@@ -85,7 +100,7 @@ def require_all(joint: Joint, parts: Sequence[Prior]) -> None:
     Raises:
         UnsupportedError: If some are not.
     """
-    if len(parts) != len(joint.names):
+    if joint.needs_all and len(parts) != len(joint.names):
         here = {part.part_name for part in parts}
         missing = [name for name in joint.names if name not in here]
         raise UnsupportedError(
@@ -165,19 +180,22 @@ def draws(
     return [found[i] for i in range(len(priors))]
 
 
-def join(priors: Iterable[Prior]) -> None:
+def join(entries: Iterable[tuple[ParameterInfo, Prior]]) -> None:
     """Put the parts that were bound to parameters of one model together again.
 
     Args:
-        priors: The priors of all parameters, parts of joint densities among them.
+        entries: All parameters and their priors, parts of joint densities among them.
 
     Raises:
+        InvalidArgumentError: If the shapes of its parameters do not go together.
         ReferenceMismatchError: If a joint density lacks some of its parameters.
     """
     by_names: dict[tuple[str, ...], dict[str, Prior]] = {}
-    for prior in priors:
+    infos: dict[str, ParameterInfo] = {}
+    for info, prior in entries:
         if prior.joins is not None and prior.part_name is not None:
             by_names.setdefault(prior.joins, {})[prior.part_name] = prior
+            infos[prior.part_name] = info
     for names, parts in by_names.items():
         missing = [name for name in names if name not in parts]
         if missing:
@@ -188,5 +206,6 @@ def join(priors: Iterable[Prior]) -> None:
                 f"prior.marginal(names) for those it is to cover."
             )
         joint = parts[names[0]].joined()
+        joint.bind(parts, {name: infos[name] for name in names})
         for part in parts.values():
             part.joint = joint

@@ -1,5 +1,6 @@
 """Priors that remember pretrained weights: the published methods by name, and starting from a reference."""
 
+from bayesreg.transfer.adapters import lora_prior
 from bayesreg.transfer.depth import depth_graded
 from bayesreg.transfer.ewc import ewc_prior
 from bayesreg.transfer.fisher import Fisher, fisher_information
@@ -20,5 +21,6 @@ __all__ = [
     "l1_sp",
     "l2_sp",
     "load_into",
+    "lora_prior",
     "low_rank_prior",
 ]
