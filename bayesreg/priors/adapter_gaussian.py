@@ -138,7 +138,8 @@ class AdapterGaussian(LocatedPrior):
             )
         left, right = self._pairs[name]
         scale = self._scales[left]
-        held = None if isinstance(scale, Tensor) and scale.ndim and name != left else scale
+        is_tensor = isinstance(scale, Tensor) and scale.ndim > 0
+        held = None if is_tensor and name != left else scale
         part = type(self)(held, scaling=self._scalings[left], joins=(left, right))
         if self.reference is not None:
             part._buffers["loc"] = self.reference[name].to(parameter.device)

@@ -81,6 +81,9 @@ def of_adapters(prior):
 def test_value_and_gradients_are_those_of_the_updates_that_peft_merges(keywords):
     model = adapted(**keywords)
     prior = lora_prior(model, 0.05, head=HEAD)
+    assert [e.name for e, p in prior.active() if isinstance(p, br.Gaussian)] == [
+        "base_model.model.classifier.modules_to_save.default.weight"
+    ]
     mine, expected = of_adapters(prior), explicit(model, 0.05)
     assert mine.item() == pytest.approx(expected.item(), rel=1e-4)
     held = list(factors(model).values())
@@ -141,7 +144,7 @@ def test_a_saved_adapter_is_a_centre(tmp_path):
 
 def test_only_the_active_adapter_counts():
     model = adapted()
-    model.add_adapter("other", peft.LoraConfig(r=2, lora_alpha=7, target_modules=["key"], task_type="SEQ_CLS"))
+    model.add_adapter("other", peft.LoraConfig(r=2, lora_alpha=7, target_modules=["query", "key"], task_type="SEQ_CLS"))
     model.set_adapter("other")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
