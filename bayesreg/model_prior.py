@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +19,11 @@ from bayesreg.errors import CoverageError, InvalidArgumentError, PatternError, n
 from bayesreg.optimizers import OptimizerLike
 from bayesreg.priors import Flat, Gaussian, Prior, joint
 from bayesreg.priors.located import LocatedPrior
+from bayesreg.references import Rename
 from bayesreg.scale import LossScale, as_loss_scale
 from bayesreg.selection import (
     ParameterInfo,
+    Selection,
     SelectorLike,
     as_selector,
     biases,
@@ -248,29 +250,56 @@ class ModelPrior(nn.Module):
         save_model_prior(self._entries, path, self.notes)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], model: nn.Module) -> Self:
-        """Read a prior that `save` wrote and bind it to a model.
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        model: nn.Module,
+        *,
+        new: Selection | None = None,
+        head: Prior | None = None,
+        rename: Rename | None = None,
+        extra: Literal["raise", "ignore"] = "raise",
+    ) -> Self:
+        """Read a prior that `save` wrote and bind it to a model; what differs is decided by arguments.
+
+        Of a low-rank Gaussian over many parameters those that are left out are integrated out.
 
         Args:
             path: The file.
-            model: A model with the same parameter names and shapes.
+            model: A model with the same parameter names and shapes, but for what follows.
+            new: Rule key, or a list of them, of parameters that the file does not have, or has for another task:
+                "head.*".
+            head: The prior of those; needed with `new`.
+            rename: From names in the file to names in the model, as in `load_reference`; None leaves one out.
+            extra: "raise" (default) or "ignore": parameters of the file that the model does not have.
 
         Returns:
             The prior.
 
         Raises:
             InvalidArgumentError: If the arguments are of other types.
+            PatternError: If `new` matches nothing.
             PriorFileError: If the file is not readable, newer than this bayesreg, or does not fit the model (every
                 mismatch is listed).
+            ReferenceMismatchError: If a rule of `rename` matches nothing.
+
+        Example:
+            >>> import tempfile, bayesreg as br
+            >>> source, target = (nn.Sequential(nn.Linear(3, 4), nn.Linear(4, k)) for k in (5, 2))
+            >>> path = f"{tempfile.mkdtemp()}/prior.safetensors"
+            >>> br.transfer.l2_sp(source, source, body_scale=0.1).save(path)
+            >>> prior = ModelPrior.load(path, target, new="1.*", head=br.Gaussian(1.0))
+            >>> prior["1.weight"].describe()
+            'Gaussian, std 1, centred on 0'
         """
-        from bayesreg.prior_file import load_entries
+        from bayesreg._file_binding import Differences, load_entries
 
         if not isinstance(path, str | os.PathLike) or not isinstance(model, nn.Module):
             raise InvalidArgumentError(
                 f"ModelPrior.load(path, model): expected a path and a module, got {type(path).__name__} and "
                 f"{type(model).__name__}."
             )
-        entries, notes = load_entries(path, parameters_of(model))
+        entries, notes = load_entries(path, parameters_of(model), Differences(new, head, rename, extra))
         return cls._from_entries(entries, notes)
 
 

@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,8 @@ from bayesreg._tables import Table
 from bayesreg._version import __version__
 from bayesreg.errors import BayesRegError, InvalidArgumentError, PriorFileError, UnsupportedError, nearest
 from bayesreg.priors import FAMILIES, Prior
-from bayesreg.selection import ParameterInfo
 
-__all__ = ["FORMAT", "describe_file", "load_entries", "save_model_prior"]
+__all__ = ["FORMAT", "FileRow", "describe_file", "read_rows", "save_model_prior"]
 
 #: Raised when a file written before could not be read by the code before the change.
 FORMAT = 1
@@ -84,52 +84,54 @@ def save_model_prior(entries: list[Entry], path: str | os.PathLike[str], notes: 
         save_file(tensors, temporary, metadata={"bayesreg": json.dumps(record)})
 
 
-def load_entries(path: str | os.PathLike[str], infos: list[ParameterInfo]) -> tuple[list[Entry], list[str]]:
-    """Read a prior file and match it with a model's parameters, listing every mismatch; with its notes."""
-    source = Path(path)
-    record, tensors = _read(source)
+@dataclass(frozen=True)
+class FileRow:
+    """What a file says of one parameter.
+
+    Attributes:
+        name: Its name.
+        shape: Its shape.
+        dtype: Its dtype.
+        rule: The rule that gave it its prior.
+        prior: Its prior; of a density over several parameters, its part.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    rule: str
+    prior: Prior | None
+
+
+def read_rows(path: Path) -> tuple[dict[str, FileRow], list[str], dict[str, Any]]:
+    """Read a prior file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its rows by parameter name, the notes of the prior that was saved, and the rest of its metadata.
+
+    Raises:
+        PriorFileError: If the file is not readable, damaged, or newer than this bayesreg.
+    """
+    record, tensors = _read(path)
     try:
         learned: dict[str, nn.Parameter] = {}
-        priors = [_rebuild(source, number, row, tensors, learned) for number, row in enumerate(record["priors"])]
-        rows = {str(row["name"]): row for row in record["entries"]}
-        shapes = {name: tuple(map(int, row["shape"])) for name, row in rows.items()}
-        numbers = {name: row["prior"] for name, row in rows.items()}
-        rules = {name: str(row["rule"]) for name, row in rows.items()}
+        priors = [_rebuild(path, number, row, tensors, learned) for number, row in enumerate(record["priors"])]
+        rows = {}
+        for row in record["entries"]:
+            name, number = str(row["name"]), row["prior"]
+            if number is not None and not (type(number) is int and 0 <= number < len(priors)):
+                raise PriorFileError(f"{path}: damaged prior file, {name} names prior {number!r} of {len(priors)}.")
+            shape, prior = tuple(map(int, row["shape"])), None if number is None else priors[number]
+            rows[name] = FileRow(name, shape, str(row["dtype"]), str(row["rule"]), prior)
         notes = [str(note) for note in record.get("notes", [])]
     except PriorFileError:
         raise
     except _DAMAGED as error:
-        raise PriorFileError(f"{source}: damaged prior file, its metadata lacks {error}.") from error
-    for name, number in numbers.items():
-        if number is not None and not (type(number) is int and 0 <= number < len(priors)):
-            raise PriorFileError(f"{source}: damaged prior file, {name} names prior {number!r} of {len(priors)}.")
-    by_name = {name: info for info in infos for name in info.names}
-    problems = []
-    for name, shape in shapes.items():
-        if name not in by_name:
-            problems.append(f"the file has {name}, the model does not{nearest(name, by_name)}")
-        elif tuple(by_name[name].parameter.shape) != shape:
-            found = tuple(by_name[name].parameter.shape)
-            problems.append(f"{name} has shape {shape} in the file and {found} in the model")
-    for info in infos:
-        if not any(name in rows for name in info.names) and info.parameter.requires_grad:
-            problems.append(f"the model has {info.name}, the file does not")
-    if problems:
-        raise PriorFileError(f"{source}: the prior does not fit the model: {'; '.join(problems)}.")
-    result: list[Entry] = []
-    for info in infos:
-        known = next((n for n in info.names if n in rows), None)
-        number = None if known is None else numbers[known]
-        prior = None
-        if known is not None and number is not None:
-            prior = priors[number].to(info.parameter.device)
-            joined = [name for name in info.names if prior.joins and name in prior.joins]
-            try:
-                prior = prior.bound_to(joined[0] if joined else known, info.parameter)
-            except InvalidArgumentError as error:
-                raise PriorFileError(f"{source}: damaged prior file ({error})") from error
-        result.append(Entry(info, prior, "" if known is None else rules[known]))
-    return result, notes
+        raise PriorFileError(f"{path}: damaged prior file, its metadata lacks {error}.") from error
+    return rows, notes, record
 
 
 def describe_file(path: str | os.PathLike[str]) -> Table:
@@ -144,31 +146,25 @@ def describe_file(path: str | os.PathLike[str]) -> Table:
     Raises:
         PriorFileError: If the file is not readable, or newer than this bayesreg.
     """
-    source = Path(path)
-    record, tensors = _read(source)
-    try:
-        learned: dict[str, nn.Parameter] = {}
-        priors = [_rebuild(source, number, row, tensors, learned) for number, row in enumerate(record["priors"])]
-        rows = [
-            (
-                str(row["name"]),
-                "x".join(map(str, row["shape"])) or "1",
-                str(row["dtype"]),
-                "none" if row["prior"] is None else priors[row["prior"]].describe(),
-                str(row["rule"]),
-            )
-            for row in record["entries"]
-        ]
-        elements = sum(math.prod(map(int, row["shape"])) for row in record["entries"])
-        notes = [str(note) for note in record.get("notes", [])]
-    except PriorFileError:
-        raise
-    except _DAMAGED as error:
-        raise PriorFileError(f"{source}: damaged prior file, its metadata lacks {error}.") from error
+    rows, notes, record = read_rows(Path(path))
     made = f"Written by bayesreg {record.get('bayesreg')}, format {record['format']}"
     made += f", {record['created']}." if "created" in record else "."
-    title = f"Prior over {elements:,} elements in {len(rows)} tensors"
-    return Table(title, ("parameter", "shape", "dtype", "prior", "rule"), rows, (made, *notes))
+    elements = sum(math.prod(row.shape) for row in rows.values())
+    return Table(
+        f"Prior over {elements:,} elements in {len(rows)} tensors",
+        ("parameter", "shape", "dtype", "prior", "rule"),
+        [
+            (
+                row.name,
+                "x".join(map(str, row.shape)) or "1",
+                row.dtype,
+                "none" if row.prior is None else row.prior.describe(),
+                row.rule,
+            )
+            for row in rows.values()
+        ],
+        (made, *notes),
+    )
 
 
 def _as_tensor(value: float | Tensor) -> Tensor:

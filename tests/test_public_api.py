@@ -76,9 +76,9 @@ def test_modules_declare_their_names_as_strings():
 ORDER = [
     "errors", "_checks", "_sharding", "probe", "optimizers", "_guard", "scale", "_loss_table", "conversion",
     "conversion_sklearn", "selection", "references", "priors", "likelihoods", "_tables", "_files", "_optional",
-    "_progress", "_version", "_entry", "_binding", "prior_file", "_describe", "model_prior", "transfer",
-    "standardize", "run_folder", "objective", "routes", "explaining", "_explain", "plots", "prior_plots", "trainer",
-    "demo", "cli", "testing", "__main__",
+    "_progress", "_version", "_entry", "_binding", "prior_file", "_file_binding", "_describe", "model_prior",
+    "transfer", "standardize", "run_folder", "objective", "routes", "explaining", "_explain", "plots", "prior_plots",
+    "trainer", "demo", "cli", "testing", "__main__",
 ]  # fmt: skip
 
 

@@ -1,24 +1,43 @@
-"""`bayesreg prior`: look into prior files."""
+"""`bayesreg prior`: learn, look into and change prior files, without the model's code."""
 
 from __future__ import annotations
 
+import enum
+import fnmatch
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from bayesreg.cli._output import for_json, say, show
+from bayesreg.errors import InvalidArgumentError, PatternError, nearest
 from bayesreg.prior_file import describe_file
 
 __all__ = ["prior"]
 
-prior = typer.Typer(help="Look into prior files.", no_args_is_help=True)
+
+class Convention(enum.StrEnum):
+    """The conventions of `br.transfer.low_rank_prior`."""
+
+    stated = "stated"
+    shwartz_ziv = "shwartz_ziv"
+    harvey = "harvey"
+    data_emphasized_elbo = "data_emphasized_elbo"
+
+
+prior = typer.Typer(help="Learn, look into and change prior files.", no_args_is_help=True)
+
+Output = Annotated[Path, typer.Option("--output", "-o", help="The prior file to write, .safetensors.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Scale = Annotated[float, typer.Option(help="What all covariances are multiplied by.")]
+Only = Annotated[list[str] | None, typer.Option(help="Glob of the parameters to keep; may be repeated.")]
+Rename = Annotated[list[str] | None, typer.Option(help="OLD=NEW, names or globs; NEW empty: leave out. Repeatable.")]
 
 
 @prior.command("show", epilog="Example: bayesreg prior show prior.safetensors")
 def show_file(
     file: Annotated[Path, typer.Argument(help="What ModelPrior.save or `bayesreg fit` wrote.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say which parameter has which prior, where it comes from, and when it was written."""
     table = describe_file(file)
@@ -26,3 +45,116 @@ def show_file(
         say(for_json(table.to_dict()))
     else:
         show(table)
+
+
+@prior.command("fit", epilog="Example: bayesreg prior fit run/checkpoint-*/ --output prior.safetensors")
+def fit_file(
+    checkpoints: Annotated[list[Path], typer.Argument(help="Two or more, in the order of training.")],
+    output: Output,
+    rank: Annotated[int, typer.Option(help="How many of the last deviations to keep.")] = 20,
+    scale: Scale = 1.0,
+    epsilon: Annotated[float, typer.Option(help="Added to every variance (times --scale).")] = 0.0,
+    only: Only = None,
+    as_json: AsJson = False,
+) -> None:
+    """Learn a SWAG prior from the checkpoints of a training run on a source task."""
+    import bayesreg as br
+    from bayesreg.transfer.skeleton import skeleton
+
+    swag = br.transfer.SWAG.from_checkpoints(checkpoints, max_rank=rank)
+    learned = swag.prior(scale=scale, epsilon=epsilon, only=only)
+    model = skeleton({name: tensor for name, tensor in swag.model.named_parameters() if _kept(name, only)})
+    br.ModelPrior(model, {"*": learned}).save(output)
+    show_file(output, as_json)
+
+
+@prior.command("convert", epilog="Example: bayesreg prior convert source.safetensors --scale 100 -o target.safetensors")
+def convert_file(
+    source: Annotated[Path, typer.Argument(help="A prior file; with --variance and --deviations: the flat mean, .pt.")],
+    output: Output,
+    scale: Scale = 1.0,
+    only: Only = None,
+    rename: Rename = None,
+    variance: Annotated[Path | None, typer.Option(help="Flat variances, .pt.")] = None,
+    deviations: Annotated[Path | None, typer.Option(help="Flat deviations, K rows, .pt.")] = None,
+    like: Annotated[Path | None, typer.Option(help="Weights of the same model, .pt: names, shapes, order.")] = None,
+    convention: Annotated[Convention, typer.Option(help="What the statistics' covariance is.")] = Convention.stated,
+    epsilon: Annotated[float, typer.Option(help="As the convention means it.")] = 0.0,
+    as_json: AsJson = False,
+) -> None:
+    """Change a prior file's strength, names and parts, or make one of published SWAG statistics."""
+    import bayesreg as br
+    from bayesreg.transfer.skeleton import skeleton
+
+    flat = {"--variance": variance, "--deviations": deviations, "--like": like}
+    missing = [option for option, given in flat.items() if given is None]
+    if len(missing) == len(flat):
+        made = _changed(source, scale, only, _rules(rename))
+    elif missing:
+        raise InvalidArgumentError(f"{', '.join(missing)}: flat statistics need all of {', '.join(flat)}.")
+    else:
+        if rename:
+            raise InvalidArgumentError("--rename: is for prior files; flat statistics take their names from --like.")
+        assert variance is not None
+        assert deviations is not None
+        assert like is not None
+        model = _skeleton_of(like)
+        whole = br.transfer.flat_statistics(model, mean=source, variance=variance, deviations=deviations)
+        mean, spread, columns = ({n: t for n, t in part.items() if _kept(n, only)} for part in whole)
+        learned = br.transfer.low_rank_prior(
+            mean,
+            spread,
+            columns,
+            scale=scale,
+            epsilon=epsilon,
+            convention=convention.value,
+            source=source.name,
+        )
+        made = br.ModelPrior(skeleton(mean), {"*": learned})
+    made.save(output)
+    show_file(output, as_json)
+
+
+def _changed(source: Path, scale: float, only: list[str] | None, rename: dict[Any, Any] | None) -> Any:
+    import torch
+
+    import bayesreg as br
+    from bayesreg.prior_file import read_rows
+    from bayesreg.references.names import renamed
+    from bayesreg.transfer.skeleton import skeleton
+
+    rows, _, _ = read_rows(source)
+    names = rows if rename is None else renamed(dict(rows), rename, source.name)[0]
+    kept = {name: row for name, row in names.items() if _kept(name, only)}
+    if not kept:
+        hint = nearest((only or [""])[0], names)
+        raise PatternError(f"--only: expected a glob that matches a parameter of {source.name}, got none{hint}")
+    model = skeleton({name: torch.empty(row.shape, dtype=getattr(torch, row.dtype)) for name, row in kept.items()})
+    loaded = br.ModelPrior.load(source, model, rename=rename, extra="raise" if only is None else "ignore")
+    return loaded if scale == 1.0 else br.transfer.rescaled(loaded, scale)
+
+
+def _kept(name: str, only: list[str] | None) -> bool:
+    return not only or any(fnmatch.fnmatchcase(name, glob) for glob in only)
+
+
+def _rules(given: list[str] | None) -> dict[Any, Any] | None:
+    if not given:
+        return None
+    odd = [rule for rule in given if "=" not in rule]
+    if odd:
+        raise InvalidArgumentError(f"--rename: expected OLD=NEW, got {odd[0]!r}.")
+    pairs = [rule.split("=", 1) for rule in given]
+    return {old: new or None for old, new in pairs}
+
+
+def _skeleton_of(weights: Path) -> Any:
+    import bayesreg as br
+    from bayesreg.transfer.skeleton import skeleton
+
+    if weights.suffix == ".safetensors":
+        raise InvalidArgumentError(
+            "--like: expected a torch file (.pt, .pth, .bin): safetensors files do not keep the order of parameters, "
+            "in which flat statistics are."
+        )
+    return skeleton(dict(br.load_reference(weights)))

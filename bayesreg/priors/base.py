@@ -474,6 +474,30 @@ class Prior(Holder):
         """
         raise UnsupportedError(f"{self.family} is a prior over single parameters.")
 
+    def restricted_to(self, names: Sequence[str]) -> Self:
+        """Return this part of a joint density where that is over these parameters only, the others integrated out.
+
+        Args:
+            names: The parameters that are left, by their names in the model.
+
+        Returns:
+            The part.
+
+        Raises:
+            UnsupportedError: If the density over fewer parameters is not of the same form.
+        """
+        if self.joins is not None and len(names) != len(self.joins):
+            raise UnsupportedError(
+                f"{self.family} joins {' and '.join(self.joins[:4])}, of which only {', '.join(names)} would be left."
+            )
+        return self._joining(names)
+
+    def _joining(self, names: Sequence[str]) -> Self:
+        part = copy.copy(self)
+        part._buffers = dict(self._buffers)
+        part.joins = tuple(names)
+        return part
+
     def hyper_shape(self) -> torch.Size:
         """Return the shape that the hyper-parameters have together; () where all are numbers."""
         shapes = [held.shape for name, held in self._tensors().items() if name not in self._not_shaped]

@@ -206,6 +206,9 @@ class LowRankGaussian(CorrelatedGaussian):
         made.reference.source = self.reference.source
         return made
 
+    def restricted_to(self, names: Sequence[str]) -> Self:
+        return self._joining(names)
+
     def joined(self) -> JointLowRank:
         """Return the joint density that this part and others will share."""
         assert self.joins is not None

@@ -6,6 +6,7 @@ from bayesreg.transfer.ewc import ewc_prior
 from bayesreg.transfer.fisher import Fisher, fisher_information
 from bayesreg.transfer.flat import flat_statistics
 from bayesreg.transfer.methods import centered_prior, group_lasso_sp, l1_sp, l2_sp
+from bayesreg.transfer.rescale import rescaled
 from bayesreg.transfer.start import load_into
 from bayesreg.transfer.swag import SWAG, low_rank_prior
 
@@ -23,4 +24,5 @@ __all__ = [
     "load_into",
     "lora_prior",
     "low_rank_prior",
+    "rescaled",
 ]

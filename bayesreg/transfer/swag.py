@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias, get_args
 
 import torch
@@ -14,8 +15,9 @@ from torch.optim.swa_utils import get_swa_multi_avg_fn
 from bayesreg import _checks
 from bayesreg.errors import InvalidArgumentError, ReferenceMismatchError, nearest
 from bayesreg.priors import LowRankGaussian
-from bayesreg.references import Reference
-from bayesreg.selection import Selection, buffers_of, parameters_of, selected
+from bayesreg.references import Reference, read_reference
+from bayesreg.selection import Selection, buffers_of, canonical_tensors, parameters_of, selected
+from bayesreg.transfer.skeleton import skeleton
 
 __all__ = ["SWAG", "Convention", "low_rank_prior"]
 
@@ -91,7 +93,18 @@ def low_rank_prior(
             f"variance of {', '.join(empty)}: expected numbers > 0, got 0 for some elements; give epsilon > 0."
         )
     low_rank = {name: factor * value for name, value in deviations.items()}
-    return LowRankGaussian(diagonal, low_rank, loc=Reference(mean, source))
+    centre = Reference(mean, source)
+    centre.notes = (_in_words(convention, size, floor, columns),)
+    return LowRankGaussian(diagonal, low_rank, loc=centre)
+
+
+def _in_words(convention: Convention, size: float, floor: float, columns: int) -> str:
+    """Return the covariance with its numbers, as files and descriptions keep it."""
+    formula = {
+        "harvey": f"½·{size:g}·D + {floor:g}·I + {size:g}·Q·Q'/(2·(K − 1))",
+        "shwartz_ziv": f"{size:g}·D + {floor:g}·I + {size:g}²·Q·Q'",
+    }.get(convention, f"{size:g}·(½·D + {floor:g}·I) + {size:g}·Q·Q'/(2·(K − 1))")
+    return f"covariance {formula} with K = {columns} deviations in Q (convention {convention!r})"
 
 
 def _check_statistics(
@@ -162,6 +175,54 @@ class SWAG:
         self._sums = [torch.zeros_like(mean) for mean in self._mean]
         self._deviations: deque[list[Tensor]] = deque(maxlen=self.max_rank)
         self.num_snapshots = 0
+
+    @classmethod
+    def from_checkpoints(cls, paths: Sequence[str | os.PathLike[str]], *, max_rank: int = 20) -> SWAG:
+        """Collect the weights that a training run has left in files.
+
+        Floating tensors are taken for parameters, but for the statistics of normalisation layers.
+
+        Args:
+            paths: At least two `.safetensors` or torch files or Hugging Face directories, in the order of training.
+            max_rank: As in the constructor.
+
+        Returns:
+            The collection; its `model` has the names and shapes and cannot be called.
+
+        Raises:
+            InvalidArgumentError: If there are fewer than two.
+            PriorFileError: If a file cannot be read.
+            ReferenceMismatchError: If names or shapes differ between files; all are listed.
+
+        Example:
+            >>> import tempfile
+            >>> paths = [f"{tempfile.mkdtemp()}/{k}.pt" for k in range(3)]
+            >>> for path in paths:
+            ...     torch.save(nn.Linear(2, 1).state_dict(), path)
+            >>> SWAG.from_checkpoints(paths).num_snapshots
+            3
+        """
+        if isinstance(paths, str | os.PathLike) or len(list(paths)) < 2:
+            raise InvalidArgumentError("paths: expected two or more checkpoints, in the order of training.")
+        swag: SWAG | None = None
+        for path in paths:
+            # A file with weights that are NaN is a snapshot with weights that are NaN: collect() says so.
+            found = read_reference(path)
+            if swag is None:
+                first = path
+                swag = cls(skeleton({name: tensor.clone() for name, tensor in found.items()}), max_rank=max_rank)
+            held = canonical_tensors(swag.model)
+            odd = sorted(set(held) ^ set(found))
+            odd += [name for name in held if name in found and held[name].shape != found[name].shape]
+            if odd:
+                raise ReferenceMismatchError(
+                    f"{path}: expected the same names and shapes as in {first}, not so for {', '.join(odd[:8])}."
+                )
+            for name, tensor in held.items():
+                tensor.detach().copy_(found[name])
+            swag.collect()
+        assert swag is not None
+        return swag
 
     @torch.no_grad()
     def collect(self) -> None:

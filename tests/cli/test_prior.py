@@ -1,4 +1,4 @@
-"""`bayesreg prior show`: a prior file without its model."""
+"""`bayesreg prior show`, `fit` and `convert`: prior files without the model."""
 
 from __future__ import annotations
 
@@ -53,3 +53,111 @@ def test_other_files_are_refused(run, tmp_path, saved):
     assert "not a readable safetensors file" in refusal(run, "prior", "show", str(tmp_path / "cut.safetensors"))
     assert "no such file" in refusal(run, "prior", "show", str(tmp_path / "none.safetensors"))
     assert "a prior file, no optimizer: bayesreg prior show" in refusal(run, "explain", str(saved), "--num-data", "100")
+
+
+# -- fit and convert ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run_of_training(tmp_path):
+    """Six checkpoints of a small network, and the same collected in Python."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2))
+    swag = br.transfer.SWAG(model, max_rank=3)
+    for k in range(6):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        save_file(model.state_dict(), tmp_path / f"step-{k}.safetensors")
+        swag.collect()
+    return model, swag, [str(tmp_path / f"step-{k}.safetensors") for k in range(6)]
+
+
+def test_fit_learns_a_prior_from_checkpoints(run, tmp_path, run_of_training):
+    model, swag, paths = run_of_training
+    out = tmp_path / "prior.safetensors"
+    table = answer(run, "prior", "fit", *paths, "-o", str(out), "--rank", "3", "--scale", "4", "--epsilon", "1e-4")
+    assert {row["parameter"] for row in table["rows"]} == {name for name, _ in model.named_parameters()}
+    assert "SWAG of 6 snapshots" in table["rows"][0]["prior"]
+    made = br.ModelPrior(model, {"*": swag.prior(scale=4.0, epsilon=1e-4)})
+    assert br.ModelPrior.load(out, model).log_prob().item() == pytest.approx(made.log_prob().item(), rel=1e-5)
+    answer(run, "prior", "fit", *paths, "-o", str(out), "--rank", "3", "--epsilon", "1e-4", "--only", "0.*")
+    made = br.ModelPrior(model[:1], {"*": swag.prior(epsilon=1e-4, only="0.*")})
+    assert br.ModelPrior.load(out, model[:1]).log_prob().item() == pytest.approx(made.log_prob().item(), rel=1e-5)
+
+
+def test_fit_refuses_and_writes_nothing(run, tmp_path, run_of_training):
+    _, _, paths = run_of_training
+    out = tmp_path / "prior.safetensors"
+    assert "two or more" in refusal(run, "prior", "fit", paths[0], "-o", str(out))
+    assert "no such file" in refusal(run, "prior", "fit", *paths, str(tmp_path / "gone.pt"), "-o", str(out))
+    assert "expected a rule that matches" in refusal(run, "prior", "fit", *paths, "-o", str(out), "--only", "head.*")
+    assert "ending in .safetensors" in refusal(run, "prior", "fit", *paths, "-o", str(tmp_path / "prior.pt"))
+    save_file({"0.weight": torch.zeros(4, 3)}, tmp_path / "bad.safetensors")
+    assert "same names and shapes" in refusal(
+        run, "prior", "fit", *paths, str(tmp_path / "bad.safetensors"), "-o", str(out)
+    )
+    assert "max_rank: expected 2 or more" in refusal(run, "prior", "fit", *paths, "-o", str(out), "--rank", "1")
+    assert not out.exists()
+
+
+def test_convert_changes_strength_names_and_parts(run, tmp_path, run_of_training):
+    _, swag, paths = run_of_training
+    source, out = tmp_path / "prior.safetensors", tmp_path / "out.safetensors"
+    answer(run, "prior", "fit", *paths, "-o", str(source), "--rank", "3", "--epsilon", "1e-4")
+    before = source.read_bytes()
+    table = answer(run, "prior", "convert", str(source), "-o", str(out), "--scale", "25", "--rename", "0.*=body.*",
+                   "--only", "body.*")  # fmt: skip
+    assert {row["parameter"] for row in table["rows"]} == {"body.weight", "body.bias"}
+    assert any("covariance 1·(½·D + 0.0001·I)" in note for note in table["notes"])
+    assert "All variances times 25." in table["notes"]
+    assert source.read_bytes() == before
+
+    class Target(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Linear(4, 3)
+
+    model = Target()
+    mean, variance, deviations = (
+        {f"body.{n[2:]}": t for n, t in part.items() if n.startswith("0.")} for part in swag.statistics()
+    )
+    made = br.transfer.low_rank_prior(mean, variance, deviations, scale=25.0, epsilon=1e-4)
+    expected = br.ModelPrior(model, {"*": made}).log_prob().item()
+    assert br.ModelPrior.load(out, model).log_prob().item() == pytest.approx(expected, rel=1e-5)
+    # In place, too: the file is read before it is written.
+    answer(run, "prior", "convert", str(out), "-o", str(out), "--scale", "4")
+    assert br.ModelPrior.load(out, model).penalty().item() == pytest.approx(
+        br.ModelPrior(model, {"*": made}).penalty().item() / 4, rel=1e-5
+    )
+
+
+def test_convert_reads_published_statistics(run, tmp_path):
+    model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))
+    size = sum(p.numel() for p in model.parameters())
+    flat = {"mean": torch.randn(size), "variance": torch.rand(size), "deviations": torch.randn(5, size)}
+    for name, tensor in flat.items():
+        torch.save(tensor, tmp_path / f"{name}.pt")
+    torch.save(model.state_dict(), tmp_path / "like.pt")
+    arguments = ["prior", "convert", str(tmp_path / "mean.pt"), "-o", str(tmp_path / "prior.safetensors"),
+                 "--variance", str(tmp_path / "variance.pt"), "--deviations",
+                 str(tmp_path / "deviations.pt")]  # fmt: skip
+    like = ["--like", str(tmp_path / "like.pt"), "--convention", "shwartz_ziv", "--scale", "10", "--epsilon", "0.1"]
+    answer(run, *arguments, *like)
+    parts = br.transfer.flat_statistics(model, **flat)
+    made = br.transfer.low_rank_prior(*parts, scale=10.0, epsilon=0.1, convention="shwartz_ziv")
+    expected = br.ModelPrior(model, {"*": made}).log_prob().item()
+    found = br.ModelPrior.load(tmp_path / "prior.safetensors", model).log_prob().item()
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert "--like: flat statistics need all of" in refusal(run, *arguments)
+    assert "--rename: is for prior files" in refusal(run, *arguments, *like, "--rename", "a=b")
+    save_file(model.state_dict(), tmp_path / "like.safetensors")
+    assert "do not keep the order" in refusal(run, *arguments, "--like", str(tmp_path / "like.safetensors"))
+
+
+def test_convert_refuses_what_it_cannot_do(run, tmp_path, saved):
+    out = ["-o", str(tmp_path / "out.safetensors")]
+    assert "OLD=NEW" in refusal(run, "prior", "convert", str(saved), *out, "--rename", "0.weight")
+    assert "expected a glob that matches" in refusal(run, "prior", "convert", str(saved), *out, "--only", "x.*")
+    assert "factor: expected a value > 0" in refusal(run, "prior", "convert", str(saved), *out, "--scale", "-1")
+    assert not (tmp_path / "out.safetensors").exists()
