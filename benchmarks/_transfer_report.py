@@ -10,6 +10,7 @@ from typing import Any
 
 from _common import machine
 from _transfer_fit import best
+from _transfer_learned import FISHER, METHODS, SWAG, WHOLE
 
 CENTRED = "pretrained-centred prior"
 WAYS = ("rule", "split", "folds", "oracle")
@@ -128,8 +129,8 @@ def short_table(content: dict[str, Any]) -> str:
     methods = list(dict.fromkeys(cell["method"] for cell in cells))
     sizes = list(dict.fromkeys(cell["n"] for cell in cells))
     rows = [[method, *(_percent(cells, method, n, "rule") for n in sizes)] for method in methods]
-    rivals = [method for method in methods if method != CENTRED and "scratch" not in method]
-    rows += [[f"*the last minus {other}*", *(_gain(cells, other, n, "rule") for n in sizes)] for other in rivals]
+    rivals = [method for method in methods if method not in (CENTRED, *METHODS) and "scratch" not in method]
+    rows += [[f"*centred minus {other}*", *(_gain(cells, other, n, "rule") for n in sizes)] for other in rivals]
     return _rows(["accuracy, %", *(f"n = {n}" for n in sizes)], rows)
 
 
@@ -180,6 +181,9 @@ def figure(summary: dict[str, Any], path: Path) -> None:
         "standard prior, pretrained start": "#56b4e9",
         "standard prior": "#56b4e9",
         CENTRED: "#0072b2",
+        SWAG: "#009e73",
+        FISHER: "#cc79a7",
+        WHOLE: "#d55e00",
     }
     drawing, axes = plt.subplots(
         2, len(tasks), figsize=(4.2 * len(tasks), 6.2), height_ratios=(2, 1), squeeze=False, layout="constrained"

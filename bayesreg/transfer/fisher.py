@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, jacrev, vmap
+from torch.func import functional_call, vjp, vmap
 
 from bayesreg.errors import DataError, InvalidArgumentError, UnsupportedError, nearest
 from bayesreg.likelihoods import Likelihood
@@ -20,8 +20,8 @@ Labels: TypeAlias = Literal["expected", "empirical"]
 Structure: TypeAlias = Literal["diagonal", "block"]
 Batches: TypeAlias = "tuple[Tensor, Tensor] | Iterable[tuple[Tensor, Tensor]]"
 
-# Elements of per-example Jacobians held at a time.
-_BUDGET = 2**26
+# Elements of per-example gradients held at a time: more than a cache holds only makes it slower.
+_BUDGET = 2**22
 
 
 @dataclass(frozen=True, repr=False)
@@ -164,6 +164,12 @@ def _add(
         made: Tensor = functional_call(model, weights, (one.unsqueeze(0),))
         return made.reshape(-1)
 
+    def gradients(one: Tensor, directions: Tensor) -> dict[str, Tensor]:
+        made: Any = vjp(lambda weights: output(weights, one), held)
+        outputs, pull = made
+        found: dict[str, Tensor] = vmap(pull)(directions.T.to(outputs.dtype))[0]
+        return found
+
     with torch.no_grad():
         whole = model(x)
     if not bool(torch.isfinite(whole).all()):
@@ -174,19 +180,19 @@ def _add(
         part = slice(start, start + rows)
         directions = _directions(likelihood, whole[part], y[part], labels)
         try:
-            jacobians = vmap(jacrev(output), in_dims=(None, 0))(held, x[part])
+            pulled = vmap(gradients)(x[part], directions)
         except RuntimeError as error:
             raise UnsupportedError(
                 f"model: {type(model).__name__} cannot be differentiated example by example ({error})."
             ) from error
-        for raw, jacobian in jacobians.items():
-            # (examples, outputs, elements) and (examples, outputs, directions)
-            flat = jacobian.detach().reshape(*jacobian.shape[:2], -1).to(torch.float64)
-            rotated = torch.einsum("bkd,bkl->bld", flat, directions).reshape(-1, flat.shape[-1])
+        for raw, found in pulled.items():
+            # One row for every example and direction.
+            rows_of = found.detach().reshape(found.shape[0] * found.shape[1], -1)
             if totals[raw].shape == held[raw].shape:
-                totals[raw] += rotated.square().sum(0).reshape(held[raw].shape)
+                totals[raw] += rows_of.square().sum(0, dtype=torch.float64).reshape(held[raw].shape)
             else:
-                totals[raw] += rotated.T @ rotated
+                wide = rows_of.to(torch.float64)
+                totals[raw] += wide.T @ wide
 
 
 def _directions(likelihood: Likelihood, output: Tensor, target: Tensor, labels: Labels) -> Tensor:

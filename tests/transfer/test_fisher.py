@@ -16,9 +16,21 @@ LIKELIHOODS = {
 }
 
 
+class Temperature(nn.Module):
+    """A parameter without dimensions."""
+
+    def __init__(self):
+        super().__init__()
+        self.rate = nn.Parameter(torch.tensor(1.3))
+
+    def forward(self, x):
+        return self.rate * x
+
+
 def task(name):
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Dropout(0.5), nn.Linear(5, 3)).double()
+    layers = [nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Dropout(0.5), nn.Linear(5, 3), Temperature()]
+    model = nn.Sequential(*layers).double()
     likelihood, targets = LIKELIHOODS[name]
     generator = torch.Generator().manual_seed(1)
     return model, torch.randn(7, 4, generator=generator).double(), targets(generator), likelihood
