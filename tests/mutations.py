@@ -251,7 +251,7 @@ MUTATIONS = [
             ("transfer", "fisher", "transfer/test_fisher", "(total / count)", "total"),
             ("transfer", "fisher", "transfer/test_fisher", "    model.eval()\n", "    model.train()\n"),
             ("transfer", "fisher", "transfer/test_fisher", "clamp_min(0.0).sqrt()", "clamp_min(0.0)"),
-            ("transfer", "fisher", "transfer/test_fisher", "rotated.square().sum(0)", "rotated.sum(0).square()"),
+            ("transfer", "fisher", "transfer/test_fisher", "rows_of.square().sum(0, dtype=torch.float64)", "rows_of.sum(0).square()"),
             ("transfer", "fisher", "transfer/test_fisher", "module.training = mode", "pass"),
             ("transfer", "ewc", "transfer/test_fisher", "discount**age * task.num_data", "discount**age"),
             ("transfer", "ewc", "transfer/test_fisher", "enumerate(zip(reversed(tasks), reversed(values), strict=True))", "enumerate(zip(tasks, values, strict=True))"),

@@ -27,9 +27,9 @@ class Temperature(nn.Module):
         return self.rate * x
 
 
-def task(name):
+def task(name, *more):
     torch.manual_seed(0)
-    layers = [nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Dropout(0.5), nn.Linear(5, 3), Temperature()]
+    layers = [nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Dropout(0.5), nn.Linear(5, 3), *more]
     model = nn.Sequential(*layers).double()
     likelihood, targets = LIKELIHOODS[name]
     generator = torch.Generator().manual_seed(1)
@@ -64,7 +64,7 @@ def flat(found, model):
 
 @pytest.mark.parametrize("labels", ["expected", "empirical"])
 def test_categorical_and_empirical_against_brute_force(labels):
-    model, x, y, likelihood = task("categorical")
+    model, x, y, likelihood = task("categorical", Temperature())
     found = br.transfer.fisher_information(model, (x, y), likelihood, labels=labels)
     exact = brute(model, x, y, likelihood, labels, 0)
     assert (flat(found, model) - exact).abs().max() < 1e-12 * exact.max()
