@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from bayesreg.errors import InvalidArgumentError as InvalidArgumentError
     from bayesreg.errors import NonFiniteObjectiveError as NonFiniteObjectiveError
     from bayesreg.errors import NotEquivalentError as NotEquivalentError
+    from bayesreg.errors import OvershootWarning as OvershootWarning
     from bayesreg.errors import PatternError as PatternError
     from bayesreg.errors import PriorFileError as PriorFileError
     from bayesreg.errors import ReferenceMismatchError as ReferenceMismatchError
@@ -100,7 +101,8 @@ _SKLEARN = (
 )
 _ERRORS = (
     "BayesRegError CoverageError DataError InvalidArgumentError NonFiniteObjectiveError NotEquivalentError "
-    "PatternError PriorFileError ReferenceMismatchError RoundingWarning UnknownLossError UnsupportedError"
+    "OvershootWarning PatternError PriorFileError ReferenceMismatchError RoundingWarning UnknownLossError "
+    "UnsupportedError"
 )
 _PRIORS = (
     "AdapterGaussian Cauchy ElasticNet ElementwisePrior FanInGaussian Flat FromDistribution Gaussian "

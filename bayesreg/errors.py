@@ -12,6 +12,7 @@ __all__ = [
     "InvalidArgumentError",
     "NonFiniteObjectiveError",
     "NotEquivalentError",
+    "OvershootWarning",
     "PatternError",
     "PriorFileError",
     "ReferenceMismatchError",
@@ -75,6 +76,10 @@ class NonFiniteObjectiveError(BayesRegError, ArithmeticError):
         self.epoch = epoch
         self.batch = batch
         self.parameter = parameter
+
+
+class OvershootWarning(UserWarning):
+    """The prior's pull is so strong for the learning rate that the step diverges from it alone."""
 
 
 class RoundingWarning(UserWarning):

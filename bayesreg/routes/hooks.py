@@ -19,6 +19,7 @@ from bayesreg.priors.joint import penalty_terms
 from bayesreg.routes.applications import Applications
 from bayesreg.routes.decoupled import Pulls
 from bayesreg.routes.gradient import Gradients
+from bayesreg.routes.overshoot import OvershootWatch
 from bayesreg.routes.plan import GroupPlan, Planned
 from bayesreg.routes.proximal import prox_
 from bayesreg.routes.rounding import RoundingWatch
@@ -135,6 +136,7 @@ class Attachment:
         self._gradients = [Gradients(plan, self.loss_scale.value) for plan in self.plans]
         self._pulls = [Pulls(plan, self.loss_scale) for plan in self.plans]
         self._watch = RoundingWatch(self.optimizer, self.plans, self.loss_scale)
+        self._overshoot = OvershootWatch(self.optimizer, self.plans, self.loss_scale)
         self._state = State(self.optimizer, self.members(), self._uncovered)
         # Asked at every step, so kept as flags: walking a thousand members costs as much as moving them.
         self._proximal = any(plan.on("proximal") for plan in self.plans)
@@ -163,6 +165,7 @@ class Attachment:
             return None
         self._check_unchanged(optimizer.param_groups)
         self._watch.check(optimizer.param_groups)
+        self._overshoot.check(optimizer.param_groups)
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         self._closure_calls = None
         if callable(closure):
