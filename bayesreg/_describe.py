@@ -56,6 +56,9 @@ def equivalent(
 
 def _near(prior: Prior, loss_scale: LossScale, shape: Sequence[int] | None) -> str:
     """Return what comes nearest to a weight decay, by its name."""
+    said = prior.near_in_words(loss_scale)
+    if said is not None:
+        return said
     readings = prior.weight_decay_readings(loss_scale)
     if isinstance(prior, ElasticNet):
         l1, l2 = prior.penalties(loss_scale)

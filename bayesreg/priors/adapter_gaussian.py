@@ -64,7 +64,8 @@ class AdapterGaussian(LocatedPrior):
     """
 
     traits = Traits(proper=False, convex=False, smooth=True, elementwise=False, has_prox=False)
-    _not_shaped = frozenset({"scale"})
+    # The centre may have another rank; both are checked together.
+    _not_shaped = frozenset({"scale", "loc"})
 
     def __init__(
         self,
@@ -232,6 +233,17 @@ class AdapterGaussian(LocatedPrior):
         """Return no readings: no decay of the factors resembles it; see `update` for that of full fine-tuning."""
         return WeightDecayReadings(None, None, None, None)
 
+    def near_in_words(self, loss_scale: LossScale) -> str | None:
+        """Return the decay of full fine-tuning under the same prior; see `Prior.near_in_words`."""
+        scale = self.held_scale() if self.joins is not None else None
+        if scale is None or scale.ndim:
+            return None
+        return f"none; {loss_scale.value / float(scale) ** 2:.4g} toward the pretrained weights, on the update"
+
+    def shape_fits_centre(self, centre: Sequence[int], parameter: Sequence[int]) -> bool:
+        """Return True: factors of another rank make an update of the same shape."""
+        return True
+
     def why_no_decay(self, loss_scale: LossScale) -> str:
         return (
             "No weight_decay is equivalent to AdapterGaussian: decay of the factors of an update penalises its nuclear "
@@ -258,7 +270,8 @@ class AdapterGaussian(LocatedPrior):
             width += f" to {max(numbers):.4g}"
         factors = {self.scaling} if self.joins is not None else set(self._scalings.values())
         times = f"{factors.pop():.4g}·B·A" if len(factors) == 1 else "scaling·B·A"
-        return f"Gaussian on the merged update {times}, {width}, {self._centre_in_words()}"
+        centre = "centred on no update" if self._centred_on_zero else self._centre_in_words()
+        return f"Gaussian on the merged update {times}, {width}, {centre}"
 
     def __repr__(self) -> str:
         if self.joins is not None:
@@ -269,7 +282,10 @@ class AdapterGaussian(LocatedPrior):
 def _fixed(scale: object, name: str = "") -> Hyperparameter:
     if isinstance(scale, nn.Parameter):
         raise InvalidArgumentError("scale: expected fixed numbers, got an nn.Parameter; pass it detached.")
-    return _checks.positive(f"scale of {name}" if name else "scale", scale)
+    if isinstance(scale, Tensor) and scale.requires_grad:
+        raise InvalidArgumentError("scale: expected fixed numbers, got a tensor that requires a gradient; detach it.")
+    checked = _checks.positive(f"scale of {name}" if name else "scale", scale)
+    return float(checked) if isinstance(checked, Tensor) and not checked.ndim else checked
 
 
 def _nonzero(name: str, value: object) -> float:

@@ -45,13 +45,18 @@ class JointAdapter(Joint):
         left, right = (infos[name].parameter for name in self.names)
         if left.is_complex() or right.is_complex():
             raise UnsupportedError(f"{self.names[0]}: complex weights have no prior here; give them br.Flat().")
-        rank = right.shape[0]
-        if left.ndim < 2 or right.ndim < 2 or left.numel() != len(left) * rank:
+        rank = right.shape[0] if right.ndim else 0
+        if not rank or left.ndim < 2 or right.ndim < 2 or left.numel() != len(left) * rank:
             raise InvalidArgumentError(
                 f"AdapterGaussian: expected a left factor of shape (p, r) and a right one of (r, q), as scaling·left·"
                 f"right is the update, got {self.names[0]} of {tuple(left.shape)} and {self.names[1]} of "
                 f"{tuple(right.shape)}."
             )
+        for name, at in zip(self.names, (0, 1), strict=True):
+            loc, own = self._own(at).loc, tuple(infos[name].parameter.shape)
+            # It may be of another rank.
+            if loc.ndim and not (len(loc) == own[0] if at == 0 else tuple(loc.shape[1:]) == own[1:]):
+                raise InvalidArgumentError(f"AdapterGaussian loc: {name} has shape {tuple(loc.shape)}, expected {own}.")
         scale, shape = self._own(0).held_scale(), (len(left), right.numel() // rank)
         assert scale is not None
         try:
@@ -88,21 +93,26 @@ class JointAdapter(Joint):
         assert scale is not None
         if not self._own(0).loc.ndim:
             return Factored(scaling * left, right, scale), left, right
-        # B·A − B₀·A₀ = (B − B₀)·A + B₀·(A − A₀): nothing large cancels near the centre.
-        centres = [self._own(index).loc.to(factor).reshape(factor.shape) for index, factor in ((0, left), (1, right))]
-        wide = torch.cat([left - centres[0], centres[0]], 1), torch.cat([right, right - centres[1]], 0)
+        centres = [self._own(index).loc.to(factor) for index, factor in ((0, left), (1, right))]
+        old = centres[0].reshape(len(left), -1), centres[1].reshape(len(centres[1]), -1)
+        if old[0].shape == left.shape:
+            # B·A − B₀·A₀ = (B − B₀)·A + B₀·(A − A₀): nothing large cancels near B₀, A₀.
+            wide = torch.cat([left - old[0], old[0]], 1), torch.cat([right, right - old[1]], 0)
+        else:
+            wide = torch.cat([left, -old[0]], 1), torch.cat([right, old[1]], 0)
         return Factored(scaling * wide[0], wide[1], scale), left, right
 
     def _share(self, part: Prior, up: Tensor, down: Tensor) -> Tensor:
         return up if part.part_name == self.names[0] else down
 
     def penalty(self, parts: Sequence[Prior], values: Sequence[Tensor]) -> Tensor:
-        whole = energy(self._matrix(parts, values)[0])
+        # About a centre the two updates may be near where their factors are not.
+        centred = bool(self._own(0).loc.ndim)
+        return energy(self._matrix(parts, values)[0], wide=centred)
+
+    def share(self, parts: Sequence[Prior]) -> float:
         trained = [name for name in self.names if self._infos[name].parameter.requires_grad]
-        if len(parts) >= len(trained):
-            return whole
-        # Each of two param groups has the gradient of its own factor, and half of the value.
-        return whole - 0.5 * whole.detach()
+        return len(parts) / max(len(trained), 1)
 
     @torch.no_grad()
     def add_grad_(

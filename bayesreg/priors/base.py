@@ -343,6 +343,17 @@ class Prior(Holder):
         """
         return read_weight_decay(self, as_loss_scale(loss_scale), at)
 
+    def near_in_words(self, loss_scale: LossScale) -> str | None:
+        """Return what comes nearest to a weight decay where it is none of `weight_decay_readings`, in words.
+
+        Args:
+            loss_scale: s.
+
+        Returns:
+            The words for a table; None where there are none.
+        """
+        return None
+
     def plot(self, axes: Any = None, *, shape: Sequence[int] | None = None, reach: float | None = None) -> Any:
         """Draw density, penalty and shrinkage; of a prior that joins elements the contours over two of them.
 

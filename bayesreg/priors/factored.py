@@ -45,11 +45,12 @@ class Factored:
         return (slice(start, start + rows) for start in range(0, len(self.left), rows))
 
 
-def energy(matrix: Factored) -> Tensor:
+def energy(matrix: Factored, *, wide: bool = False) -> Tensor:
     """Return ½·Σ(left·right/scale)²; differentiable.
 
     Args:
         matrix: The matrix.
+        wide: Multiply in float64: where products of columns may cancel.
 
     Returns:
         A scalar.
@@ -57,7 +58,9 @@ def energy(matrix: Factored) -> Tensor:
     if matrix.thin:
         over_rows, over_columns = matrix.margins()
         left, right = matrix.left / over_rows, matrix.right / over_columns
-        return 0.5 * ((left.mT @ left) * (right @ right.mT)).sum()
+        if wide:
+            left, right = left.to(torch.float64), right.to(torch.float64)
+        return 0.5 * ((left.mT @ left) * (right @ right.mT)).sum().to(matrix.left.dtype)
     parts = [
         ((matrix.left[at] @ matrix.right) / matrix.scale[at].to(matrix.left)).square().sum() for at in matrix.blocks()
     ]

@@ -51,6 +51,17 @@ class Joint(ABC):
             InvalidArgumentError: If their shapes do not go together.
         """
 
+    def share(self, parts: Sequence[Prior]) -> float:
+        """Return how much of the value counts for these parts, where the others are counted elsewhere.
+
+        Args:
+            parts: Some of the parts.
+
+        Returns:
+            1 where all that are trained are there.
+        """
+        return 1.0
+
     @abstractmethod
     def penalty(self, parts: Sequence[Prior], values: Sequence[Tensor]) -> Tensor:
         """Return −log p of all parameters together, without its constant; see `Prior.penalty`."""
@@ -110,14 +121,22 @@ def require_all(joint: Joint, parts: Sequence[Prior]) -> None:
         )
 
 
-def penalty_terms(priors: Sequence[Prior], values: Sequence[Tensor]) -> list[tuple[Tensor, int]]:
-    """Return the penalties of several parameters and, with each, the index of a parameter that it belongs to."""
+def penalty_terms(
+    priors: Sequence[Prior], values: Sequence[Tensor], *, shared: bool = False
+) -> list[tuple[Tensor, int]]:
+    """Return the penalties of several parameters and, with each, the index of a parameter that it belongs to.
+
+    `shared`: the values are summed with those of other groups, so each group counts its share; gradients stay whole.
+    """
     terms = []
     for joint, members in _groups(priors):
         if joint is None:
             terms.append((priors[members[0]].penalty(values[members[0]]), members[0]))
         else:
-            terms.append((joint.penalty([priors[i] for i in members], [values[i] for i in members]), members[0]))
+            parts = [priors[i] for i in members]
+            whole = joint.penalty(parts, [values[i] for i in members])
+            share = joint.share(parts) if shared else 1.0
+            terms.append((whole if share == 1.0 else whole - (1.0 - share) * whole.detach(), members[0]))
     return terms
 
 

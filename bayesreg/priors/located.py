@@ -168,6 +168,18 @@ class LocatedPrior(Prior, ABC):
         prior.check_shape(parameter.shape, f"parameter {name!r}")
         return prior
 
+    def shape_fits_centre(self, centre: Sequence[int], parameter: Sequence[int]) -> bool:
+        """Return whether a reference of this shape can be the centre of a parameter of that shape.
+
+        Args:
+            centre: Shape of the reference.
+            parameter: Shape of the parameter.
+
+        Returns:
+            Whether they are the same, for most families.
+        """
+        return tuple(centre) == tuple(parameter)
+
     def hyperparameters(self) -> dict[str, Hyperparameter]:
         held = self._tensors()
         ordered = [*(key for key in held if key != "loc"), "loc"]

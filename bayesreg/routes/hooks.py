@@ -32,10 +32,10 @@ __all__ = ["Attachment", "penalty_of"]
 _TORCH_FILE = register_optimizer_step_pre_hook.__code__.co_filename
 
 
-def penalty_of(members: list[Planned]) -> Tensor:
-    """Return Σ −log p without constants, in nats: differentiable, over all shards."""
+def penalty_of(members: list[Planned], *, shared: bool = True) -> Tensor:
+    """Return Σ −log p without constants, in nats: differentiable, over all shards; see `penalty_terms`."""
     counted = [m for m in members if m.parameter.requires_grad]
-    terms = penalty_terms([m.prior for m in counted], [local(m.parameter) for m in counted])
+    terms = penalty_terms([m.prior for m in counted], [local(m.parameter) for m in counted], shared=shared)
     total = gather_sum((term, counted[index].parameter) for term, index in terms)
     return torch.zeros(()) if total is None else total
 
@@ -214,7 +214,7 @@ class Attachment:
             if not with_value or loss is None:
                 return loss
             with torch.no_grad():
-                added = penalty_of([m for m in self.members() if m.route != "loss"])
+                added = penalty_of([m for m in self.members() if m.route != "loss"], shared=False)
             sign = -1.0 if any(group.get("maximize") for group in self.optimizer.param_groups) else 1.0
             return loss + sign * self.loss_scale.value * float(added)
 

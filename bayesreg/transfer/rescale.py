@@ -6,7 +6,7 @@ import math
 
 from bayesreg import _checks
 from bayesreg._entry import Entry
-from bayesreg.errors import UnsupportedError
+from bayesreg.errors import InvalidArgumentError, UnsupportedError
 from bayesreg.model_prior import ModelPrior
 from bayesreg.priors import Flat, Prior
 
@@ -36,8 +36,8 @@ def rescaled(prior: ModelPrior, factor: float) -> ModelPrior:
         The prior, over the same model.
 
     Raises:
-        InvalidArgumentError: If `factor` is not > 0.
-        UnsupportedError: If a prior is not Gaussian.
+        InvalidArgumentError: If `factor` is not > 0, or `prior` no `ModelPrior`.
+        UnsupportedError: If a prior is not Gaussian, or its scale is learned.
 
     Example:
         >>> import torch, bayesreg as br
@@ -48,6 +48,8 @@ def rescaled(prior: ModelPrior, factor: float) -> ModelPrior:
     References:
         Shwartz-Ziv et al. (2022), Pre-Train Your Loss, section 3 (rescaling the learned prior).
     """
+    if not isinstance(prior, ModelPrior):
+        raise InvalidArgumentError(f"prior: expected a br.ModelPrior, got {type(prior).__name__}.")
     value = _checks.positive_float("factor", factor)
     done: dict[int, Prior] = {}
     entries = [
@@ -65,6 +67,8 @@ def _wider(entry: Entry, prior: Prior, factor: float, done: dict[int, Prior]) ->
     if prior.family not in _POWERS:
         known = ", ".join(_POWERS)
         raise UnsupportedError(f"{entry.name}: expected a Gaussian prior ({known}), got {prior.family}.")
+    if any(True for _ in prior.parameters(recurse=False)):
+        raise UnsupportedError(f"{entry.name}: its prior has a learned hyper-parameter, which no factor rescales.")
     held = prior.hyperparameters()
     arguments = {
         name: value * math.pow(factor, _POWERS[prior.family].get(name, 0.0)) if name in _POWERS[prior.family] else value

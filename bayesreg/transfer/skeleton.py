@@ -14,11 +14,12 @@ __all__ = ["skeleton"]
 _STATISTICS = ("running_mean", "running_var")
 
 
-def skeleton(tensors: Mapping[str, Tensor]) -> nn.Module:
+def skeleton(tensors: Mapping[str, Tensor], *, parameters: bool = False) -> nn.Module:
     """Return a module whose state dict has these names: parameters, and buffers where they are integers or statistics.
 
     Args:
         tensors: By name; not copied.
+        parameters: Whether all are parameters, those of integers frozen.
 
     Returns:
         The module.
@@ -37,15 +38,19 @@ def skeleton(tensors: Mapping[str, Tensor]) -> nn.Module:
         *path, attribute = name.split(".")
         module = root
         for part in path:
+            if part in module._parameters or part in module._buffers:
+                raise ReferenceMismatchError(f"{name}: {part} is a tensor and the prefix of other names.")
             inner = module._modules.get(part)
             if inner is None:
                 inner = nn.Module()
                 module._modules[part] = inner
             module = inner
-        if attribute in module._modules or any(part in module._parameters for part in path):
+        if attribute in module._modules:
             raise ReferenceMismatchError(f"{name}: is a tensor and the prefix of other names.")
-        if tensor.is_floating_point() and attribute not in _STATISTICS:
-            module._parameters[attribute] = nn.Parameter(tensor)
+        learned = tensor.is_floating_point() and attribute not in _STATISTICS
+        if learned or parameters:
+            trained = tensor.is_floating_point() or tensor.is_complex()
+            module._parameters[attribute] = nn.Parameter(tensor, requires_grad=trained)
         else:
             module._buffers[attribute] = tensor
     return root

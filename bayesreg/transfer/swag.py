@@ -98,6 +98,12 @@ def low_rank_prior(
     return LowRankGaussian(diagonal, low_rank, loc=centre)
 
 
+def _held_wide(tensor: Tensor) -> Tensor:
+    """Return a copy that later checkpoints, of a wider dtype perhaps, can be put into."""
+    wide = torch.promote_types(tensor.dtype, torch.float32) if tensor.is_floating_point() else tensor.dtype
+    return tensor.to(wide, copy=True)
+
+
 def _in_words(convention: Convention, size: float, floor: float, columns: int) -> str:
     """Return the covariance with its numbers, as files and descriptions keep it."""
     formula = {
@@ -202,15 +208,16 @@ class SWAG:
             >>> SWAG.from_checkpoints(paths).num_snapshots
             3
         """
-        if isinstance(paths, str | os.PathLike) or len(list(paths)) < 2:
+        listed = [] if isinstance(paths, str | os.PathLike) else list(paths)
+        if len(listed) < 2:
             raise InvalidArgumentError("paths: expected two or more checkpoints, in the order of training.")
         swag: SWAG | None = None
-        for path in paths:
+        for path in listed:
             # A file with weights that are NaN is a snapshot with weights that are NaN: collect() says so.
             found = read_reference(path)
             if swag is None:
                 first = path
-                swag = cls(skeleton({name: tensor.clone() for name, tensor in found.items()}), max_rank=max_rank)
+                swag = cls(skeleton({name: _held_wide(tensor) for name, tensor in found.items()}), max_rank=max_rank)
             held = canonical_tensors(swag.model)
             odd = sorted(set(held) ^ set(found))
             odd += [name for name in held if name in found and held[name].shape != found[name].shape]

@@ -129,6 +129,41 @@ def test_nothing_cancels_near_the_centre():
     assert prior.penalty().item() == pytest.approx(0.5 * (exact / 1e-3).square().sum().item(), rel=1e-4)
 
 
+@pytest.mark.parametrize("times", [3.0, 10.0, 1000.0])
+def test_the_same_update_by_other_factors_is_at_the_centre(times):
+    model = Factors(200, 200, 8, dtype=torch.float32)
+    centre = {name: p.detach().clone() for name, p in model.named_parameters()}
+    with torch.no_grad():
+        model.B.mul_(times), model.A.div_(times)
+    spread = model.update().std().item()
+    # The true value, of factors rounded to float32, is below 1e-7 of the update's own penalty.
+    penalty = prior_of(model, 0.1 * spread, loc=centre).penalty().item()
+    assert 0.0 <= penalty < 1e-6 * 0.5 * 200 * 200 / 0.1**2
+
+
+def test_a_line_search_sees_the_whole_penalty():
+    model, other = Factors(), Factors()
+    X, Y = torch.randn(20, Q, dtype=torch.float64), torch.randn(20, P, dtype=torch.float64)
+    solver = torch.optim.LBFGS([model.A], line_search_fn="strong_wolfe", max_iter=300, tolerance_grad=1e-9,
+                               tolerance_change=0.0)  # fmt: skip
+    still = torch.optim.SGD([model.B], lr=0.0)
+    br.attach([solver, still], prior_of(model), num_data=20)
+
+    def closure():
+        solver.zero_grad()
+        loss = 0.5 * (model(X) - Y).square().sum() / 20
+        loss.backward()
+        return loss
+
+    other.B.requires_grad_(False)
+    first = solver.step(closure)
+    assert first.item() == pytest.approx(
+        (0.5 * (other(X) - Y).square().sum() / 20 + explicit(other, 0.4) / 20).item(), rel=1e-10
+    )
+    whole = 0.5 * (model(X) - Y).square().sum() / 20 + explicit(model, 0.4) / 20
+    assert torch.autograd.grad(whole, [model.A])[0].norm() < 1e-6
+
+
 class Largest(TorchDispatchMode):
     """Notes the largest tensor that any operation makes."""
 
@@ -333,6 +368,7 @@ def test_it_is_improper_and_says_so():
 
 def test_the_decay_of_full_fine_tuning_is_that_of_its_update():
     prior = br.AdapterGaussian(0.02, [("B", "A")], scaling=SCALING)
+    assert br.AdapterGaussian(torch.tensor(0.02), [("B", "A")]).update().scale.item() == pytest.approx(0.02)
     assert prior.update().weight_decay(1000) == pytest.approx(1 / (1000 * 0.02**2))
     assert br.AdapterGaussian({"B": 0.02, "D": 0.02}, [("B", "A"), ("D", "C")]).update() is not None
     with pytest.raises(br.UnsupportedError, match="several scales"):
@@ -355,6 +391,9 @@ def test_reports_count_an_update_once():
     (lambda m: prior_of(m, -1.0), br.InvalidArgumentError, "scale of B: expected a value > 0"),
     (lambda m: prior_of(m, float("nan")), br.InvalidArgumentError, "finite"),
     (lambda m: prior_of(m, nn.Parameter(torch.tensor(1.0))), br.InvalidArgumentError, "pass it detached"),
+    (lambda m: prior_of(m, torch.ones(7, 5).requires_grad_()), br.InvalidArgumentError, "detach it"),
+    (lambda m: prior_of(m, loc={"A": torch.zeros(R, Q + 1), "B": torch.zeros(P, R)}), br.InvalidArgumentError,
+     "loc: A has shape (2, 6), expected (2, 5)"),
     (lambda m: prior_of(m, torch.ones(5, 7)), br.InvalidArgumentError, "broadcasts to the update's (7, 5)"),
     (lambda m: prior_of(m, torch.ones(5)), br.InvalidArgumentError, "broadcasts to the update's"),
     (lambda m: prior_of(m, scaling=0.0), br.InvalidArgumentError, "scaling of B: expected a number other than 0"),

@@ -131,7 +131,7 @@ def test_pissa_is_centred_where_it_starts():
     now = [m.get_delta_weight("default") for m in model.modules() if isinstance(m, peft.tuners.lora.LoraLayer)]
     expected = sum(0.5 * ((a - b) / 0.05).square().sum() for a, b in zip(now, start, strict=True))
     assert of_adapters(prior).item() == pytest.approx(expected.item(), rel=1e-4)
-    assert "do not start at a zero update" in lora_prior(model, 0.05, head=HEAD).notes[0]
+    assert "have an update already" in lora_prior(model, 0.05, head=HEAD).notes[0]
 
 
 def test_a_saved_adapter_is_a_centre(tmp_path):
@@ -192,5 +192,67 @@ def test_updates_of_another_form_are_refused(make, message):
 
 def test_other_adapters_are_not_mistaken():
     model = adapted(kind=peft.LoHaConfig(target_modules=["query"], task_type="SEQ_CLS"), move=False)
-    with pytest.raises(br.InvalidArgumentError, match="expected LoRA factors"):
+    with pytest.raises(br.UnsupportedError, match=r"expected LoRA adapters, got others .*hada"):
         lora_prior(model, 0.1, head=HEAD)
+
+
+def test_frozen_adapters_are_told_from_none(tmp_path):
+    adapted().save_pretrained(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        loaded = peft.PeftModel.from_pretrained(bert(), tmp_path)
+    with pytest.raises(br.InvalidArgumentError, match=r"8 frozen factors .* is_trainable=True"):
+        lora_prior(loaded, 0.1, head=HEAD)
+    with pytest.raises(br.InvalidArgumentError, match="add them first"):
+        lora_prior(bert(), 0.1, head=HEAD)
+
+
+def test_two_adapters_on_one_weight_are_refused():
+    model = adapted(nn.Sequential(nn.Linear(4, 4)), peft.LoraConfig(r=2, target_modules=["0"]))
+    model.add_adapter("other", peft.LoraConfig(r=2, target_modules=["0"]))
+    model.base_model.set_adapter(["default", "other"])
+    with pytest.raises(br.UnsupportedError, match="several adapters of this weight are trained"):
+        lora_prior(model, 0.1)
+
+
+@pytest.mark.parametrize("keywords", [
+    {"lora_alpha": 2},
+    {"use_rslora": True},
+    {"alpha_pattern": {"value": 20}},
+    {"r": 5},
+    {"target_modules": ["query", "word_embeddings"]},
+], ids=lambda k: next(iter(k)))  # fmt: skip
+def test_a_saved_adapter_keeps_its_own_scaling(keywords, tmp_path):
+    earlier, later = adapted(**keywords), adapted(target_modules=["query", "value", "word_embeddings"])
+    earlier.save_pretrained(tmp_path)
+
+    def updates(model):
+        layers = {n: m for n, m in model.named_modules() if isinstance(m, peft.tuners.lora.LoraLayer)}
+        return {n: m.get_delta_weight("default") for n, m in layers.items()}
+
+    before = updates(earlier)
+    expected = sum(0.5 * ((u - before.get(n, 0.0)) / 0.05).square().sum().item() for n, u in updates(later).items())
+    prior = lora_prior(later, 0.05, head=HEAD, reference=tmp_path)
+    assert of_adapters(prior).item() == pytest.approx(expected, rel=1e-4)
+    assert of_adapters(lora_prior(later, 0.05, head=HEAD, reference=earlier)).item() == pytest.approx(
+        expected, rel=1e-4
+    )
+    assert any("about 0 there" in note for note in prior.notes)
+
+
+def test_attention_in_one_weight_goes_by_its_name():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mha = nn.MultiheadAttention(8, 2)
+
+        def forward(self, x):
+            return self.mha(x, x, x)[0]
+
+    model = adapted(Net(), peft.LoraConfig(r=2, lora_alpha=3, target_modules=["mha"]))
+    each = 0.05 + torch.rand(24, 8)
+    layer = model.base_model.model.mha
+    expected = 0.5 * (layer.get_delta_weight("default") / each).square().sum()
+    expected = expected + 0.5 * (layer.base_layer.out_proj.get_delta_weight("default") / 0.1).square().sum()
+    prior = lora_prior(model, {"mha.in_proj_weight": each, "mha.out_proj.weight": 0.1})
+    assert prior.penalty().item() == pytest.approx(expected.item(), rel=1e-4)
