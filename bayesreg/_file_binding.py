@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,8 @@ from typing import Literal
 from bayesreg._entry import Entry
 from bayesreg.errors import InvalidArgumentError, PriorFileError, UnsupportedError, nearest
 from bayesreg.prior_file import FileRow, read_rows
-from bayesreg.priors import Prior
+from bayesreg.priors import AdapterGaussian, Prior
+from bayesreg.priors.adapter_scaling import adapter_place, said_scaling
 from bayesreg.references import Rename
 from bayesreg.references.names import rename_hint, renamed
 from bayesreg.selection import ParameterInfo, Selection, any_of, selected
@@ -41,6 +43,16 @@ def load_entries(
 ) -> tuple[list[Entry], list[str]]:
     """Read a prior file and match it with a model's parameters, listing every mismatch; with its notes."""
     source = Path(path)
+    if differences.head is not None and not isinstance(differences.head, Prior):
+        raise InvalidArgumentError(
+            f"head: expected a prior such as br.Gaussian(1.0), got {type(differences.head).__name__}."
+        )
+    if differences.rename is not None and not isinstance(differences.rename, Mapping):
+        raise InvalidArgumentError(
+            f"rename: expected a mapping from names or globs, got {type(differences.rename).__name__}."
+        )
+    if isinstance(differences.new, list | tuple) and not differences.new:
+        raise InvalidArgumentError("new: expected a rule key or a list of them, got an empty list.")
     if (differences.new is None) != (differences.head is None):
         raise InvalidArgumentError("new, head: expected both or none: which parameters are new, and their prior.")
     if differences.extra not in ("raise", "ignore"):
@@ -53,6 +65,13 @@ def load_entries(
         names = {name: [new for new, old in targets.items() if old == name] for name in rows}
         notes += [f"File {source.name}: {line}." for line in said]
     places = {name: info for info in infos for name in info.names}
+    if rows and not any(name in places for new in names.values() for name in new) and differences.extra == "raise":
+        raise PriorFileError(
+            f"{source}: no name in common with the model: the file has {', '.join(list(rows)[:3])}, ... ({len(rows)}), "
+            f"the model {', '.join(list(places)[:3])}, ... ({len(places)});"
+            f"{rename_hint(list(places), [n for new in names.values() for n in new])} another architecture, or other "
+            f"names, which rename= maps."
+        )
     here: dict[str, FileRow] = {}
     problems, ignored = [], []
     for old, row in rows.items():
@@ -68,8 +87,20 @@ def load_entries(
                 problems.append(
                     f"{name} has shape {row.shape} in the file and {tuple(info.parameter.shape)} in the model"
                 )
+            elif row.prior is None and info.parameter.requires_grad:
+                problems.append(
+                    f"{name} has no prior in the file, as it was frozen there, and is trained here: freeze it, or name "
+                    f"it by new="
+                )
             else:
                 here[name] = row
+    for info in infos:
+        twice = [name for name in info.names if name in here]
+        if len(twice) > 1:
+            problems.append(
+                f"{' and '.join(twice)} are one tied parameter of the model, with a prior each in the file: leave one "
+                f"out with rename={{{twice[1]!r}: None}}"
+            )
     lacking = {
         info.name: tuple(info.parameter.shape)
         for info in infos
@@ -108,13 +139,27 @@ def load_entries(
 def _bound(source: Path, info: ParameterInfo, known: str, row: FileRow) -> Entry:
     prior = row.prior
     if prior is not None:
-        prior = prior.to(info.parameter.device)
+        if not info.parameter.is_meta:
+            prior = prior.to(info.parameter.device)
         joined = [name for name in info.names if prior.joins and name in prior.joins]
         try:
             prior = prior.bound_to(joined[0] if joined else known, info.parameter)
         except InvalidArgumentError as error:
             raise PriorFileError(f"{source}: damaged prior file ({error})") from error
+        _check_scaling(source, info, prior)
     return Entry(info, prior, row.rule)
+
+
+def _check_scaling(source: Path, info: ParameterInfo, prior: Prior) -> None:
+    """Raise where a layer multiplies its adapter's product by another number than when the prior was saved."""
+    if not isinstance(prior, AdapterGaussian) or (at := adapter_place(info)) is None:
+        return
+    said = said_scaling(at[1], at[2])
+    if said is not None and not math.isclose(said, prior.scaling, rel_tol=1e-6):
+        raise PriorFileError(
+            f"{source}: saved for the update {prior.scaling:g}·B·A of {info.name}, and its layer now adds {said:g}·B·A "
+            f"(another lora_alpha or rank): make the prior anew with br.transfer.lora_prior."
+        )
 
 
 def _restrict(source: Path, here: dict[str, FileRow], names: Mapping[str, list[str]]) -> None:
@@ -126,6 +171,12 @@ def _restrict(source: Path, here: dict[str, FileRow], names: Mapping[str, list[s
         if missing:
             raise PriorFileError(
                 f"{source}: damaged prior file, {name} is joined with {missing[0]}, which is not in it."
+            )
+        several = [old for old in row.prior.joins if len([new for new in names[old] if new in here]) > 1]
+        if several:
+            raise PriorFileError(
+                f"{source}: {several[0]} becomes {' and '.join(names[several[0]])}: a joint density cannot be about "
+                f"one parameter twice."
             )
         left = [new for old in row.prior.joins for new in names[old] if new in here]
         try:

@@ -152,19 +152,29 @@ def describe_file(path: str | os.PathLike[str]) -> Table:
     elements = sum(math.prod(row.shape) for row in rows.values())
     return Table(
         f"Prior over {elements:,} elements in {len(rows)} tensors",
-        ("parameter", "shape", "dtype", "prior", "rule"),
+        ("parameter", "shape", "dtype", "prior", "std", "rule"),
         [
             (
                 row.name,
                 "x".join(map(str, row.shape)) or "1",
                 row.dtype,
                 "none" if row.prior is None else row.prior.describe(),
+                None if row.prior is None else _std(row.prior, row.shape),
                 row.rule,
             )
             for row in rows.values()
         ],
         (made, *notes),
     )
+
+
+def _std(prior: Prior, shape: tuple[int, ...]) -> float | str | None:
+    variance = prior.variance(shape)
+    if variance is None:
+        return None
+    wide = torch.as_tensor(variance, dtype=torch.float64)
+    low, high = math.sqrt(float(wide.min())), math.sqrt(float(wide.max()))
+    return high if math.isclose(low, high, rel_tol=1e-6) else f"{low:.3g} to {high:.3g}"
 
 
 def _as_tensor(value: float | Tensor) -> Tensor:

@@ -69,10 +69,10 @@ def _values(cells: list[dict[str, Any]], method: str, n: int, way: str, what: st
 
 
 def difference(
-    cells: list[dict[str, Any]], other: str, n: int, way: str, what: str = "accuracy"
+    cells: list[dict[str, Any]], other: str, n: int, way: str, what: str = "accuracy", method: str = CENTRED
 ) -> tuple[float, float]:
-    """Return the paired difference of the centred prior and another method, in points of accuracy or in nats."""
-    pairs = zip(_values(cells, CENTRED, n, way, what), _values(cells, other, n, way, what), strict=True)
+    """Return the paired difference of a method (the centred prior) and another, in points of accuracy or in nats."""
+    pairs = zip(_values(cells, method, n, way, what), _values(cells, other, n, way, what), strict=True)
     return interval([(100.0 if what == "accuracy" else 1.0) * (a - b) for a, b in pairs])
 
 
@@ -185,6 +185,7 @@ def figure(summary: dict[str, Any], path: Path) -> None:
         FISHER: "#cc79a7",
         WHOLE: "#d55e00",
     }
+    about = (CENTRED, *METHODS)
     drawing, axes = plt.subplots(
         2, len(tasks), figsize=(4.2 * len(tasks), 6.2), height_ratios=(2, 1), squeeze=False, layout="constrained"
     )
@@ -192,28 +193,31 @@ def figure(summary: dict[str, Any], path: Path) -> None:
         cells = content["cells"]
         methods = list(dict.fromkeys(cell["method"] for cell in cells))
         sizes = list(dict.fromkeys(cell["n"] for cell in cells))
-        for method in methods:
-            points = [interval([100 * v for v in _values(cells, method, n, "rule", "accuracy")]) for n in sizes]
-            marker = "o" if method == CENTRED else "s"
-            top.errorbar(
-                sizes, [p[0] for p in points], [p[1] for p in points], label=method, color=colours[method],
-                marker=marker, capsize=3, linewidth=2 if method == CENTRED else 1.3,
-            )  # fmt: skip
-        top.set(title=titles[task], xscale="log", xticks=sizes, ylabel="accuracy, %")
         base = "standard prior" if "standard prior" in methods else "standard prior, pretrained start"
-        gains = [difference(cells, base, n, "rule") for n in sizes]
         bottom.axhline(0.0, color="black", linewidth=0.8)
-        bottom.errorbar(
-            sizes, [g[0] for g in gains], [g[1] for g in gains], color=colours[CENTRED], marker="o", capsize=3
-        )
-        bottom.set(xscale="log", xticks=sizes, xlabel="training examples n", ylabel="centred − standard,\npoints")
+        for place, method in enumerate(methods):
+            style = {
+                "color": colours[method], "marker": "o" if method in about else "s", "capsize": 3,
+                "linewidth": 2 if method == CENTRED else 1.3, "markersize": 4.5,
+            }  # fmt: skip
+            # Side by side, so that no interval hides another.
+            x = [n * 1.03 ** (place - len(methods) / 2) for n in sizes]
+            points = [interval([100 * v for v in _values(cells, method, n, "rule", "accuracy")]) for n in sizes]
+            top.errorbar(x, [p[0] for p in points], [p[1] for p in points], label=method, **style)
+            if method in about:
+                gains = [difference(cells, base, n, "rule", method=method) for n in sizes]
+                bottom.errorbar(x, [g[0] for g in gains], [g[1] for g in gains], **style)
+        top.set(title=titles[task], xscale="log", ylabel="accuracy, %")
+        bottom.set(xscale="log", xlabel="training examples n", ylabel="minus standard,\npoints")
         for axis in (top, bottom):
             axis.set_xticks(sizes, [str(n) for n in sizes])
             axis.minorticks_off()
             axis.spines[["top", "right"]].set_visible(False)
             axis.grid(alpha=0.25)
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    drawing.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+    shown = {}
+    for axis in axes[0]:
+        shown.update(dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True)))
+    drawing.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=3, frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     drawing.savefig(path, dpi=130)
     plt.close(drawing)

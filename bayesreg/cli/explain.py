@@ -18,6 +18,7 @@ from bayesreg.explaining.facts import GroupFacts, ParameterFacts, facts_of_state
 from bayesreg.explaining.recognise import find_state_dict, weights_in
 from bayesreg.optimizers import class_of, decay_rule, decay_rule_of_group
 from bayesreg.references import read_tensor_file
+from bayesreg.references.files import is_prior_file
 
 __all__ = ["explain"]
 
@@ -50,9 +51,9 @@ def explain(
         given = [flag for flag, value in flags.items() if value is not None]
         if given:
             raise InvalidArgumentError(f"{', '.join(given)}: the checkpoint has its own; leave them out.")
-        content = read_tensor_file(checkpoint)
-        if any(str(name).startswith("prior.") for name in content):
+        if is_prior_file(checkpoint):
             raise InvalidArgumentError(f"{checkpoint}: a prior file, no optimizer: bayesreg prior show {checkpoint}")
+        content = read_tensor_file(checkpoint)
         groups = facts_of_state(find_state_dict(content), None, optimizer, weights=weights_in(content))
     else:
         assert optimizer is not None

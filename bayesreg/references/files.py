@@ -13,7 +13,7 @@ import torch
 
 from bayesreg.errors import PriorFileError
 
-__all__ = ["read_directory", "read_tensor_file"]
+__all__ = ["is_prior_file", "read_directory", "read_tensor_file"]
 
 _TORCH_SUFFIXES = (".pt", ".pth", ".th", ".bin", ".ckpt")
 # The weights of a Hugging Face directory, in the order in which its own loader looks for them.
@@ -66,14 +66,52 @@ def read_tensor_file(path: Path, memory_map: bool = False) -> Mapping[str, Any]:
     return loaded
 
 
+def is_prior_file(path: Path) -> bool:
+    """Return whether a file is a safetensors file that holds a prior.
+
+    Args:
+        path: The file, which need not exist.
+
+    Returns:
+        Whether it is.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if path.suffix != ".safetensors" or not path.is_file():
+        return False
+    try:
+        with safe_open(path, framework="pt") as file:
+            return "bayesreg" in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
 def _read_safetensors(path: Path) -> dict[str, Any]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            record = (file.metadata() or {}).get("bayesreg")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
         raise PriorFileError(f"{path}: not a readable safetensors file, corrupt or truncated ({error}).") from error
+    return tensors if record is None else _centres(path, record, tensors)
+
+
+def _centres(path: Path, record: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the centres of the priors in a prior file, by parameter name; those about a number have none."""
+    centres = {}
+    try:
+        read = json.loads(record)
+        for row in read["entries"]:
+            held = tensors.get(f"prior.{row['prior']}.loc")
+            if held is not None and held.ndim:
+                centres[str(row["name"])] = held.expand(row["shape"])
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise PriorFileError(f"{path}: damaged prior file ({error}).") from error
+    if not centres:
+        raise PriorFileError(f"{path}: a prior file, none of whose priors is about weights: it is no reference.")
+    return centres
 
 
 def read_directory(path: Path, memory_map: bool = False) -> dict[str, Any]:

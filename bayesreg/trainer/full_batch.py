@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from bayesreg.errors import UnsupportedError
 from bayesreg.likelihoods import Likelihood
+from bayesreg.likelihoods.output import tensor_output
 from bayesreg.model_prior import ModelPrior
 from bayesreg.priors import Flat, Prior, joint
 
@@ -83,7 +84,7 @@ class FullBatchProblem:
 
     def mean_nll(self) -> Tensor:
         """Return the mean NLL at the current parameters, differentiable."""
-        terms = [self.likelihood.nll(self.model(x), y).sum() for x, y in self.batches]
+        terms = [self.likelihood.nll(tensor_output(self.model, x), y).sum() for x, y in self.batches]
         return torch.stack(terms).sum() / self.examples
 
     def value_and_grad(self, flat: Tensor) -> tuple[float, Tensor]:

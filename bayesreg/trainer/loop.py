@@ -12,6 +12,7 @@ from torch.optim import LBFGS, Optimizer
 
 from bayesreg.errors import DataError
 from bayesreg.likelihoods import Likelihood
+from bayesreg.likelihoods.output import tensor_output
 from bayesreg.routes.attach import Handle
 from bayesreg.trainer.guard import Snapshot, first_non_finite, stop
 
@@ -154,7 +155,7 @@ class Loop:
         for number, (inputs, target) in enumerate(window, start=1):
             last = number == len(window)
             with torch.autocast(accelerator.device.type, dtype=self.half, enabled=self.half is not None):
-                output = self.model(inputs)
+                output = tensor_output(self.model, inputs)
             nll = self.likelihood.nll(output.float() if output.dtype in _HALF else output, target).sum()
             value = float(nll.detach())
             if not value < float("inf"):
@@ -179,7 +180,7 @@ def evaluate(
     nll, metric, examples = 0.0, 0.0, 0
     try:
         for inputs, target in loader:
-            output, target = model(inputs.to(device)), target.to(device)
+            output, target = tensor_output(model, inputs.to(device)), target.to(device)
             nll += float(likelihood.nll(output, target).sum())
             if not abs(nll) < float("inf"):
                 return nll, float("nan")

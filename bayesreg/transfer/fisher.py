@@ -12,6 +12,7 @@ from torch.func import functional_call, vjp, vmap
 
 from bayesreg.errors import DataError, InvalidArgumentError, UnsupportedError, nearest
 from bayesreg.likelihoods import Likelihood
+from bayesreg.likelihoods.output import tensor_output
 from bayesreg.selection import parameters_of
 
 __all__ = ["Batches", "Fisher", "Labels", "Structure", "fisher_information"]
@@ -171,7 +172,7 @@ def _add(
         return found
 
     with torch.no_grad():
-        whole = model(x)
+        whole = tensor_output(model, x)
     if not bool(torch.isfinite(whole).all()):
         raise DataError(f"model: expected finite outputs, got NaN or infinity from {type(model).__name__}.")
     size = sum(p.numel() for p in held.values()) * max(1, whole[0].numel())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -76,7 +78,9 @@ def run_of_training(tmp_path):
 def test_fit_learns_a_prior_from_checkpoints(run, tmp_path, run_of_training):
     model, swag, paths = run_of_training
     out = tmp_path / "prior.safetensors"
-    table = answer(run, "prior", "fit", *paths, "-o", str(out), "--rank", "3", "--scale", "4", "--epsilon", "1e-4")
+    table = answer(
+        run, "prior", "fit", *paths, "-o", str(out), "--rank", "3", "--variance-factor", "4", "--epsilon", "1e-4"
+    )
     assert {row["parameter"] for row in table["rows"]} == {name for name, _ in model.named_parameters()}
     assert "SWAG of 6 snapshots" in table["rows"][0]["prior"]
     made = br.ModelPrior(model, {"*": swag.prior(scale=4.0, epsilon=1e-4)})
@@ -97,7 +101,10 @@ def test_fit_refuses_and_writes_nothing(run, tmp_path, run_of_training):
     assert "same names and shapes" in refusal(
         run, "prior", "fit", *paths, str(tmp_path / "bad.safetensors"), "-o", str(out)
     )
-    assert "max_rank: expected 2 or more" in refusal(run, "prior", "fit", *paths, "-o", str(out), "--rank", "1")
+    for rank in ("1", "7"):
+        assert "--rank: expected 2 to 6" in refusal(run, "prior", "fit", *paths, "-o", str(out), "--rank", rank)
+    assert "expected each once" in refusal(run, "prior", "fit", *paths, paths[0], "-o", str(out))
+    assert "another file than the source" in refusal(run, "prior", "fit", *paths, "-o", paths[0])
     assert not out.exists()
 
 
@@ -106,8 +113,8 @@ def test_convert_changes_strength_names_and_parts(run, tmp_path, run_of_training
     source, out = tmp_path / "prior.safetensors", tmp_path / "out.safetensors"
     answer(run, "prior", "fit", *paths, "-o", str(source), "--rank", "3", "--epsilon", "1e-4")
     before = source.read_bytes()
-    table = answer(run, "prior", "convert", str(source), "-o", str(out), "--scale", "25", "--rename", "0.*=body.*",
-                   "--only", "body.*")  # fmt: skip
+    table = answer(run, "prior", "convert", str(source), "-o", str(out), "--variance-factor", "25", "--rename",
+                   "0.*=body.*", "--only", "body.*")  # fmt: skip
     assert {row["parameter"] for row in table["rows"]} == {"body.weight", "body.bias"}
     assert any("covariance 1·(½·D + 0.0001·I)" in note for note in table["notes"])
     assert "All variances times 25." in table["notes"]
@@ -125,11 +132,9 @@ def test_convert_changes_strength_names_and_parts(run, tmp_path, run_of_training
     made = br.transfer.low_rank_prior(mean, variance, deviations, scale=25.0, epsilon=1e-4)
     expected = br.ModelPrior(model, {"*": made}).log_prob().item()
     assert br.ModelPrior.load(out, model).log_prob().item() == pytest.approx(expected, rel=1e-5)
-    # In place, too: the file is read before it is written.
-    answer(run, "prior", "convert", str(out), "-o", str(out), "--scale", "4")
-    assert br.ModelPrior.load(out, model).penalty().item() == pytest.approx(
-        br.ModelPrior(model, {"*": made}).penalty().item() / 4, rel=1e-5
-    )
+    before = out.read_bytes()
+    assert "expected another file than the source" in refusal(run, "prior", "convert", str(out), "-o", str(out))
+    assert out.read_bytes() == before
 
 
 def test_convert_reads_published_statistics(run, tmp_path):
@@ -142,7 +147,16 @@ def test_convert_reads_published_statistics(run, tmp_path):
     arguments = ["prior", "convert", str(tmp_path / "mean.pt"), "-o", str(tmp_path / "prior.safetensors"),
                  "--variance", str(tmp_path / "variance.pt"), "--deviations",
                  str(tmp_path / "deviations.pt")]  # fmt: skip
-    like = ["--like", str(tmp_path / "like.pt"), "--convention", "shwartz_ziv", "--scale", "10", "--epsilon", "0.1"]
+    like = [
+        "--like",
+        str(tmp_path / "like.pt"),
+        "--convention",
+        "shwartz_ziv",
+        "--variance-factor",
+        "10",
+        "--epsilon",
+        "0.1",
+    ]
     answer(run, *arguments, *like)
     parts = br.transfer.flat_statistics(model, **flat)
     made = br.transfer.low_rank_prior(*parts, scale=10.0, epsilon=0.1, convention="shwartz_ziv")
@@ -159,5 +173,38 @@ def test_convert_refuses_what_it_cannot_do(run, tmp_path, saved):
     out = ["-o", str(tmp_path / "out.safetensors")]
     assert "OLD=NEW" in refusal(run, "prior", "convert", str(saved), *out, "--rename", "0.weight")
     assert "expected a glob that matches" in refusal(run, "prior", "convert", str(saved), *out, "--only", "x.*")
-    assert "factor: expected a value > 0" in refusal(run, "prior", "convert", str(saved), *out, "--scale", "-1")
+    both = refusal(run, "prior", "convert", str(saved), *out, "--only", "0.*", "--only", "typo.*")
+    assert "--only 'typo.*'" in both
+    assert "are for flat statistics" in refusal(run, "prior", "convert", str(saved), *out, "--epsilon", "1")
+    assert "are for flat statistics" in refusal(run, "prior", "convert", str(saved), *out, "--convention", "harvey")
+    assert "leaves nothing" in refusal(run, "prior", "convert", str(saved), *out, "--rename", "*=")
+    assert "factor: expected a value > 0" in refusal(
+        run, "prior", "convert", str(saved), *out, "--variance-factor", "-1"
+    )
     assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_checkpoints_go_by_their_numbers(run, tmp_path, run_of_training):
+    model, swag, paths = run_of_training
+    names = []
+    for number, path in zip((200, 300, 1000, 1100, 2000, 10000), paths, strict=True):
+        names.append(tmp_path / f"checkpoint-{number}.safetensors")
+        names[-1].write_bytes(Path(path).read_bytes())
+    out = tmp_path / "prior.safetensors"
+    shell = sorted(map(str, names))
+    assert shell != list(map(str, names))
+    table = answer(run, "prior", "fit", *shell, "-o", str(out), "--rank", "3", "--epsilon", "1e-4")
+    assert any("checkpoint-200.safetensors, checkpoint-300" in note for note in table["notes"])
+    made = br.ModelPrior(model, {"*": swag.prior(epsilon=1e-4)})
+    assert br.ModelPrior.load(out, model).log_prob().item() == pytest.approx(made.log_prob().item(), rel=1e-5)
+    assert all(row["std"] for row in table["rows"])
+
+
+def test_what_was_frozen_at_the_source_is_converted_too(run, tmp_path):
+    model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
+    model[0].requires_grad_(False)
+    model.codes = nn.Parameter(torch.zeros(4, dtype=torch.uint8), requires_grad=False)
+    br.ModelPrior(model, {"1.*": br.Gaussian(0.5)}).save(tmp_path / "source.safetensors")
+    out = tmp_path / "out.safetensors"
+    answer(run, "prior", "convert", str(tmp_path / "source.safetensors"), "-o", str(out), "--variance-factor", "4")
+    assert br.ModelPrior.load(out, model)["1.weight"].scale.item() == pytest.approx(1.0)

@@ -66,7 +66,7 @@ class Other(nn.Module):
 def test_other_names_are_mapped(swag):
     path, _ = swag
     model, names = Other().double(), {"0.*": "encoder.*", "1.*": "norm.*", "3.*": None}
-    with pytest.raises(br.PriorFileError, match=r"the file has 0\.weight, the model does not"):
+    with pytest.raises(br.PriorFileError, match=r"no name in common with the model: the file has 0\.weight"):
         br.ModelPrior.load(path, model)
     prior = br.ModelPrior.load(path, model, rename=names, new="fc.*", head=br.Gaussian(0.7))
     plain = br.ModelPrior.load(path, network(2), new="3.*", head=br.Gaussian(0.7))
@@ -100,6 +100,67 @@ def test_independent_priors_need_nothing_but_the_words(tmp_path):
     prior = br.ModelPrior.load(tmp_path / "p.safetensors", target, new="3.*", head=br.Laplace(0.5))
     assert torch.equal(prior["0.weight"].loc, source[0].weight)
     assert prior["3.weight"].family == "Laplace"
+
+
+def test_a_prior_file_is_a_reference_of_its_centres(swag):
+    path, collected = swag
+    target = network(2)
+    prior = br.ModelPrior.load(path, target, new="3.*", head=br.Gaussian(1.0))
+    assert br.transfer.load_into(target, path, new=["3.*", "*running*", "*num_batches*"])
+    assert torch.equal(target[0].weight, collected.reference()["0.weight"])
+    assert prior.penalty().item() < 0.5 * target[3].weight.square().sum().item() + 5.0
+    br.ModelPrior(target, br.Gaussian(1.0)).save(path)
+    with pytest.raises(br.PriorFileError, match="it is no reference"):
+        br.load_reference(path)
+
+
+def test_rows_that_do_not_go_with_the_model_are_refused(tmp_path, swag):
+    untied = nn.ModuleDict({"e": nn.Linear(3, 3, bias=False), "h": nn.Linear(3, 3, bias=False)})
+    path = tmp_path / "p.safetensors"
+    br.ModelPrior(untied, {"e.*": br.Gaussian(0.1), "h.*": br.Gaussian(5.0)}).save(path)
+    tied = nn.ModuleDict({"e": nn.Linear(3, 3, bias=False), "h": nn.Linear(3, 3, bias=False)})
+    tied["h"].weight = tied["e"].weight
+    with pytest.raises(br.PriorFileError, match=r"e\.weight and h\.weight are one tied parameter .* rename="):
+        br.ModelPrior.load(path, tied)
+    assert br.ModelPrior.load(path, tied, rename={"h.weight": None})["h.weight"].scale.item() == pytest.approx(0.1)
+    # Frozen at the source, trained here.
+    untied["e"].requires_grad_(False)
+    br.ModelPrior(untied, {"h.*": br.Gaussian(5.0)}).save(path)
+    untied["e"].requires_grad_(True)
+    with pytest.raises(br.PriorFileError, match=r"e\.weight has no prior in the file, as it was frozen there"):
+        br.ModelPrior.load(path, untied)
+    with pytest.raises(br.PriorFileError, match="no name in common with the model"):
+        br.ModelPrior.load(swag[0], untied)
+    with pytest.raises(br.PriorFileError, match="cannot be about one parameter twice"):
+        br.ModelPrior.load(swag[0], nn.ModuleDict({"a": network(3), "b": network(3)}), extra="ignore",
+                           rename={"*": ("a.*", "b.*")})  # fmt: skip
+    for keywords, message in (
+        ({"new": "e.*", "head": 0.5}, "head: expected a prior"),
+        ({"rename": ["a"]}, "rename: expected a mapping"),
+        ({"new": [], "head": br.Flat()}, "new: expected a rule key"),
+    ):
+        with pytest.raises(br.InvalidArgumentError, match=message):
+            br.ModelPrior.load(path, untied, **keywords)
+
+
+def test_a_model_without_memory_keeps_the_prior(swag):
+    with torch.device("meta"):
+        model = network(3)
+    prior = br.ModelPrior.load(swag[0], model)
+    assert prior["0.weight"].loc.device.type == "cpu"
+
+
+def test_an_adapter_prior_goes_with_its_scaling(tmp_path):
+    class LoRA(nn.Module):
+        def __init__(self, scaling):
+            super().__init__()
+            self.lora_A, self.lora_B = nn.Parameter(torch.ones(2, 3)), nn.Parameter(torch.ones(4, 2))
+            self.scaling = scaling
+
+    br.transfer.lora_prior(LoRA(6.0), 0.1).save(tmp_path / "p.safetensors")
+    br.ModelPrior.load(tmp_path / "p.safetensors", LoRA(6.0))
+    with pytest.raises(br.PriorFileError, match=r"saved for the update 6·B·A of lora_., and its layer now adds 8·B·A"):
+        br.ModelPrior.load(tmp_path / "p.safetensors", LoRA(8.0))
 
 
 def test_half_an_adapter_is_no_prior(tmp_path):
@@ -149,6 +210,11 @@ def test_what_is_no_gaussian_is_not_rescaled():
     model = nn.Linear(3, 2)
     with pytest.raises(br.UnsupportedError, match=r"weight: expected a Gaussian prior .* got Laplace"):
         br.transfer.rescaled(br.ModelPrior(model, br.Laplace(1.0)), 2.0)
+    learned = br.ModelPrior(model, {"*": br.Gaussian(nn.Parameter(torch.tensor(0.3)))})
+    with pytest.raises(br.UnsupportedError, match="weight: its prior has a learned hyper-parameter"):
+        br.transfer.rescaled(learned, 2.0)
+    with pytest.raises(br.InvalidArgumentError, match=r"prior: expected a br\.ModelPrior, got Gaussian"):
+        br.transfer.rescaled(br.Gaussian(0.1), 2.0)
     with pytest.raises(br.InvalidArgumentError, match="factor: expected a value > 0"):
         br.transfer.rescaled(br.ModelPrior(model, br.Gaussian(1.0)), 0.0)
 
@@ -167,7 +233,7 @@ def test_checkpoints_are_snapshots(tmp_path):
         model.load_state_dict(state)
         live.collect()
     paths = sorted(tmp_path.iterdir(), key=lambda path: int(path.stem))
-    found = br.transfer.SWAG.from_checkpoints(paths, max_rank=4)
+    found = br.transfer.SWAG.from_checkpoints((path for path in paths), max_rank=4)
     for mine, theirs in zip(found.statistics(), live.statistics(), strict=True):
         assert mine.keys() == theirs.keys()
         assert all(torch.equal(mine[name], theirs[name]) for name in mine)
@@ -186,3 +252,25 @@ def test_odd_checkpoints_are_refused(tmp_path):
     save_file({**states[0], "0.bias": torch.full((4,), float("nan")).double()}, tmp_path / "nan.safetensors")
     with pytest.raises(br.InvalidArgumentError, match="snapshot 2 has NaN"):
         br.transfer.SWAG.from_checkpoints([tmp_path / "0.safetensors", tmp_path / "nan.safetensors"])
+
+
+def test_checkpoints_may_differ_in_dtype(tmp_path):
+    states = trained(network(3), 3)
+    for k, state in enumerate(states):
+        dtype = torch.bfloat16 if k == 0 else torch.float32
+        narrow = {n: t.to(dtype) if t.is_floating_point() else t for n, t in state.items()}
+        save_file(narrow, tmp_path / f"{k}.safetensors")
+    mean = br.transfer.SWAG.from_checkpoints(sorted(tmp_path.iterdir())).statistics()[0]["0.weight"]
+    expected = sum(s["0.weight"].to(torch.bfloat16 if k == 0 else torch.float32).double() for k, s in enumerate(states))
+    assert torch.allclose(mean.double(), expected / 3, atol=1e-6)
+
+
+def test_a_skeleton_has_the_names_of_the_file():
+    from bayesreg.transfer.skeleton import skeleton
+
+    model = skeleton({"x.x": torch.ones(2), "x.w": torch.ones(2), "n.running_var": torch.ones(2)})
+    assert sorted(model.state_dict()) == ["n.running_var", "x.w", "x.x"]
+    assert [name for name, _ in model.named_parameters()] == ["x.x", "x.w"]
+    for names in (("a", "a.b"), ("a.b", "a")):
+        with pytest.raises(br.ReferenceMismatchError, match="prefix of other names"):
+            skeleton({name: torch.ones(1) for name in names})

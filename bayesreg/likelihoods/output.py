@@ -1,0 +1,33 @@
+"""What a model returns, as a likelihood takes it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from bayesreg.errors import DataError
+
+__all__ = ["tensor_output"]
+
+
+def tensor_output(model: nn.Module, inputs: Any) -> Tensor:
+    """Return the model's output for these inputs.
+
+    Args:
+        model: The model.
+        inputs: What it takes.
+
+    Returns:
+        The output.
+
+    Raises:
+        DataError: If it is no tensor, as the outputs of Hugging Face models are not.
+    """
+    output = model(inputs)
+    if not isinstance(output, Tensor):
+        raise DataError(
+            f"model: expected one that returns a tensor, got {type(output).__name__} from {type(model).__name__}; wrap "
+            f"it in a module whose forward returns the logits."
+        )
+    return output
