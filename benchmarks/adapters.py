@@ -7,10 +7,10 @@ with adapters on all its linear layers, without a prior, with weight decay on th
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from _common import bootstrap, interleaved, write
@@ -66,9 +66,10 @@ WAYS: dict[str, Callable[[int, int], Callable[[], object]]] = {
 }
 
 
-def resident() -> float:
-    """Return the most memory that this process has had, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def resident(kind: str) -> float:
+    """Return this process's memory of a kind, in MB."""
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(kind))
+    return int(line.split()[1]) / 1024
 
 
 def memory(way: str, size: int, rank: int) -> float:
@@ -82,10 +83,12 @@ def memory(way: str, size: int, rank: int) -> float:
 def report_memory(way: str, size: int, rank: int) -> None:
     WAYS[way](64, 4)()  # what the libraries allocate once
     step = WAYS[way](size, rank)
-    before = resident()
+    # Forget the peak of what was done so far (Linux).
+    Path("/proc/self/clear_refs").write_text("5")
+    before = resident("VmRSS")
     for _ in range(2):
         step()
-    print(resident() - before)
+    print(resident("VmHWM") - before)
 
 
 # -- in training -------------------------------------------------------------------------------------------
