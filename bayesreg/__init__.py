@@ -50,6 +50,9 @@ if TYPE_CHECKING:
     from bayesreg.objective import MAPObjective as MAPObjective
     from bayesreg.optimizers import DecayRule as DecayRule
     from bayesreg.optimizers import decay_rule as decay_rule
+    from bayesreg.priors import L0 as L0
+    from bayesreg.priors import MCP as MCP
+    from bayesreg.priors import SCAD as SCAD
     from bayesreg.priors import AdapterGaussian as AdapterGaussian
     from bayesreg.priors import Cauchy as Cauchy
     from bayesreg.priors import ElasticNet as ElasticNet
@@ -60,6 +63,7 @@ if TYPE_CHECKING:
     from bayesreg.priors import Gaussian as Gaussian
     from bayesreg.priors import GeneralizedNormal as GeneralizedNormal
     from bayesreg.priors import GroupLaplace as GroupLaplace
+    from bayesreg.priors import Horseshoe as Horseshoe
     from bayesreg.priors import Laplace as Laplace
     from bayesreg.priors import Logistic as Logistic
     from bayesreg.priors import LowRankGaussian as LowRankGaussian
@@ -105,6 +109,7 @@ _ERRORS = (
     "UnsupportedError"
 )
 _PRIORS = (
+    "Horseshoe L0 MCP SCAD "
     "AdapterGaussian Cauchy ElasticNet ElementwisePrior FanInGaussian Flat FromDistribution Gaussian "
     "GeneralizedNormal GroupLaplace Laplace Logistic LowRankGaussian MatrixGaussian MultivariateGaussian NormalGamma "
     "Prior ScaleMixture StudentT Traits Uniform WeightDecayReadings register_family"

@@ -121,7 +121,8 @@ def load_entries(
         gone = [name for name in rows if any(n in places and places[n].name in fresh for n in names[name])]
         words = f", in place of {', '.join(gone)}" if gone else ""
         notes.append(f"File {source.name}: new, with a prior of their own: {', '.join(sorted(fresh))}{words}.")
-    _restrict(source, here, names)
+    aliases = {alias: name for name, row in rows.items() for alias in (*row.names, name)}
+    _restrict(source, here, {alias: names[name] for alias, name in aliases.items()})
     result: list[Entry] = []
     for info in infos:
         known = next((n for n in info.names if n in here), None)

@@ -90,6 +90,7 @@ class FileRow:
 
     Attributes:
         name: Its name.
+        names: All its names, of a tied parameter.
         shape: Its shape.
         dtype: Its dtype.
         rule: The rule that gave it its prior.
@@ -97,6 +98,7 @@ class FileRow:
     """
 
     name: str
+    names: tuple[str, ...]
     shape: tuple[int, ...]
     dtype: str
     rule: str
@@ -125,7 +127,8 @@ def read_rows(path: Path) -> tuple[dict[str, FileRow], list[str], dict[str, Any]
             if number is not None and not (type(number) is int and 0 <= number < len(priors)):
                 raise PriorFileError(f"{path}: damaged prior file, {name} names prior {number!r} of {len(priors)}.")
             shape, prior = tuple(map(int, row["shape"])), None if number is None else priors[number]
-            rows[name] = FileRow(name, shape, str(row["dtype"]), str(row["rule"]), prior)
+            names = tuple(map(str, row.get("names", [name])))
+            rows[name] = FileRow(name, names, shape, str(row["dtype"]), str(row["rule"]), prior)
         notes = [str(note) for note in record.get("notes", [])]
     except PriorFileError:
         raise

@@ -12,19 +12,26 @@ from bayesreg.priors.from_distribution import FromDistribution
 from bayesreg.priors.gaussian import Gaussian
 from bayesreg.priors.generalized_normal import GeneralizedNormal
 from bayesreg.priors.group_laplace import GroupLaplace
+from bayesreg.priors.horseshoe import Horseshoe
+from bayesreg.priors.l0 import L0
 from bayesreg.priors.laplace import Laplace
 from bayesreg.priors.logistic import Logistic
 from bayesreg.priors.low_rank_gaussian import LowRankGaussian
 from bayesreg.priors.matrix_gaussian import MatrixGaussian
+from bayesreg.priors.mcp import MCP
 from bayesreg.priors.multivariate_gaussian import MultivariateGaussian
 from bayesreg.priors.normal_gamma import NormalGamma
 from bayesreg.priors.readings import WeightDecayReadings
+from bayesreg.priors.scad import SCAD
 from bayesreg.priors.scale_mixture import ScaleMixture
 from bayesreg.priors.student_t import StudentT
 from bayesreg.priors.uniform import Uniform
 
 __all__ = [
     "FAMILIES",
+    "L0",
+    "MCP",
+    "SCAD",
     "AdapterGaussian",
     "Cauchy",
     "ElasticNet",
@@ -35,6 +42,7 @@ __all__ = [
     "Gaussian",
     "GeneralizedNormal",
     "GroupLaplace",
+    "Horseshoe",
     "Laplace",
     "Logistic",
     "LowRankGaussian",

@@ -20,7 +20,7 @@ from bayesreg.priors.readings import WeightDecayReadings, read_weight_decay
 from bayesreg.priors.tensors import Hyperparameter, as_given, promoted, short
 from bayesreg.scale import LossScale, as_loss_scale
 
-__all__ = ["Prior", "Traits", "require_proper"]
+__all__ = ["Prior", "Traits", "require_map", "require_proper"]
 
 
 @dataclass(frozen=True)
@@ -343,6 +343,10 @@ class Prior(Holder):
         """
         return read_weight_decay(self, as_loss_scale(loss_scale), at)
 
+    def why_no_map(self) -> str | None:
+        """Return why −log p has no minimum to train to, and what to use; None where it has one."""
+        return None
+
     def near_in_words(self, loss_scale: LossScale) -> str | None:
         """Return what comes nearest to a weight decay where it is none of `weight_decay_readings`, in words.
 
@@ -517,6 +521,21 @@ class Prior(Holder):
     def __repr__(self) -> str:
         inner = ", ".join(f"{name}={short(value)}" for name, value in self.hyperparameters().items())
         return f"{self.family}({inner})"
+
+
+def require_map(prior: Prior, name: str) -> None:
+    """Raise where a prior's −log p has no minimum.
+
+    Args:
+        prior: The prior.
+        name: The parameter's name.
+
+    Raises:
+        UnsupportedError: If it has none; the message says why and what to use.
+    """
+    why = prior.why_no_map()
+    if why is not None:
+        raise UnsupportedError(f"{name}: {why}.")
 
 
 def require_proper(prior: Prior, operation: str) -> None:

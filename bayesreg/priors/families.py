@@ -15,12 +15,16 @@ from bayesreg.priors.from_distribution import FromDistribution
 from bayesreg.priors.gaussian import Gaussian
 from bayesreg.priors.generalized_normal import GeneralizedNormal
 from bayesreg.priors.group_laplace import GroupLaplace
+from bayesreg.priors.horseshoe import Horseshoe
+from bayesreg.priors.l0 import L0
 from bayesreg.priors.laplace import Laplace
 from bayesreg.priors.logistic import Logistic
 from bayesreg.priors.low_rank_gaussian import LowRankGaussian
 from bayesreg.priors.matrix_gaussian import MatrixGaussian
+from bayesreg.priors.mcp import MCP
 from bayesreg.priors.multivariate_gaussian import MultivariateGaussian
 from bayesreg.priors.normal_gamma import NormalGamma
+from bayesreg.priors.scad import SCAD
 from bayesreg.priors.scale_mixture import ScaleMixture
 from bayesreg.priors.student_t import StudentT
 from bayesreg.priors.uniform import Uniform
@@ -28,6 +32,9 @@ from bayesreg.priors.uniform import Uniform
 __all__ = ["FAMILIES", "register_family"]
 
 _SHIPPED: tuple[type[Prior], ...] = (
+    L0,
+    MCP,
+    SCAD,
     AdapterGaussian,
     Cauchy,
     ElasticNet,
@@ -37,6 +44,7 @@ _SHIPPED: tuple[type[Prior], ...] = (
     Gaussian,
     GeneralizedNormal,
     GroupLaplace,
+    Horseshoe,
     Laplace,
     Logistic,
     LowRankGaussian,

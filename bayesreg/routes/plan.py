@@ -14,6 +14,7 @@ from bayesreg._entry import Entry
 from bayesreg.errors import InvalidArgumentError, PatternError, UnsupportedError, nearest
 from bayesreg.optimizers import decay_rule
 from bayesreg.priors import Flat, Gaussian, Prior
+from bayesreg.priors.base import require_map
 from bayesreg.routes.by_name import RouteChoice, refuse_differentiable, refuse_route
 from bayesreg.routes.membership import refuse_decay
 from bayesreg.routes.metric import check_metric
@@ -171,11 +172,13 @@ def _route(
         raise UnsupportedError(f"{entry.name}: complex weights have no prior here; give them br.Flat().")
     _refuse_sparse(optimizer, entry)
     if asked != "auto":
+        require_map(prior, entry.name)
         refuse_route(asked, optimizer, entry, prior, before_clip, native=decay > 0 and isinstance(prior, Gaussian))
         if asked != "native":
             return asked
     if decay and isinstance(prior, Gaussian):
         return "native + centre" if bool((prior.loc != 0).any()) else "native"
+    require_map(prior, entry.name)
     if prior.traits.smooth:
         refuse_differentiable(optimizer)
         return "gradient"

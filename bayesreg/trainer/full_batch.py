@@ -12,6 +12,7 @@ from bayesreg.likelihoods import Likelihood
 from bayesreg.likelihoods.output import tensor_output
 from bayesreg.model_prior import ModelPrior
 from bayesreg.priors import Flat, Prior, joint
+from bayesreg.priors.base import require_map
 
 __all__ = ["FullBatchProblem"]
 
@@ -48,7 +49,8 @@ class FullBatchProblem:
         self.names = [entry.name for entry, _ in active]
         self.parameters: list[Tensor] = [entry.parameter for entry, _ in active]
         self.priors: list[Prior] = [p for _, p in active]
-        for p in self.priors:
+        for name, p in zip(self.names, self.priors, strict=True):
+            require_map(p, name)
             if any(h.requires_grad for h in p.parameters()):
                 raise UnsupportedError(
                     "a prior has a learned hyper-parameter: maximising the joint density over weights and their scale "

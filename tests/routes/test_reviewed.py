@@ -386,6 +386,7 @@ def test_a_group_added_before_apply_has_its_prior_in_that_very_step():
 # -- half precision, complex, integers, FSDP1 ---------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore::bayesreg.OvershootWarning")
 @pytest.mark.parametrize("after_attach", [True, False])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_weights_at_their_centre_feel_the_data_only(dtype, after_attach):

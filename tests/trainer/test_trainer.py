@@ -454,6 +454,7 @@ def test_mixed_precision_follows_full_precision(iris, precision, clip, fused):
 # -- when things go wrong ------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore::bayesreg.OvershootWarning")
 def test_a_diverging_run_stops_with_the_last_good_weights(iris):
     train, _ = iris
     model = net()
