@@ -17,9 +17,9 @@ __all__ = ["MCP"]
 
 @final
 class MCP(Folded):
-    r"""Minimax concave penalty, ``−log p = Σ strength·|r| − r²/(2·gamma)`` to |r| = strength·gamma, then constant.
+    r"""Minimax concave penalty, ``−log p = Σ strength·a − a²/(2·gamma)`` to a = strength·gamma, then constant.
 
-    The constant is ½·gamma·strength²; r = w − loc. It has L1's exact zeros without its shrinkage of large weights,
+    The constant is ½·gamma·strength²; a is the distance from loc. It has L1's exact zeros without its shrinkage of large weights,
     which are not penalised further. gamma → ∞ is L1, gamma → 0 with strength²·gamma fixed is L0. Improper: no density
     has it.
 

@@ -65,7 +65,7 @@ class TestNoncentered(PriorContract):
 
 def test_the_exponential_integral_is_exact_over_all_numbers():
     with mpmath.workdps(50):
-        for power in range(-300, 11, 3):
+        for power in (*range(-300, 11, 3), 4):
             for digits in (1.0, 2.3, 7.1):
                 u = digits * 10.0**power
                 first, second = scaled_exponential_integrals(torch.tensor(u, dtype=torch.float64))
@@ -154,6 +154,19 @@ def test_the_map_is_that_of_weights_and_local_scales_together(coordinate, y):
             xtol=1e-14,
         )  # fmt: skip
     assert mine == pytest.approx(joint(coordinate, y, tau, noise), abs=2e-6)
+
+
+@pytest.mark.parametrize("h", [0.5, 2.0, 2.5, 4.0, 9.0, 40.0])
+def test_the_prox_finds_the_better_of_two_minima(h):
+    prior = br.Horseshoe(1.0, coordinate="centered")
+    grid = torch.linspace(0.0, 80.0, 800_001, dtype=torch.float64)
+    heights = prior.offset_penalty(grid)
+    # From where there is one minimum to far beyond where the slope at 0 alone would leave it.
+    for v in np.linspace(0.2, 1.6 * math.sqrt(2) * h + 1.0, 25):
+        best = ((grid - v).square() / (2 * h) + heights).min().item()
+        found = prior.prox(torch.tensor([v], dtype=torch.float64), h)
+        value = ((found - v).square() / (2 * h) + prior.penalty(found)).item()
+        assert value <= best + 1e-12
 
 
 def test_one_coordinate_is_sparse_and_the_other_is_not():
