@@ -33,8 +33,8 @@ class Horseshoe(ElementwisePrior):
     What is called its MAP is a maximum over w and λ together, and depends on the coordinate that λ is written in, which
     is therefore named:
 
-    - "centered": over (w, log λ). −log p = ½·a·s + log(1 + a/s), s = 4/(a + √(a² + 8)), a = |w − loc|/scale: a kink of
-      slope √2/scale at the centre and logarithmic tails. Sparse, and large weights are left alone.
+    - "centered": over (w, log λ). −log p = ½·a·s + log(1 + a/s), s = 4/(a + √(a² + 8)), a the distance from loc over
+      scale: a kink of slope √2/scale at the centre and logarithmic tails. Sparse, and large weights are left alone.
     - "noncentered": over (z, log λ) with w = loc + scale·λ·z. Smooth at the centre, of curvature 1/scale²: *nothing* is
       sparse. It is what samplers' models become when they are optimized.
 

@@ -19,9 +19,9 @@ __all__ = ["MCP"]
 class MCP(Folded):
     r"""Minimax concave penalty, ``−log p = Σ strength·a − a²/(2·gamma)`` to a = strength·gamma, then constant.
 
-    The constant is ½·gamma·strength²; a is the distance from loc. It has L1's exact zeros without its shrinkage of large weights,
-    which are not penalised further. gamma → ∞ is L1, gamma → 0 with strength²·gamma fixed is L0. Improper: no density
-    has it.
+    The constant is ½·gamma·strength²; a is the distance from loc. It has exact zeros like L1, without shrinking large
+    weights, which are not penalised further. gamma → ∞ is L1, gamma → 0 with strength²·gamma fixed is L0. Improper: no
+    density has it.
 
     Its prox is exact for any step: firm thresholding for steps below gamma; beyond, where the sum is no longer convex,
     the better of 0 and the point itself (hard thresholding at strength·√(gamma·step)).

@@ -20,9 +20,9 @@ __all__ = ["SCAD"]
 class SCAD(Folded):
     r"""Smoothly clipped absolute deviation, of slope ``strength`` to ``knee``, falling to 0 at ``gamma·knee``.
 
-    With a the distance from loc, −log p = Σ strength·a for a <= knee, strength·(2·gamma·knee·a − a² − knee²)/(2·(gamma −
-    1)·knee) between, and ½·strength·knee·(gamma + 1) from gamma·knee on. The published form has knee = strength, in weights of
-    unit size. Improper: it is no density. Its prox is exact for any step.
+    With a the distance from loc, −log p = Σ strength·a for a <= knee, then strength·(2·gamma·knee·a − a² −
+    knee²)/(2·(gamma − 1)·knee), and ½·strength·knee·(gamma + 1) from gamma·knee on. The published form has knee =
+    strength, in weights of unit size. Improper: it is no density. Its prox is exact for any step.
 
     Args:
         strength: Slope > 0 at the centre, in 1/units of the weights: a number or a tensor.
