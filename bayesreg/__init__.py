@@ -12,6 +12,7 @@ from bayesreg._version import __version__
 
 if TYPE_CHECKING:
     from bayesreg import likelihoods as likelihoods
+    from bayesreg import sparsity as sparsity
     from bayesreg import transfer as transfer
     from bayesreg._explain import Explanation as Explanation
     from bayesreg._explain import explain as explain
@@ -133,11 +134,11 @@ _HOME = {
 }
 _MODULE_OF = {name: f"bayesreg.{module}" for module, names in _HOME.items() for name in names.split()}
 
-__all__ = ["__version__", "likelihoods", "transfer", *sorted(_MODULE_OF)]
+__all__ = ["__version__", "likelihoods", "sparsity", "transfer", *sorted(_MODULE_OF)]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("likelihoods", "transfer"):
+    if name in ("likelihoods", "sparsity", "transfer"):
         return importlib.import_module(f"bayesreg.{name}")
     if name not in _MODULE_OF:
         from bayesreg.errors import nearest

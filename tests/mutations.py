@@ -195,6 +195,19 @@ MUTATIONS = [
     Mutation("routes/overshoot.py", "bound / (1.0 + 2.0 * momentum)", "bound", "routes/test_overshoot.py"),
     Mutation("routes/overshoot.py", "2.0 * (1.0 + momentum)", "2.0", "routes/test_overshoot.py"),
     Mutation("routes/overshoot.py", "float(prior.diag.min())", "float(prior.diag.max()) * 2", "routes/test_overshoot.py"),
+    *(
+        Mutation(file, old, new, "sparsity/test_strengths.py")
+        for file, old, new in [
+            ("_times.py", '"ElasticNet": {"l1": 1.0, "l2": 1.0}', '"ElasticNet": {"l1": 1.0, "l2": 2.0}'),
+            ("_times.py", '"gamma": -1.0', '"gamma": 1.0'),
+            ("_times.py", "-1.0 / float(prior.power)", "-1.0"),
+            ("sparsity/null.py", "if any(p.requires_grad for p in trained):", "if False:"),
+            ("sparsity/null.py", "model.load_state_dict(before)", "pass"),
+            ("sparsity/path.py", "reverse=True)", "reverse=False)"),
+            ("sparsity/path.py", "(~part.at_kink", "(part.at_kink"),
+            ("sparsity/report.py", "count // size_of_group", "count"),
+        ]
+    ),
     Mutation("priors/adapter_joint.py", "torch.cat([left, -old[0]], 1)", "torch.cat([left, old[0]], 1)",
              "transfer/test_adapters.py"),
     Mutation("priors/joint.py", "whole - (1.0 - share) * whole.detach()", "whole", "priors/test_adapter_gaussian.py"),

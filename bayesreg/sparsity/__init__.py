@@ -1,0 +1,8 @@
+"""Exact zeros as one needs them: how many, the strength that gives nothing else, and all strengths between."""
+
+from bayesreg.sparsity.null import null_strength
+from bayesreg.sparsity.path import Path, PathPoint, regularization_path
+from bayesreg.sparsity.report import zeros
+from bayesreg.sparsity.strength import with_strength
+
+__all__ = ["Path", "PathPoint", "null_strength", "regularization_path", "with_strength", "zeros"]

@@ -1,0 +1,110 @@
+"""The weakest prior that leaves nothing: where a path of strengths begins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bayesreg.errors import InvalidArgumentError, UnsupportedError
+from bayesreg.likelihoods import Likelihood
+from bayesreg.likelihoods.output import tensor_output
+from bayesreg.model_prior import ModelPrior
+from bayesreg.priors import Prior
+from bayesreg.trainer import MAPTrainer
+
+__all__ = ["null_strength"]
+
+_LEAST, _MOST = 1e-12, 1e12
+
+
+def null_strength(model: nn.Module, prior: ModelPrior, likelihood: Likelihood, data: tuple[Any, Any]) -> float:
+    """Return the least factor on −log p at which all weights under a kink are at it: the empty model.
+
+    With all those at their centre and everything else (biases, other priors) fitted, a weight stays if the NLL's slope
+    is no more than the prior's: for L1 the factor is scale times the largest slope, scikit-learn's alpha_max in other
+    units; for group lasso the largest norm of a group's slopes over the rate. `with_strength(prior, factor)` is that
+    prior. For models that are convex in their weights: of a network with hidden layers, all at 0, it would be 0.
+
+    Args:
+        model: The model; its weights are as before afterwards.
+        prior: Its prior.
+        likelihood: From `br.likelihoods`.
+        data: All inputs and targets.
+
+    Returns:
+        The factor: below 1 the prior as it is leaves nothing.
+
+    Raises:
+        InvalidArgumentError: If no trained parameter is under a prior with a kink.
+        UnsupportedError: If the slope at a kink has no bound, or there is none (L0): every strength then has the empty
+            model as a local mode.
+
+    Example:
+        >>> import bayesreg as br
+        >>> X, y = torch.eye(3).double(), torch.tensor([[3.0], [-1.0], [0.5]]).double()
+        >>> model = nn.Linear(3, 1, bias=False).double()
+        >>> prior = br.ModelPrior(model, br.Laplace(1.0))
+        >>> round(br.sparsity.null_strength(model, prior, br.likelihoods.Gaussian(noise_std=1.0), (X, y)), 6)
+        3.0
+
+    References:
+        Friedman, Hastie and Tibshirani (2010), Regularization Paths for Generalized Linear Models via Coordinate
+        Descent, section 2.5.
+    """
+    kinked = [(entry.parameter, part) for entry, part in prior.active() if not part.traits.smooth]
+    if not kinked:
+        raise InvalidArgumentError("prior: expected one with a kink, such as br.Laplace, on some trained parameter.")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    inputs, target = (torch.as_tensor(part) for part in data)
+    try:
+        with torch.no_grad():
+            for parameter, part in kinked:
+                parameter.copy_(part.centre().to(parameter).expand(parameter.shape))
+        for parameter, _ in kinked:
+            parameter.requires_grad_(False)
+        if any(p.requires_grad for p in trained):
+            solver = MAPTrainer(model, prior, likelihood, optimizer="lbfgs", progress=False, max_iterations=2000)
+            solver.fit((inputs, target))
+        for parameter, _ in kinked:
+            parameter.requires_grad_(True)
+        model.eval()
+        nll = likelihood.nll(tensor_output(model, inputs), target).sum()
+        slopes = torch.autograd.grad(nll, [parameter for parameter, _ in kinked], allow_unused=True)
+        return max(
+            _least(part, parameter.detach(), slope)
+            for (parameter, part), slope in zip(kinked, slopes, strict=True)
+            if slope is not None
+        )
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        model.load_state_dict(before)
+
+
+def _least(prior: Prior, value: Tensor, slope: Tensor) -> float:
+    """Return the least coefficient on the prior at which its value is stationary."""
+
+    def stays(coefficient: float) -> bool:
+        return not bool((prior.subdiff_distance(value, slope, coefficient) > 0).any())
+
+    if not bool(slope.any()):
+        return 0.0
+    if stays(_LEAST):
+        raise UnsupportedError(
+            f"{prior.family}: its slope at the centre has no bound (or none is needed), so that the empty model is a "
+            f"local mode at every strength."
+        )
+    low, high = _LEAST, 1.0
+    while not stays(high):
+        low, high = high, 10.0 * high
+        if high > _MOST:
+            raise UnsupportedError(f"{prior.family}: no strength holds the weights at its kink.")
+    for _ in range(200):
+        middle = (low * high) ** 0.5
+        if not low < middle < high:
+            break
+        low, high = (low, middle) if stays(middle) else (middle, high)
+    return high

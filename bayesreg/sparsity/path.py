@@ -1,0 +1,196 @@
+"""All strengths of a prior, from the empty model to the dense one, each fit started where the one before ended."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bayesreg import _checks
+from bayesreg._optional import require
+from bayesreg._tables import Table
+from bayesreg.errors import InvalidArgumentError
+from bayesreg.likelihoods import Likelihood
+from bayesreg.likelihoods.output import tensor_output
+from bayesreg.model_prior import ModelPrior
+from bayesreg.sparsity.null import null_strength
+from bayesreg.sparsity.strength import with_strength
+from bayesreg.trainer import MAPTrainer
+
+__all__ = ["Path", "PathPoint", "regularization_path"]
+
+
+@dataclass(frozen=True)
+class PathPoint:
+    """The fit at one strength.
+
+    Attributes:
+        strength: What −log p was multiplied by.
+        weights: The trained parameters by name.
+        nonzero: How many weights are off their kink.
+        mean_nll: Mean NLL of the training data, in nats.
+        validation_nll: Mean NLL of the validation data; None without.
+        converged: Whether the solver reached its tolerance.
+    """
+
+    strength: float
+    weights: dict[str, Tensor] = field(repr=False)
+    nonzero: int
+    mean_nll: float
+    validation_nll: float | None
+    converged: bool
+
+
+class Path(list[PathPoint]):
+    """The points of a path, from the strongest prior to the weakest."""
+
+    @property
+    def table(self) -> Table:
+        """The points as a table."""
+        columns = ("strength", "nonzero", "mean NLL", "validation NLL", "converged")
+        rows = [(p.strength, p.nonzero, p.mean_nll, p.validation_nll, p.converged) for p in self]
+        return Table("Regularization path", columns, rows)
+
+    def best(self) -> PathPoint:
+        """Return the point with the lowest validation NLL.
+
+        Returns:
+            The point.
+
+        Raises:
+            InvalidArgumentError: If the path was made without validation data.
+        """
+        scored = [point for point in self if point.validation_nll is not None]
+        if not scored:
+            raise InvalidArgumentError(
+                "best(): expected a path with validation data: regularization_path(validation=)."
+            )
+        return min(scored, key=lambda point: point.validation_nll or 0.0)
+
+    def plot(self, axes: Any = None) -> Any:
+        """Draw every weight (at most 200) against the strength, and how many are off their kink.
+
+        Args:
+            axes: Two matplotlib axes; a new figure by default.
+
+        Returns:
+            The axes.
+
+        Raises:
+            ImportError: If matplotlib is not installed (`pip install 'bayesreg[viz]'`).
+        """
+        require("matplotlib", "viz", "plots")
+        if axes is None:
+            from matplotlib import pyplot as plt
+
+            _, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+        x = [point.strength for point in self]
+        flat = torch.stack([torch.cat([w.reshape(-1).double() for w in point.weights.values()]) for point in self])
+        chosen = flat[:, flat.abs().amax(0).argsort(descending=True)[:200]]
+        axes[0].plot(x, chosen.numpy(), linewidth=1.0)
+        axes[0].set(xscale="log", xlabel="strength", ylabel="weight")
+        axes[1].plot(x, [point.nonzero for point in self], "o-", markersize=3)
+        axes[1].set(xscale="log", xlabel="strength", ylabel="weights off the kink")
+        for axis in axes:
+            axis.invert_xaxis()
+            axis.spines[["top", "right"]].set_visible(False)
+        return axes
+
+    def __str__(self) -> str:
+        return str(self.table)
+
+
+def regularization_path(
+    model: nn.Module,
+    prior: ModelPrior,
+    likelihood: Likelihood,
+    data: tuple[Any, Any],
+    *,
+    strengths: Sequence[float] | None = None,
+    count: int = 30,
+    floor: float = 1e-3,
+    validation: tuple[Any, Any] | None = None,
+    tolerance: float = 1e-7,
+    max_iterations: int = 5000,
+) -> Path:
+    """Fit the MAP at every strength, from the empty model on, each from where the one before ended.
+
+    Args:
+        model: A model with a kinked prior, in float64; it is left at the last (weakest) point.
+        prior: Its prior; each point's is `with_strength(prior, strength)`.
+        likelihood: From `br.likelihoods`.
+        data: All inputs and targets.
+        strengths: The factors. Default: `count` of them, even in the logarithm, from `null_strength` to `floor` of it.
+        count: How many. Default 30.
+        floor: In (0, 1). Default 1e-3.
+        validation: Inputs and targets to score each point on.
+        tolerance: KKT residual of each fit, per example.
+        max_iterations: Of each fit.
+
+    Returns:
+        The path; `path.best()` and `path.plot()`.
+
+    Raises:
+        InvalidArgumentError: If a number is out of range, or no parameter is under a prior with a kink.
+        UnsupportedError: If the prior's strength cannot be varied, or the empty model is always a local mode.
+
+    Example:
+        >>> import bayesreg as br
+        >>> X, y = torch.eye(3).double(), torch.tensor([[3.0], [-1.0], [0.5]]).double()
+        >>> model = nn.Linear(3, 1, bias=False).double()
+        >>> prior = br.ModelPrior(model, br.Laplace(1.0))
+        >>> noise = br.likelihoods.Gaussian(noise_std=1.0)
+        >>> path = br.sparsity.regularization_path(model, prior, noise, (X, y), strengths=[4.0, 2.0, 0.7, 0.1])
+        >>> [point.nonzero for point in path]
+        [0, 1, 2, 3]
+    """
+    inputs, target = (torch.as_tensor(part) for part in data)
+    if strengths is None:
+        _checks.positive_int("count", count)
+        if not 0.0 < floor < 1.0:
+            raise InvalidArgumentError(f"floor: expected a number in (0, 1), got {floor!r}.")
+        top = null_strength(model, prior, likelihood, (inputs, target))
+        strengths = [top * floor ** (k / max(count - 1, 1)) for k in range(count)]
+    factors = sorted((_checks.positive_float("strengths", value) for value in strengths), reverse=True)
+    path = Path()
+    with torch.no_grad():
+        for entry, part in prior.active():
+            if not part.traits.smooth:
+                entry.parameter.copy_(part.centre().to(entry.parameter).expand(entry.parameter.shape))
+    for factor in factors:
+        here = with_strength(prior, factor)
+        trainer = MAPTrainer(
+            model, here, likelihood, optimizer="proximal", tolerance=tolerance, max_iterations=max_iterations,
+            progress=False,
+        )  # fmt: skip
+        result = trainer.fit((inputs, target))
+        path.append(_point(model, here, likelihood, factor, result.converged, (inputs, target), validation))
+    return path
+
+
+@torch.no_grad()
+def _point(
+    model: nn.Module,
+    prior: ModelPrior,
+    likelihood: Likelihood,
+    factor: float,
+    converged: bool | None,
+    data: tuple[Tensor, Tensor],
+    validation: tuple[Any, Any] | None,
+) -> PathPoint:
+    def nll(inputs: Any, target: Any) -> float:
+        output = tensor_output(model, torch.as_tensor(inputs))
+        return float(likelihood.nll(output, torch.as_tensor(target)).mean())
+
+    off = sum(
+        int((~part.at_kink(entry.parameter.detach())).sum()) for entry, part in prior.active() if not part.traits.smooth
+    )
+    model.eval()
+    scored = None if validation is None else nll(*validation)
+    weights = {entry.name: entry.parameter.detach().clone() for entry, _ in prior.active()}
+    mean = nll(*data)
+    return PathPoint(factor, weights, off, mean if math.isfinite(mean) else math.inf, scored, bool(converged))
