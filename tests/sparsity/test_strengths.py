@@ -29,7 +29,7 @@ def linear(inputs, outputs=1, bias=True):
 
 def test_null_strength_is_alpha_max():
     X, y = diabetes()
-    y = y + 3.0  # the bias must be fitted first
+    X, y = X + 1.0, y + 3.0  # the bias must be fitted first
     model, likelihood = linear(10), br.likelihoods.Gaussian(NOISE)
     before = model.weight.detach().clone()
     prior = br.ModelPrior(model, br.Laplace(0.2))
