@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from bayesreg.priors import MultivariateGaussian as MultivariateGaussian
     from bayesreg.priors import NormalGamma as NormalGamma
     from bayesreg.priors import Prior as Prior
+    from bayesreg.priors import RegularizedHorseshoe as RegularizedHorseshoe
     from bayesreg.priors import ScaleMixture as ScaleMixture
     from bayesreg.priors import StudentT as StudentT
     from bayesreg.priors import Traits as Traits
@@ -110,7 +111,7 @@ _ERRORS = (
     "UnsupportedError"
 )
 _PRIORS = (
-    "Horseshoe L0 MCP SCAD "
+    "Horseshoe L0 MCP RegularizedHorseshoe SCAD "
     "AdapterGaussian Cauchy ElasticNet ElementwisePrior FanInGaussian Flat FromDistribution Gaussian "
     "GeneralizedNormal GroupLaplace Laplace Logistic LowRankGaussian MatrixGaussian MultivariateGaussian NormalGamma "
     "Prior ScaleMixture StudentT Traits Uniform WeightDecayReadings register_family"

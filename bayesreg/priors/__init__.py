@@ -22,6 +22,7 @@ from bayesreg.priors.mcp import MCP
 from bayesreg.priors.multivariate_gaussian import MultivariateGaussian
 from bayesreg.priors.normal_gamma import NormalGamma
 from bayesreg.priors.readings import WeightDecayReadings
+from bayesreg.priors.regularized_horseshoe import RegularizedHorseshoe
 from bayesreg.priors.scad import SCAD
 from bayesreg.priors.scale_mixture import ScaleMixture
 from bayesreg.priors.student_t import StudentT
@@ -50,6 +51,7 @@ __all__ = [
     "MultivariateGaussian",
     "NormalGamma",
     "Prior",
+    "RegularizedHorseshoe",
     "ScaleMixture",
     "StudentT",
     "Traits",

@@ -7,14 +7,16 @@ from torch import Tensor
 
 __all__ = ["scaled_exponential_integrals", "scaled_gap"]
 
-_TERMS_SMALL, _TERMS_LARGE = 22, 90
+_TERMS_SMALL, _TERMS_LARGE = 22, 60
+# Where the series ends: beyond, its terms cancel; before, the fractions converge slowly.
+_JOIN = 1.5
 _EULER = 0.57721566490153286061
 
 
 def scaled_exponential_integrals(u: Tensor) -> tuple[Tensor, Tensor]:
     """Return e^u·E₁(u) and e^u·E₂(u) = 1 − u·e^u·E₁(u), in float64; differentiable.
 
-    The power series to u = 1 (Abramowitz and Stegun 5.1.11) and continued fractions beyond (5.1.22), the second of
+    The power series for small u (Abramowitz and Stegun 5.1.11) and continued fractions beyond (5.1.22), the second of
     which has none of the cancellation of the difference.
 
     Args:
@@ -24,11 +26,11 @@ def scaled_exponential_integrals(u: Tensor) -> tuple[Tensor, Tensor]:
         Both, of the shape of `u`.
     """
     wide = u.to(torch.float64)
-    small, large = wide.clamp_max(1.0), wide.clamp_min(1.0)
+    small, large = wide.clamp_max(_JOIN), wide.clamp_min(_JOIN)
     series = _series(small)
     first_small = small.exp() * (series - small.log() - _EULER)
     first_large, second_large = _fraction(large, 1), _fraction(large, 2)
-    inner = wide <= 1.0
+    inner = wide <= _JOIN
     first = torch.where(inner, first_small, first_large)
     return first, torch.where(inner, 1.0 - small * first_small, second_large)
 

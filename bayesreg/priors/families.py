@@ -24,6 +24,7 @@ from bayesreg.priors.matrix_gaussian import MatrixGaussian
 from bayesreg.priors.mcp import MCP
 from bayesreg.priors.multivariate_gaussian import MultivariateGaussian
 from bayesreg.priors.normal_gamma import NormalGamma
+from bayesreg.priors.regularized_horseshoe import RegularizedHorseshoe
 from bayesreg.priors.scad import SCAD
 from bayesreg.priors.scale_mixture import ScaleMixture
 from bayesreg.priors.student_t import StudentT
@@ -51,6 +52,7 @@ _SHIPPED: tuple[type[Prior], ...] = (
     MatrixGaussian,
     MultivariateGaussian,
     NormalGamma,
+    RegularizedHorseshoe,
     ScaleMixture,
     StudentT,
     Uniform,

@@ -40,14 +40,6 @@ class TestHorseshoe(PriorContract):
         return reference
 
 
-class TestShiftedHorseshoe(PriorContract):
-    trainable = False
-    centre = 1.5
-
-    def make(self, scale):
-        return br.Horseshoe(scale, loc=1.5)
-
-
 class TestCentered(PriorContract):
     proper = False
 
