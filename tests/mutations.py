@@ -158,7 +158,7 @@ MUTATIONS = [
         ("over = torch.randn(like.shape,", "over = torch.randn(like.shape[-1:],"),
     ),
     *_family("regularized_horseshoe", "test_regularized_horseshoe",
-        ("- a * once", "+ a * once"),
+        ("falls / (first + zeroth)", "falls / first"),
         ("_FIRST, _NODES = 0.25, -80.0, 521", "_FIRST, _NODES = 0.25, -30.0, 321"),
         ("0.5 * inverse * a.square() -", "inverse * a.square() -"),
         ("+ a.square() * twice", "- a.square() * twice"),
