@@ -74,6 +74,7 @@ def load_entries(
         )
     here: dict[str, FileRow] = {}
     problems, ignored = [], []
+    misshapen: set[str] = set()
     for old, row in rows.items():
         for name in names[old]:
             info = places.get(name)
@@ -84,10 +85,12 @@ def load_entries(
             elif info is None:
                 problems.append(f"the file has {name}, the model does not{nearest(name, places)}")
             elif tuple(info.parameter.shape) != row.shape:
+                misshapen.add(info.name)
                 problems.append(
                     f"{name} has shape {row.shape} in the file and {tuple(info.parameter.shape)} in the model"
                 )
             elif row.prior is None and info.parameter.requires_grad:
+                misshapen.add(info.name)
                 problems.append(
                     f"{name} has no prior in the file, as it was frozen there, and is trained here: freeze it, or name "
                     f"it by new="
@@ -106,7 +109,6 @@ def load_entries(
         for info in infos
         if info.parameter.requires_grad and info.name not in fresh and not any(name in here for name in info.names)
     }
-    misshapen = {name for problem in problems for name in [problem.split(" ", 1)[0]]}
     problems += [f"the model has {name}, the file does not" for name in lacking if name not in misshapen]
     if problems:
         hint = rename_hint(list(lacking), [name for new in names.values() for name in new]) if lacking else ""

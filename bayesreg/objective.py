@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from bayesreg.errors import UnsupportedError
 from bayesreg.model_prior import ModelPrior
+from bayesreg.priors import L0
+from bayesreg.priors.base import require_map
 from bayesreg.scale import LossScale, as_loss_scale
 
 __all__ = ["MAPObjective"]
@@ -23,6 +26,7 @@ class MAPObjective:
 
     Raises:
         InvalidArgumentError: If num_data is neither.
+        UnsupportedError: If a prior has no MAP (the density of a horseshoe), or no slope to follow (L0).
 
     Example:
         >>> import torch, bayesreg as br
@@ -38,6 +42,13 @@ class MAPObjective:
     def __init__(self, prior: ModelPrior, num_data: LossScale | int) -> None:
         self.prior = prior
         self.loss_scale = as_loss_scale(num_data)
+        for entry, part in prior.active():
+            require_map(part, entry.name)
+            if isinstance(part, L0):
+                raise UnsupportedError(
+                    f"{entry.name}: L0 has no slope anywhere, so in a loss it does nothing; train it with br.attach or "
+                    f"br.MAPTrainer (proximal steps)."
+                )
 
     def penalty(self) -> Tensor:
         """Return s · (−log p) of the current parameters without its constant; differentiable."""

@@ -182,6 +182,10 @@ def test_the_density_is_not_trained_and_says_why():
     for route in ("auto", "gradient"):
         with pytest.raises(br.UnsupportedError, match=r"weight: the horseshoe's density has no bound .*'centered'"):
             br.attach(optimizer, prior, num_data=10, route=route)
+    with pytest.raises(br.UnsupportedError, match="no bound at its centre"):
+        br.MAPObjective(prior, num_data=10)
+    with pytest.raises(br.UnsupportedError, match="L0 has no slope anywhere"):
+        br.MAPObjective(br.ModelPrior(model, br.L0(1.0)), num_data=10)
     data = (torch.randn(8, 3), torch.randn(8, 1))
     for solver in ("lbfgs", "proximal"):
         trainer = br.MAPTrainer(model, prior, br.likelihoods.Gaussian(1.0), optimizer=solver, progress=False)
