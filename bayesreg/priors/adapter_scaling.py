@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from bayesreg.selection import ParameterInfo
 
-__all__ = ["ADAPTER_NAMES", "adapter_place", "said_scaling"]
+__all__ = ["ADAPTER_NAMES", "adapter_place", "last_component", "said_scaling"]
 
 #: The right factor's name, a component of the parameter's, and the left one's.
 ADAPTER_NAMES = {
@@ -17,6 +18,11 @@ ADAPTER_NAMES = {
     "lora_embedding_A": "lora_embedding_B",
     "lora_down": "lora_up",
 }
+
+
+def last_component(tokens: Sequence[str], known: Container[str]) -> int | None:
+    """Return the index of the last component of a name that is one of those known, None without."""
+    return next((i for i in range(len(tokens) - 1, -1, -1) if tokens[i] in known), None)
 
 
 def adapter_place(info: ParameterInfo) -> tuple[int, nn.Module, str] | None:
@@ -29,8 +35,7 @@ def adapter_place(info: ParameterInfo) -> tuple[int, nn.Module, str] | None:
         None where its name does not.
     """
     tokens = info.name.split(".")
-    known = {*ADAPTER_NAMES, *ADAPTER_NAMES.values()}
-    place = next((i for i in range(len(tokens) - 1, -1, -1) if tokens[i] in known), None)
+    place = last_component(tokens, {*ADAPTER_NAMES, *ADAPTER_NAMES.values()})
     if place is None:
         return None
     inside = len(tokens) - place

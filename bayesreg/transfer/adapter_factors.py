@@ -11,7 +11,7 @@ from torch import nn
 
 from bayesreg import _checks
 from bayesreg.errors import InvalidArgumentError, PatternError, UnsupportedError, nearest
-from bayesreg.priors.adapter_scaling import ADAPTER_NAMES, adapter_place, said_scaling
+from bayesreg.priors.adapter_scaling import ADAPTER_NAMES, adapter_place, last_component, said_scaling
 from bayesreg.selection import ParameterInfo
 
 __all__ = ["AdapterPair", "Scaling", "find_pairs", "plain_name"]
@@ -122,7 +122,7 @@ def _partner(right: ParameterInfo, by_name: Mapping[str, ParameterInfo]) -> Para
     found: dict[int, ParameterInfo] = {}
     for name in right.names:
         tokens = name.split(".")
-        place = next((i for i in range(len(tokens) - 1, -1, -1) if tokens[i] in ADAPTER_NAMES), None)
+        place = last_component(tokens, ADAPTER_NAMES)
         if place is None:
             continue
         partner = ".".join([*tokens[:place], ADAPTER_NAMES[tokens[place]], *tokens[place + 1 :]])
