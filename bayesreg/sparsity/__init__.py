@@ -2,7 +2,8 @@
 
 from bayesreg.sparsity.null import null_strength
 from bayesreg.sparsity.path import Path, PathPoint, regularization_path
+from bayesreg.sparsity.refit import refit
 from bayesreg.sparsity.report import zeros
 from bayesreg.sparsity.strength import with_strength
 
-__all__ = ["Path", "PathPoint", "null_strength", "regularization_path", "with_strength", "zeros"]
+__all__ = ["Path", "PathPoint", "null_strength", "refit", "regularization_path", "with_strength", "zeros"]
