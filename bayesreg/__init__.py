@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bayesreg._version import __version__
 
 if TYPE_CHECKING:
+    from bayesreg import hyperpriors as hyperpriors
     from bayesreg import likelihoods as likelihoods
     from bayesreg import sparsity as sparsity
     from bayesreg import transfer as transfer
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from bayesreg.priors import Gaussian as Gaussian
     from bayesreg.priors import GeneralizedNormal as GeneralizedNormal
     from bayesreg.priors import GroupLaplace as GroupLaplace
+    from bayesreg.priors import HierarchicalGaussian as HierarchicalGaussian
     from bayesreg.priors import Horseshoe as Horseshoe
     from bayesreg.priors import Laplace as Laplace
     from bayesreg.priors import Logistic as Logistic
@@ -111,7 +113,7 @@ _ERRORS = (
     "UnsupportedError"
 )
 _PRIORS = (
-    "Horseshoe L0 MCP RegularizedHorseshoe SCAD "
+    "HierarchicalGaussian Horseshoe L0 MCP RegularizedHorseshoe SCAD "
     "AdapterGaussian Cauchy ElasticNet ElementwisePrior FanInGaussian Flat FromDistribution Gaussian "
     "GeneralizedNormal GroupLaplace Laplace Logistic LowRankGaussian MatrixGaussian MultivariateGaussian NormalGamma "
     "Prior ScaleMixture StudentT Traits Uniform WeightDecayReadings register_family"
@@ -135,11 +137,11 @@ _HOME = {
 }
 _MODULE_OF = {name: f"bayesreg.{module}" for module, names in _HOME.items() for name in names.split()}
 
-__all__ = ["__version__", "likelihoods", "sparsity", "transfer", *sorted(_MODULE_OF)]
+__all__ = ["__version__", "hyperpriors", "likelihoods", "sparsity", "transfer", *sorted(_MODULE_OF)]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("likelihoods", "sparsity", "transfer"):
+    if name in ("hyperpriors", "likelihoods", "sparsity", "transfer"):
         return importlib.import_module(f"bayesreg.{name}")
     if name not in _MODULE_OF:
         from bayesreg.errors import nearest

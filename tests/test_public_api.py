@@ -17,6 +17,7 @@ import bayesreg as br
 from bayesreg.priors import FAMILIES
 
 NAMES = [name for name in br.__all__ if name not in ("__version__", "likelihoods", "transfer")]
+NAMES += [f"hyperpriors.{name}" for name in ("BetaPrime", "Gamma", "HalfCauchy", "HalfNormal", "InverseGamma")]
 NAMES += [f"transfer.{name}" for name in br.transfer.__all__]
 NAMES += [f"sparsity.{name}" for name in br.sparsity.__all__]
 
@@ -76,7 +77,8 @@ def test_modules_declare_their_names_as_strings():
 
 ORDER = [
     "errors", "_checks", "_sharding", "probe", "optimizers", "_guard", "scale", "_loss_table", "conversion",
-    "conversion_sklearn", "selection", "references", "priors", "likelihoods", "_tables", "_files", "_optional",
+    "conversion_sklearn", "selection", "references", "hyperpriors", "priors", "likelihoods", "_tables", "_files",
+    "_optional",
     "_progress", "_version", "_entry", "_binding", "prior_file", "_file_binding", "_describe", "model_prior", "_times",
     "transfer", "standardize", "run_folder", "objective", "routes", "explaining", "_explain", "plots", "prior_plots",
     "trainer", "sparsity", "demo", "cli", "testing", "__main__",

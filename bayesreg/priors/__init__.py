@@ -12,6 +12,7 @@ from bayesreg.priors.from_distribution import FromDistribution
 from bayesreg.priors.gaussian import Gaussian
 from bayesreg.priors.generalized_normal import GeneralizedNormal
 from bayesreg.priors.group_laplace import GroupLaplace
+from bayesreg.priors.hierarchical_gaussian import HierarchicalGaussian
 from bayesreg.priors.horseshoe import Horseshoe
 from bayesreg.priors.l0 import L0
 from bayesreg.priors.laplace import Laplace
@@ -43,6 +44,7 @@ __all__ = [
     "Gaussian",
     "GeneralizedNormal",
     "GroupLaplace",
+    "HierarchicalGaussian",
     "Horseshoe",
     "Laplace",
     "Logistic",

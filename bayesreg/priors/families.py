@@ -15,6 +15,7 @@ from bayesreg.priors.from_distribution import FromDistribution
 from bayesreg.priors.gaussian import Gaussian
 from bayesreg.priors.generalized_normal import GeneralizedNormal
 from bayesreg.priors.group_laplace import GroupLaplace
+from bayesreg.priors.hierarchical_gaussian import HierarchicalGaussian
 from bayesreg.priors.horseshoe import Horseshoe
 from bayesreg.priors.l0 import L0
 from bayesreg.priors.laplace import Laplace
@@ -45,6 +46,7 @@ _SHIPPED: tuple[type[Prior], ...] = (
     Gaussian,
     GeneralizedNormal,
     GroupLaplace,
+    HierarchicalGaussian,
     Horseshoe,
     Laplace,
     Logistic,

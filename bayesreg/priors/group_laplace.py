@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bayesreg import _checks
 from bayesreg.errors import InvalidArgumentError, nearest
+from bayesreg.priors import groups
 from bayesreg.priors.base import Traits
 from bayesreg.priors.located import Loc, LocatedPrior
 from bayesreg.priors.tensors import Hyperparameter, plain, promoted
@@ -70,15 +71,7 @@ class GroupLaplace(LocatedPrior):
 
     def _inside(self, shape: Sequence[int], what: str = "a parameter") -> list[int]:
         """Return the dimensions along which a group extends."""
-        count = len(shape)
-        needed = {"row": 1, "column": 2, "channel": 3, "tensor": 0}[self.group]
-        if count < needed:
-            raise InvalidArgumentError(
-                f"GroupLaplace(group={self.group!r}): expected {what} of {needed} or more dimensions, got shape "
-                f"{tuple(shape)}; give such parameters a rule before it, {{br.biases | br.norms: br.Flat(), ...}}."
-            )
-        index = {"row": 0, "channel": 0, "column": 1, "tensor": None}[self.group]
-        return [dim for dim in range(count) if dim != index]
+        return groups.inside(self.group, shape, what, self.family)
 
     def group_size(self, shape: Sequence[int]) -> int:
         """Return m, the number of elements of one group of a parameter.
@@ -92,12 +85,11 @@ class GroupLaplace(LocatedPrior):
         Raises:
             InvalidArgumentError: If the parameter has too few dimensions for such groups.
         """
-        return math.prod([shape[dim] for dim in self._inside(shape)])
+        return groups.group_size(shape, self._inside(shape))
 
     def _total(self, squares: Tensor) -> Tensor:
         """Sum over each group, keeping dimensions."""
-        inside = self._inside(squares.shape)
-        return squares.sum(inside, keepdim=True) if inside else squares
+        return groups.total(squares, self._inside(squares.shape))
 
     def _norms(self, offset: Tensor) -> Tensor:
         # Relative to the largest element, whose square alone may leave the dtype at either end.
@@ -145,11 +137,11 @@ class GroupLaplace(LocatedPrior):
         m = self.group_size(shape)
         if m == 0:
             return torch.zeros((), dtype=torch.float64)
-        groups = [1 if dim in self._inside(shape) else size for dim, size in enumerate(shape)]
+        apart = [1 if dim in self._inside(shape) else size for dim, size in enumerate(shape)]
         fixed = math.lgamma(0.5 * m) - math.log(2.0) - 0.5 * m * math.log(math.pi) - math.lgamma(m)
         log_rate = self.rate.to(torch.float64).log()
-        total = log_rate.expand(groups).sum() if log_rate.ndim else math.prod(groups) * log_rate
-        return math.prod(groups) * fixed + m * total
+        total = log_rate.expand(apart).sum() if log_rate.ndim else math.prod(apart) * log_rate
+        return math.prod(apart) * fixed + m * total
 
     @torch.no_grad()
     def add_grad_(self, grads: Sequence[Tensor], values: Sequence[Tensor], coefficient: float) -> None:
