@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from bayesreg.priors import Horseshoe as Horseshoe
     from bayesreg.priors import Laplace as Laplace
     from bayesreg.priors import Logistic as Logistic
+    from bayesreg.priors import LogUniform as LogUniform
     from bayesreg.priors import LowRankGaussian as LowRankGaussian
     from bayesreg.priors import MatrixGaussian as MatrixGaussian
     from bayesreg.priors import MultivariateGaussian as MultivariateGaussian
@@ -113,7 +114,7 @@ _ERRORS = (
     "UnsupportedError"
 )
 _PRIORS = (
-    "HierarchicalGaussian Horseshoe L0 MCP RegularizedHorseshoe SCAD "
+    "HierarchicalGaussian Horseshoe L0 LogUniform MCP RegularizedHorseshoe SCAD "
     "AdapterGaussian Cauchy ElasticNet ElementwisePrior FanInGaussian Flat FromDistribution Gaussian "
     "GeneralizedNormal GroupLaplace Laplace Logistic LowRankGaussian MatrixGaussian MultivariateGaussian NormalGamma "
     "Prior ScaleMixture StudentT Traits Uniform WeightDecayReadings register_family"

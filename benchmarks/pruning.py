@@ -6,7 +6,7 @@
 
 6,000 images of Fashion-MNIST, two convolutions and two dense layers, trained densely for 15 epochs under a Gaussian
 prior that is weight_decay=1e-4. From there: 10 epochs under `GroupLaplace` of rate λ·√m on every unit of the three
-hidden layers (m weights each); `br.sparsity.compact` removes the units that are zero; 5 epochs under the Gaussian
+hidden layers (m weights each); `br.sparsity.compact` removes the units that are zero; 10 epochs under the Gaussian
 again take the shrinkage away. Magnitude pruning keeps, in each layer of the same dense network, as many units as the
 prior has left, those of the largest norm, and trains the 20 epochs under the Gaussian: both end with the same layers,
 the same number of parameters and the same number of epochs. The pipeline was settled on seed 0, which is not

@@ -16,6 +16,7 @@ from bayesreg.priors.hierarchical_gaussian import HierarchicalGaussian
 from bayesreg.priors.horseshoe import Horseshoe
 from bayesreg.priors.l0 import L0
 from bayesreg.priors.laplace import Laplace
+from bayesreg.priors.log_uniform import LogUniform
 from bayesreg.priors.logistic import Logistic
 from bayesreg.priors.low_rank_gaussian import LowRankGaussian
 from bayesreg.priors.matrix_gaussian import MatrixGaussian
@@ -47,6 +48,7 @@ __all__ = [
     "HierarchicalGaussian",
     "Horseshoe",
     "Laplace",
+    "LogUniform",
     "Logistic",
     "LowRankGaussian",
     "MatrixGaussian",
