@@ -72,9 +72,11 @@ if TYPE_CHECKING:
     from bayesreg.priors import LogUniform as LogUniform
     from bayesreg.priors import LowRankGaussian as LowRankGaussian
     from bayesreg.priors import MatrixGaussian as MatrixGaussian
+    from bayesreg.priors import Mixture as Mixture
     from bayesreg.priors import MultivariateGaussian as MultivariateGaussian
     from bayesreg.priors import NormalGamma as NormalGamma
     from bayesreg.priors import Prior as Prior
+    from bayesreg.priors import Product as Product
     from bayesreg.priors import RegularizedHorseshoe as RegularizedHorseshoe
     from bayesreg.priors import ScaleMixture as ScaleMixture
     from bayesreg.priors import StudentT as StudentT
@@ -114,7 +116,7 @@ _ERRORS = (
     "UnsupportedError"
 )
 _PRIORS = (
-    "HierarchicalGaussian Horseshoe L0 LogUniform MCP RegularizedHorseshoe SCAD "
+    "HierarchicalGaussian Horseshoe L0 LogUniform MCP Mixture Product RegularizedHorseshoe SCAD "
     "AdapterGaussian Cauchy ElasticNet ElementwisePrior FanInGaussian Flat FromDistribution Gaussian "
     "GeneralizedNormal GroupLaplace Laplace Logistic LowRankGaussian MatrixGaussian MultivariateGaussian NormalGamma "
     "Prior ScaleMixture StudentT Traits Uniform WeightDecayReadings register_family"

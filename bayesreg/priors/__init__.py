@@ -21,8 +21,10 @@ from bayesreg.priors.logistic import Logistic
 from bayesreg.priors.low_rank_gaussian import LowRankGaussian
 from bayesreg.priors.matrix_gaussian import MatrixGaussian
 from bayesreg.priors.mcp import MCP
+from bayesreg.priors.mixture import Mixture
 from bayesreg.priors.multivariate_gaussian import MultivariateGaussian
 from bayesreg.priors.normal_gamma import NormalGamma
+from bayesreg.priors.product import Product
 from bayesreg.priors.readings import WeightDecayReadings
 from bayesreg.priors.regularized_horseshoe import RegularizedHorseshoe
 from bayesreg.priors.scad import SCAD
@@ -52,9 +54,11 @@ __all__ = [
     "Logistic",
     "LowRankGaussian",
     "MatrixGaussian",
+    "Mixture",
     "MultivariateGaussian",
     "NormalGamma",
     "Prior",
+    "Product",
     "RegularizedHorseshoe",
     "ScaleMixture",
     "StudentT",

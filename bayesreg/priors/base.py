@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
@@ -18,28 +17,10 @@ from bayesreg.priors.holder import Holder
 from bayesreg.priors.joint import Joint
 from bayesreg.priors.readings import WeightDecayReadings, read_weight_decay
 from bayesreg.priors.tensors import Hyperparameter, as_given, promoted, short
+from bayesreg.priors.traits import Traits, require_map, require_proper
 from bayesreg.scale import LossScale, as_loss_scale
 
 __all__ = ["Prior", "Traits", "require_map", "require_proper"]
-
-
-@dataclass(frozen=True)
-class Traits:
-    """What a prior can do; routes and solvers ask here instead of guessing.
-
-    Attributes:
-        proper: The density integrates to 1, so `log_prob` is normalised and `sample` works.
-        convex: −log p is convex.
-        smooth: −log p has a gradient everywhere (no kink, no boundary), so the gradient route is exact.
-        elementwise: −log p is a sum over elements.
-        has_prox: `prox` is defined.
-    """
-
-    proper: bool
-    convex: bool
-    smooth: bool
-    elementwise: bool
-    has_prox: bool
 
 
 class Prior(Holder):
@@ -200,6 +181,42 @@ class Prior(Holder):
         """Return `log_prob(value)`."""
         return self.log_prob(value)
 
+    def element_penalty(self, value: Tensor) -> Tensor:
+        """Return −log p of each element without its constant; `penalty` is their sum.
+
+        Args:
+            value: The parameter.
+
+        Returns:
+            Tensor of its shape, in float32 or better.
+
+        Raises:
+            UnsupportedError: If the density joins its elements.
+        """
+        raise UnsupportedError(f"{self.family}: its elements have no penalties of their own.")
+
+    def log_normaliser(self) -> Tensor:
+        """Return the log of the normaliser of one element: log p = −(element_penalty + log_normaliser).
+
+        Returns:
+            In float64: a scalar, or one per element; 0 for improper priors.
+
+        Raises:
+            UnsupportedError: If the density joins its elements.
+        """
+        raise UnsupportedError(f"{self.family}: its elements have no normaliser of their own.")
+
+    def slope_beside_kink(self, value: Tensor) -> Tensor:
+        """Return the slope of −log p just beside the centre, elementwise: how far the subdifferential there reaches.
+
+        Args:
+            value: A tensor of the shape and dtype wanted.
+
+        Returns:
+            Tensor of slopes >= 0; 0 for smooth priors.
+        """
+        return torch.zeros_like(promoted(value.detach()))
+
     def prox(self, value: Tensor, step: float | Tensor) -> Tensor:
         """Return argmin_x Σ (x − value)²/(2·step) − log p(x).
 
@@ -342,6 +359,10 @@ class Prior(Holder):
             InvalidArgumentError: If `at` has a shape that does not fit.
         """
         return read_weight_decay(self, as_loss_scale(loss_scale), at)
+
+    def why_improper(self) -> str:
+        """Return why the density is not normalised, in words."""
+        return "it has no total mass of 1"
 
     def why_no_map(self) -> str | None:
         """Return why −log p has no minimum to train to, and what to use; None where it has one."""
@@ -521,32 +542,3 @@ class Prior(Holder):
     def __repr__(self) -> str:
         inner = ", ".join(f"{name}={short(value)}" for name, value in self.hyperparameters().items())
         return f"{self.family}({inner})"
-
-
-def require_map(prior: Prior, name: str) -> None:
-    """Raise where a prior's −log p has no minimum.
-
-    Args:
-        prior: The prior.
-        name: The parameter's name.
-
-    Raises:
-        UnsupportedError: If it has none; the message says why and what to use.
-    """
-    why = prior.why_no_map()
-    if why is not None:
-        raise UnsupportedError(f"{name}: {why}.")
-
-
-def require_proper(prior: Prior, operation: str) -> None:
-    """Raise unless the prior is a density.
-
-    Args:
-        prior: The prior.
-        operation: What was asked of it.
-
-    Raises:
-        UnsupportedError: If it is improper.
-    """
-    if not prior.traits.proper:
-        raise UnsupportedError(f"{prior.family} is improper (it has no total mass of 1), so {operation} is undefined.")

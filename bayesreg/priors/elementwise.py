@@ -82,8 +82,11 @@ class ElementwisePrior(LocatedPrior, ABC):
 
     # -- the contract ----------------------------------------------------------------------------------
 
+    def element_penalty(self, value: Tensor) -> Tensor:
+        return self.offset_penalty(self._shifted(value))
+
     def penalty(self, value: Tensor) -> Tensor:
-        return self.offset_penalty(self._shifted(value)).sum()
+        return self.element_penalty(value).sum()
 
     def log_constant(self, shape: Sequence[int]) -> Tensor:
         return -total_constant(self.log_normaliser(), shape)
@@ -108,13 +111,18 @@ class ElementwisePrior(LocatedPrior, ABC):
             return super().at_kink(value)
         return self._shifted(value.detach()) == 0
 
+    def slope_beside_kink(self, value: Tensor) -> Tensor:
+        if self.traits.smooth:
+            return super().slope_beside_kink(value)
+        wide = promoted(value.detach())
+        return self.offset_slope(torch.full_like(wide, torch.finfo(wide.dtype).tiny)).abs()
+
     def subdiff_distance(self, value: Tensor, grad: Tensor, coefficient: float = 1.0) -> Tensor:
         if self.traits.smooth:
             return super().subdiff_distance(value, grad, coefficient)
         offset = self._shifted(value.detach())
         # At the kink the subdifferential reaches to the slopes just beside it.
-        beside = self.offset_slope(torch.full_like(offset, torch.finfo(offset.dtype).tiny)).abs()
-        on_kink = (grad.abs() - coefficient * beside).clamp_min(0.0)
+        on_kink = (grad.abs() - coefficient * self.slope_beside_kink(value)).clamp_min(0.0)
         return torch.where(offset == 0, on_kink, (promoted(grad) + coefficient * self.offset_slope(offset)).abs())
 
     def variance(self, shape: Sequence[int] | None = None) -> Hyperparameter | None:

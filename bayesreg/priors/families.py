@@ -24,8 +24,10 @@ from bayesreg.priors.logistic import Logistic
 from bayesreg.priors.low_rank_gaussian import LowRankGaussian
 from bayesreg.priors.matrix_gaussian import MatrixGaussian
 from bayesreg.priors.mcp import MCP
+from bayesreg.priors.mixture import Mixture
 from bayesreg.priors.multivariate_gaussian import MultivariateGaussian
 from bayesreg.priors.normal_gamma import NormalGamma
+from bayesreg.priors.product import Product
 from bayesreg.priors.regularized_horseshoe import RegularizedHorseshoe
 from bayesreg.priors.scad import SCAD
 from bayesreg.priors.scale_mixture import ScaleMixture
@@ -54,8 +56,10 @@ _SHIPPED: tuple[type[Prior], ...] = (
     Logistic,
     LowRankGaussian,
     MatrixGaussian,
+    Mixture,
     MultivariateGaussian,
     NormalGamma,
+    Product,
     RegularizedHorseshoe,
     ScaleMixture,
     StudentT,

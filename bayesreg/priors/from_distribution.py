@@ -86,6 +86,14 @@ class FromDistribution(Prior):
         """The name of the family."""
         return f"FromDistribution({type(self.distribution).__name__})"
 
+    def element_penalty(self, value: Tensor) -> Tensor:
+        if not self.traits.elementwise:
+            return super().element_penalty(value)
+        return -self.distribution.log_prob(promoted(value)).expand(value.shape)
+
+    def log_normaliser(self) -> Tensor:
+        return torch.zeros((), dtype=torch.float64) if self.traits.elementwise else super().log_normaliser()
+
     def penalty(self, value: Tensor) -> Tensor:
         self.check_shape(value.shape)
         density = self.distribution.log_prob(promoted(value))

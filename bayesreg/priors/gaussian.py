@@ -84,10 +84,16 @@ class Gaussian(LocScalePrior):
         return cls(scale=math.sqrt(variance), loc=loc)
 
     def penalty(self, value: Tensor) -> Tensor:
-        return 0.5 * (self._shifted(value) / self.scale).square().sum()
+        return self.element_penalty(value).sum()
+
+    def element_penalty(self, value: Tensor) -> Tensor:
+        return 0.5 * (self._shifted(value) / self.scale).square()
+
+    def log_normaliser(self) -> Tensor:
+        return self.scale.to(torch.float64).log() + 0.5 * math.log(2.0 * math.pi)
 
     def log_constant(self, shape: Sequence[int]) -> Tensor:
-        return -total_constant(self.scale.to(torch.float64).log() + 0.5 * math.log(2.0 * math.pi), shape)
+        return -total_constant(self.log_normaliser(), shape)
 
     @torch.no_grad()
     def add_grad_(self, grads: Sequence[Tensor], values: Sequence[Tensor], coefficient: float) -> None:

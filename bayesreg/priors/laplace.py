@@ -71,10 +71,19 @@ class Laplace(LocScalePrior):
         return cls(scale=l1_to_laplace_scale(l1_coefficient, loss_scale))
 
     def penalty(self, value: Tensor) -> Tensor:
-        return (self._shifted(value) / self.scale).abs().sum()
+        return self.element_penalty(value).sum()
+
+    def element_penalty(self, value: Tensor) -> Tensor:
+        return (self._shifted(value) / self.scale).abs()
+
+    def log_normaliser(self) -> Tensor:
+        return (2.0 * self.scale.to(torch.float64)).log()
 
     def log_constant(self, shape: Sequence[int]) -> Tensor:
-        return -total_constant((2.0 * self.scale.to(torch.float64)).log(), shape)
+        return -total_constant(self.log_normaliser(), shape)
+
+    def slope_beside_kink(self, value: Tensor) -> Tensor:
+        return self.scale.detach().reciprocal().to(promoted(value)).expand(value.shape)
 
     @torch.no_grad()
     def add_grad_(self, grads: Sequence[Tensor], values: Sequence[Tensor], coefficient: float) -> None:

@@ -88,8 +88,8 @@ class LogUniform(ElementwisePrior):
     def offset_penalty(self, offset: Tensor) -> Tensor:
         return self._heights(offset, torch.finfo(offset.dtype).eps)
 
-    def penalty(self, value: Tensor) -> Tensor:
-        return self._heights(self._shifted(value), torch.finfo(value.dtype).eps).sum()
+    def element_penalty(self, value: Tensor) -> Tensor:
+        return self._heights(self._shifted(value), torch.finfo(value.dtype).eps)
 
     def offset_slope(self, offset: Tensor) -> Tensor:
         return torch.where(offset == 0, 0.0, torch.where(offset == 0, 1.0, offset).reciprocal())

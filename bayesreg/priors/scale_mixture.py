@@ -14,7 +14,7 @@ from bayesreg.errors import InvalidArgumentError
 from bayesreg.priors.base import Traits
 from bayesreg.priors.elementwise import ElementwisePrior
 from bayesreg.priors.located import Loc
-from bayesreg.priors.roots import increasing_root
+from bayesreg.priors.minima import lowest_minimum
 from bayesreg.priors.tensors import Hyperparameter
 
 __all__ = ["ScaleMixture"]
@@ -154,19 +154,13 @@ class ScaleMixture(ElementwisePrior):
         # may be several minima: each cell of a grid in which the slope turns positive holds one; the lowest counts.
         low, high = v / (1.0 + h / scales.min() ** 2), v / (1.0 + h / scales.max() ** 2)
         ratio = torch.where(low > 0, high / low, 1.0)
-        best = torch.full_like(v, math.inf)
-        left, right, before, falling = low.clone(), high.clone(), low, torch.ones_like(v, dtype=torch.bool)
-        for index in range(1, _GRID + 1):
-            here = low * ratio.pow(index / _GRID)
-            rises = slope(here)[0] > 0 if index < _GRID else torch.ones_like(falling)
-            found = falling & rises
-            if bool(found.any()):
-                height = torch.minimum(objective(before), objective(here))
-                found &= height < best
-                left, right = torch.where(found, before, left), torch.where(found, here, right)
-                best = torch.where(found, height, best)
-            before, falling = here, ~rises
-        return (increasing_root(slope, left, right) * offset.sign()).to(offset.dtype)
+
+        def places(shares: Tensor) -> Tensor:
+            return low * ratio.pow(shares.reshape(-1, *[1] * v.ndim))
+
+        shares = torch.linspace(0.0, 1.0, _GRID + 1, dtype=v.dtype, device=v.device)
+        found = lowest_minimum(objective, slope, places, shares, v.numel())
+        return (found * offset.sign()).to(offset.dtype)
 
     def draw_offsets(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
         which = torch.multinomial(

@@ -66,15 +66,21 @@ class Uniform(Prior):
         low, high = (held.to(value.device, value.dtype) for held in (self.low, self.high))
         return promoted(low), promoted(high)
 
-    def penalty(self, value: Tensor) -> Tensor:
+    def element_penalty(self, value: Tensor) -> Tensor:
         low, high = self._bounds(value)
         wide = promoted(value)
         outside = (wide < low) | (wide > high) | wide.isnan()
         # The product keeps the autograd graph, with a gradient of 0.
-        return torch.where(outside, math.inf, 0.0).to(wide.dtype).sum() + (wide.nan_to_num(0.0, 0.0, 0.0) * 0.0).sum()
+        return torch.where(outside, math.inf, 0.0).to(wide.dtype) + wide.nan_to_num(0.0, 0.0, 0.0) * 0.0
+
+    def penalty(self, value: Tensor) -> Tensor:
+        return self.element_penalty(value).sum()
+
+    def log_normaliser(self) -> Tensor:
+        return (self.high.to(torch.float64) - self.low.to(torch.float64)).log()
 
     def log_constant(self, shape: Sequence[int]) -> Tensor:
-        return -total_constant((self.high.to(torch.float64) - self.low.to(torch.float64)).log(), shape)
+        return -total_constant(self.log_normaliser(), shape)
 
     def add_grad_(self, grads: Sequence[Tensor], values: Sequence[Tensor], coefficient: float) -> None:
         return
