@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from bayesreg.priors import FanInGaussian as FanInGaussian
     from bayesreg.priors import Flat as Flat
     from bayesreg.priors import FromDistribution as FromDistribution
+    from bayesreg.priors import FunctionPrior as FunctionPrior
     from bayesreg.priors import Gaussian as Gaussian
     from bayesreg.priors import GeneralizedNormal as GeneralizedNormal
     from bayesreg.priors import GroupLaplace as GroupLaplace
@@ -116,7 +117,7 @@ _ERRORS = (
     "UnsupportedError"
 )
 _PRIORS = (
-    "HierarchicalGaussian Horseshoe L0 LogUniform MCP Mixture Product RegularizedHorseshoe SCAD "
+    "FunctionPrior HierarchicalGaussian Horseshoe L0 LogUniform MCP Mixture Product RegularizedHorseshoe SCAD "
     "AdapterGaussian Cauchy ElasticNet ElementwisePrior FanInGaussian Flat FromDistribution Gaussian "
     "GeneralizedNormal GroupLaplace Laplace Logistic LowRankGaussian MatrixGaussian MultivariateGaussian NormalGamma "
     "Prior ScaleMixture StudentT Traits Uniform WeightDecayReadings register_family"

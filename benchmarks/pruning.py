@@ -205,7 +205,8 @@ def table(rows: list[dict[str, Any]]) -> str:
             "parameters": f"{mean('parameters'):,.0f}",
             "group prior, %": f"{100 * mean('group prior'):.1f}",
             "magnitude, %": f"{100 * mean('magnitude'):.1f}" if strength else "",
-            "difference": f"{statistics.fmean(paired):+.1f} ± {half:.1f}" if strength else "",
+            "evenly, %": f"{100 * mean('even'):.1f}" if strength else "",
+            "prior minus magnitude": f"{statistics.fmean(paired):+.1f} ± {half:.1f}" if strength else "",
             "time, 1 image": f"{mean('time, 1'):.2f}" if strength else "1",
             "time, 256 images": f"{mean('time, 256'):.2f}" if strength else "1",
         })  # fmt: skip

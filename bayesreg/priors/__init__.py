@@ -9,6 +9,7 @@ from bayesreg.priors.families import FAMILIES, register_family
 from bayesreg.priors.fan_in import FanInGaussian
 from bayesreg.priors.flat import Flat
 from bayesreg.priors.from_distribution import FromDistribution
+from bayesreg.priors.function_prior import FunctionPrior
 from bayesreg.priors.gaussian import Gaussian
 from bayesreg.priors.generalized_normal import GeneralizedNormal
 from bayesreg.priors.group_laplace import GroupLaplace
@@ -44,6 +45,7 @@ __all__ = [
     "FanInGaussian",
     "Flat",
     "FromDistribution",
+    "FunctionPrior",
     "Gaussian",
     "GeneralizedNormal",
     "GroupLaplace",

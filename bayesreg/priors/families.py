@@ -12,6 +12,7 @@ from bayesreg.priors.elastic_net import ElasticNet
 from bayesreg.priors.fan_in import FanInGaussian
 from bayesreg.priors.flat import Flat
 from bayesreg.priors.from_distribution import FromDistribution
+from bayesreg.priors.function_prior import FunctionPrior
 from bayesreg.priors.gaussian import Gaussian
 from bayesreg.priors.generalized_normal import GeneralizedNormal
 from bayesreg.priors.group_laplace import GroupLaplace
@@ -46,6 +47,7 @@ _SHIPPED: tuple[type[Prior], ...] = (
     FanInGaussian,
     Flat,
     FromDistribution,
+    FunctionPrior,
     Gaussian,
     GeneralizedNormal,
     GroupLaplace,

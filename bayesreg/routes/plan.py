@@ -164,7 +164,8 @@ def _route(
     if any(parameter.requires_grad for parameter in prior.parameters()):
         raise UnsupportedError(
             f"{entry.name}: the prior has a learned hyper-parameter, which no optimizer route moves; and maximising "
-            f"the joint density over weights and their scale collapses. Fix it."
+            f"the joint density over weights and their scale collapses. Fix it, or integrate it out: "
+            f"br.HierarchicalGaussian(br.hyperpriors.InverseGamma(concentration, rate))."
         )
     if isinstance(prior, Flat):
         return "none"

@@ -54,7 +54,8 @@ class FullBatchProblem:
             if any(h.requires_grad for h in p.parameters()):
                 raise UnsupportedError(
                     "a prior has a learned hyper-parameter: maximising the joint density over weights and their scale "
-                    "collapses; fix the scale."
+                    "collapses; fix the scale, or integrate it out: "
+                    "br.HierarchicalGaussian(br.hyperpriors.InverseGamma(concentration, rate))."
                 )
         for name, parameter in likelihood.named_parameters():
             if not parameter.requires_grad:
