@@ -365,6 +365,18 @@ def test_any_optimizer_takes_it_and_files_keep_it(tmp_path):
     assert "InverseGamma" in str(again.describe(len(y)))
 
 
+def test_about_a_reference():
+    torch.manual_seed(0)
+    model, pretrained = nn.Linear(4, 3).double(), nn.Linear(4, 3).double()
+    hyper = H.InverseGamma(2.0, 0.01)
+    prior = br.ModelPrior(model, br.HierarchicalGaussian.centered_at(pretrained, hyper, "scale", "row"))["weight"]
+    moved = br.HierarchicalGaussian(hyper, "scale", "row").with_loc(pretrained.weight.detach())
+    assert prior.expected_scale(model.weight).shape == (3, 1)
+    for other in (moved, br.HierarchicalGaussian(hyper, "scale", "row", loc=pretrained.weight.detach())):
+        assert prior.penalty(model.weight).item() == pytest.approx(other.penalty(model.weight).item(), rel=1e-14)
+    assert "Linear" in prior.describe()
+
+
 def test_what_is_wrong_is_said():
     with pytest.raises(br.InvalidArgumentError, match=r"br\.hyperpriors"):
         br.HierarchicalGaussian(0.1)
