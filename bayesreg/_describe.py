@@ -187,6 +187,10 @@ def _notes(model_prior: ModelPrior, loss_scale: LossScale | None) -> list[str]:
             f"Scale-free: {_names(directions)} enters the model only through its direction (weight_norm), so its prior "
             f"pulls on a length that changes nothing; give it br.Flat() and keep the prior on original0, the length."
         )
+    for entry, prior in model_prior.active():
+        said = prior.caution(entry.parameter.shape)
+        if said is not None:
+            notes.append(f"{entry.name}: {said}.")
     return notes
 
 

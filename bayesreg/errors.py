@@ -66,8 +66,8 @@ class NonFiniteObjectiveError(BayesRegError, ArithmeticError):
     """Training met a NaN or an infinity; the model holds the last good weights again.
 
     Attributes:
-        epoch: The epoch, counted from 1, in which it happened.
-        batch: The batch within the epoch, counted from 1.
+        epoch: The epoch, counted from 1, in which it happened; 0 outside a trainer.
+        batch: The batch within the epoch, counted from 1; 0 outside a trainer.
         parameter: The name of the first parameter whose value or gradient is not finite, or None.
     """
 

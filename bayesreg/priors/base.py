@@ -360,6 +360,17 @@ class Prior(Holder):
         """
         return read_weight_decay(self, as_loss_scale(loss_scale), at)
 
+    def caution(self, shape: Sequence[int]) -> str | None:
+        """Return what a user should know of the MAP of a parameter of this shape; None if nothing.
+
+        Args:
+            shape: Its shape.
+
+        Returns:
+            Words for `describe()`.
+        """
+        return None
+
     def why_improper(self) -> str:
         """Return why the density is not normalised, in words."""
         return "it has no total mass of 1"

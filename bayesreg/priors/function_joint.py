@@ -9,7 +9,7 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor
 
-from bayesreg.errors import InvalidArgumentError, UnsupportedError
+from bayesreg.errors import InvalidArgumentError, NonFiniteObjectiveError, UnsupportedError
 from bayesreg.priors.base import Prior
 from bayesreg.priors.functions import Named
 from bayesreg.priors.joint import Joint
@@ -60,6 +60,11 @@ class JointFunction(Joint):
         if not isinstance(found, Tensor):
             raise InvalidArgumentError(f"function: expected it to return a tensor, got {type(found).__name__}.")
         own.outcome.check_shape(found.shape, "what the function returns,")
+        if not bool(found.isfinite().all()):
+            raise InvalidArgumentError(
+                f"function: {own.function_name} of {', '.join(self.names)} is not finite at their present values; "
+                f"start where it is (log takes positive weights only), or train the logarithm in their place."
+            )
         if own.jacobian == "elementwise":
             self._require_elementwise(own, values[0], found)
         if own.jacobian == "radial":
@@ -75,11 +80,17 @@ class JointFunction(Joint):
 
     def _require_elementwise(self, own: _Part, value: Tensor, found: Tensor) -> None:
         same = found.shape == value.shape
-        if same and value.numel() > 1:
-            moved = value.clone()
-            moved.view(-1)[0] += 0.01 * (1.0 + float(moved.view(-1)[0].abs()))
-            changed = (own.named.call(moved) != found).reshape(-1)
-            same = not bool(changed[1:].any())
+        if same and value.numel():
+            # A diagonal Jacobian maps every direction element by element.
+            with torch.enable_grad():
+                leaf = value.clone().requires_grad_()
+                direction = torch.randn(value.shape, generator=torch.Generator().manual_seed(0)).to(value)
+                outcome = own.named.call(leaf)
+                along, ones = (
+                    torch.autograd.grad(outcome, leaf, vector, retain_graph=True, materialize_grads=True)[0]
+                    for vector in (direction, torch.ones_like(direction))
+                )
+            same = torch.allclose(along, ones * direction, rtol=1e-4, atol=1e-6)
         if not same:
             raise InvalidArgumentError(
                 f"jacobian='elementwise': expected a function of each element apart, and {own.function_name} is "
@@ -123,6 +134,14 @@ class JointFunction(Joint):
         with torch.enable_grad():
             leaves = [promoted(value.detach()).clone().requires_grad_() for value in values]
             slopes = self._gradients(parts, leaves, graph=False)
+        if not all(bool(slope.isfinite().all()) for slope in slopes):
+            own = cast("_Part", parts[0])
+            raise NonFiniteObjectiveError(
+                f"{', '.join(self.names)}: the last step led to where {own.function_name} or its density is not "
+                f"finite; "
+                f"take smaller steps, or train a coordinate without bounds (the logarithm of a positive weight).",
+                epoch=0, batch=0, parameter=self.names[0],
+            )  # fmt: skip
         with torch.no_grad():
             for grad, slope in zip(grads, slopes, strict=True):
                 if grad is not None:

@@ -7,11 +7,13 @@ from typing import Any, Literal, NoReturn, Self, TypeAlias, final, get_args
 
 import torch
 from torch import Tensor
+from torch.distributions import constraints
 
 from bayesreg.errors import InvalidArgumentError, UnsupportedError, nearest
 from bayesreg.priors.base import Prior, Traits
 from bayesreg.priors.composite import Composite
 from bayesreg.priors.flat import Flat
+from bayesreg.priors.from_distribution import FromDistribution
 from bayesreg.priors.function_joint import JointFunction
 from bayesreg.priors.functions import FUNCTIONS, Named
 from bayesreg.priors.readings import WeightDecayReadings
@@ -43,7 +45,7 @@ class FunctionPrior(Composite):
             "norm" (of all together), "difference" (first minus second), "exp", "log", "softplus".
         prior: The prior on what it returns; smooth.
         of: The names of the parameters, as the model has them. The rules of `ModelPrior` must give all of them this
-        prior.
+            prior: ``{name: prior for name in prior.of}``.
         jacobian: See above.
         base: With "none": the smooth prior on each parameter besides. Default `Flat()`.
         joins: Prior files set it.
@@ -57,7 +59,7 @@ class FunctionPrior(Composite):
         >>> tied = FunctionPrior(
         ...     "difference", br.Gaussian(0.1), of=["0.weight", "1.weight"], jacobian="none", base=br.Gaussian(1.0)
         ... )
-        >>> prior = br.ModelPrior(model, {br.biases: br.Flat(), "*": tied})
+        >>> prior = br.ModelPrior(model, {**{name: tied for name in tied.of}, br.biases: br.Flat()})
         >>> apart, each = model[0].weight - model[1].weight, (model[0].weight, model[1].weight)
         >>> torch.allclose(prior.penalty(), 50 * apart.square().sum() + sum(0.5 * w.square().sum() for w in each))
         True
@@ -88,7 +90,8 @@ class FunctionPrior(Composite):
         else:
             raise InvalidArgumentError(f"function: expected a callable or a name, got {type(function).__name__}.")
         if isinstance(of, str) or not of or not all(isinstance(name, str) for name in of) or len(set(of)) != len(of):
-            raise InvalidArgumentError(f"of: expected a list of different parameter names, got {of!r}.")
+            given = of if isinstance(of, str) else [one if isinstance(one, str) else type(one).__name__ for one in of]
+            raise InvalidArgumentError(f"of: expected a list of different parameter names, got {given!r}.")
         if jacobian not in get_args(Jacobian):
             known = get_args(Jacobian)
             raise InvalidArgumentError(
@@ -98,7 +101,7 @@ class FunctionPrior(Composite):
         for what, part in (("prior", prior), ("base", self.base)):
             if part.why_no_map() is not None:
                 raise InvalidArgumentError(f"{what}: {part.why_no_map()}.")
-            if not part.traits.smooth and jacobian == "none":
+            if not part.traits.smooth and (jacobian == "none" or not _of_positive_numbers(part)):
                 raise InvalidArgumentError(
                     f"{what}: {part.family} has a kink or a bound, and through a function there is no proximal step; "
                     f"use a smooth prior (br.Logistic(scale) is nearly br.Laplace(scale) far out)."
@@ -109,15 +112,30 @@ class FunctionPrior(Composite):
             )
         if jacobian == "radial" and function != "norm":
             raise InvalidArgumentError("jacobian='radial': expected the function 'norm'.")
-        if jacobian == "elementwise" and len(of) != 1:
-            raise InvalidArgumentError("jacobian='elementwise': expected one parameter in `of`.")
+        if jacobian == "radial" and not _of_positive_numbers(prior):
+            raise InvalidArgumentError(
+                f"prior: of a norm, expected a density of positive numbers, such as "
+                f"br.FromDistribution(torch.distributions.Gamma(a, rate)), got {prior.family}."
+            )
+        if jacobian == "elementwise" and (len(of) != 1 or function in ("norm", "difference")):
+            raise InvalidArgumentError(
+                "jacobian='elementwise': expected a function of each element of one parameter in `of`; a norm or a "
+                "difference does not determine the weights: say jacobian='none' or, of a norm, 'radial'."
+            )
         if jacobian != "none" and not prior.traits.proper:
             raise InvalidArgumentError(f"prior: expected a density, got {prior.family} ({prior.why_improper()}).")
         self.named, self.function_name, self.jacobian = named, words, jacobian
         self._by_name = isinstance(function, str)
         self.of = tuple(of)
         self.joins = None if joins is None else tuple(joins)
-        self.traits = Traits(proper=jacobian != "none", convex=False, smooth=True, elementwise=False, has_prox=False)
+        self.traits = Traits(
+            proper=jacobian != "none",
+            # A convex penalty of a linear function is convex.
+            convex=function == "difference" and all(part.traits.convex for part in self.parts),
+            smooth=True,
+            elementwise=False,
+            has_prox=False,
+        )
 
     @property
     def outcome(self) -> Prior:
@@ -140,8 +158,8 @@ class FunctionPrior(Composite):
         """Return the part of one parameter; see `Prior.bound_to`."""
         if name not in self.of:
             raise InvalidArgumentError(
-                f"FunctionPrior is over {', '.join(self.of)}, and {name} is none of them{nearest(name, self.of)}. "
-                f"Give it a prior by another rule, before this one."
+                f"FunctionPrior is of={list(self.of)}, and the rule gives it to {name} as well: write the name in "
+                f"`of` as the model has it, or give {name} a prior by a rule before this one."
             )
         part = self._with([self.outcome, self.base.bound_to(name, parameter)])
         part.joins, part.part_name, part.joint = self.of, name, None
@@ -240,3 +258,13 @@ class FunctionPrior(Composite):
             f"FunctionPrior({self.function_name!r}, {self.outcome!r}, of={list(self.of)}, jacobian={self.jacobian!r}, "
             f"base={self.base!r})"
         )
+
+
+def _of_positive_numbers(prior: Prior) -> bool:
+    """Return whether a density is over all positive numbers, without a kink among them."""
+    if not isinstance(prior, FromDistribution):
+        return False
+    support: Any = prior.distribution.support
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return float(getattr(support, "lower_bound", -1.0)) == 0.0 and not hasattr(support, "upper_bound")

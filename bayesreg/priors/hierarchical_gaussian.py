@@ -38,9 +38,15 @@ class HierarchicalGaussian(LocatedPrior):
       is.
     - None: −log ∫ e^(−h) dη, the marginal density; proper, for evidence, draws and MAP.
 
+    Noncentered maxima have a σ that grows with √m and is not the weights' own; only the pull S/σ² is that of the MAP.
+
     Where a hyper-prior has density near σ = 0 (all but `InverseGamma` on a scale or variance, `Gamma` or `HalfNormal`
     on a precision) weights at their centre with σ → 0 have −log p → −∞: that collapse is no MAP and is refused, as is
-    learning a scale by adding its density to the loss. Each step costs one sum of squares per group.
+    learning a scale by adding its density to the loss. The others have a MAP, but it may be nearly as empty: m
+    weights at their centre gain about m/2 times a logarithm over weights of the believed width, and where m is far
+    more than the data can tell (a layer of a network on few examples) that wins. `describe()` of a `ModelPrior` says
+    by how many nats; a concentration of the order of m/2 holds the scale, "noncentered" has no such mode. Each step
+    costs one sum of squares per group.
 
     Args:
         hyper: Of `br.hyperpriors`: what is believed of σ.
@@ -79,16 +85,17 @@ class HierarchicalGaussian(LocatedPrior):
         if not isinstance(hyper, HyperPrior):
             raise InvalidArgumentError(
                 f"hyper: expected one of br.hyperpriors, such as br.hyperpriors.InverseGamma(2.0, 0.05), got "
-                f"{type(hyper).__name__}."
+                f"{type(hyper).__module__}.{type(hyper).__name__}."
             )
         for name, given, known in (
             ("coordinate", coordinate, (*get_args(ScaleCoordinate), None)),
             ("group", group, get_args(ScaleGroup)),
         ):
             if given not in known:
+                meant = "; did you mean group=?" if given in get_args(ScaleGroup) else ""
                 raise InvalidArgumentError(
                     f"{name}: expected one of {', '.join(map(str, known))}, got {given!r}"
-                    f"{nearest(str(given), [str(one) for one in known])}."
+                    f"{meant or nearest(str(given), [str(one) for one in known])}"
                 )
         super().__init__(loc=loc)
         self.hyper = hyper
@@ -133,7 +140,8 @@ class HierarchicalGaussian(LocatedPrior):
     def expected_scale(self, value: Tensor) -> Tensor:
         """Return the σ of each group that its weights imply: 1/√precision at the maximum, or as expected given them.
 
-        A weight decay of s/σ² has the gradient that the prior has at these weights.
+        A weight decay of s/σ² has the gradient that the prior has at these weights. For "noncentered" it is only
+        that: there σ grows with √m and is no standard deviation of the weights.
 
         Args:
             value: The parameter.
@@ -153,16 +161,28 @@ class HierarchicalGaussian(LocatedPrior):
             return offset.sum()
         return self._unknown(offset.shape).penalty(self._squares(offset)).sum().to(offset.dtype)
 
-    def log_constant(self, shape: Sequence[int]) -> Tensor:
-        unknown, dims = self._unknown(shape), self._inside(shape)
-        zero = torch.zeros((), dtype=torch.float64)
+    def element_penalty(self, value: Tensor) -> Tensor:
+        if self.group != "element":
+            return super().element_penalty(value)
+        offset = self._shifted(value)
+        return self._unknown(offset.shape).penalty(self._squares(offset)).to(offset.dtype)
+
+    def _constant_of_one(self, unknown: UnknownScale) -> float:
         if self.coordinate is not None or not unknown.conjugate or not unknown.size:
-            return zero
+            return 0.0
         # The multivariate Student-t of 2a degrees of freedom and squared scale b/a.
         a, b = unknown._conjugate()
         half = 0.5 * unknown.size
-        one = math.lgamma(a + half) - math.lgamma(a) - half * math.log(2.0 * math.pi * b)
-        return zero + groups.group_count(shape, dims) * one
+        return math.lgamma(a + half) - math.lgamma(a) - half * math.log(2.0 * math.pi * b)
+
+    def log_normaliser(self) -> Tensor:
+        if self.group != "element":
+            return super().log_normaliser()
+        return torch.tensor(-self._constant_of_one(self._unknown(())), dtype=torch.float64)
+
+    def log_constant(self, shape: Sequence[int]) -> Tensor:
+        count = groups.group_count(shape, self._inside(shape))
+        return torch.tensor(count * self._constant_of_one(self._unknown(shape)), dtype=torch.float64)
 
     @torch.no_grad()
     def add_grad_(self, grads: Sequence[Tensor], values: Sequence[Tensor], coefficient: float) -> None:
@@ -213,6 +233,20 @@ class HierarchicalGaussian(LocatedPrior):
         found = self.hyper.mean_square()
         return None if self.coordinate is not None or found == math.inf else found
 
+    def caution(self, shape: Sequence[int]) -> str | None:
+        """Return by how much an empty group beats one of the believed width; see `Prior.caution`."""
+        unknown = self._unknown(shape)
+        if self.coordinate == "noncentered" or not unknown.bounded or unknown.size < 2:
+            return None
+        believed = unknown.size * math.exp(2.0 * self.hyper.middle() / self.hyper.power)
+        heights = unknown.penalty(torch.tensor([0.0, believed], dtype=torch.float64))
+        gain = float(heights[1] - heights[0])
+        return (
+            f"a group of {unknown.size} weights at its centre has {gain:,.0f} nats more density than one of the "
+            f"believed width; unless the data weigh more, it is the MAP (a larger concentration holds the scale, "
+            f"coordinate='noncentered' has no such mode)"
+        )
+
     def why_no_map(self) -> str | None:
         """Return why −log p has no minimum, None where it has one."""
         if self.traits.smooth:
@@ -220,9 +254,10 @@ class HierarchicalGaussian(LocatedPrior):
         over = "" if self.coordinate is None else " over weights and their scale"
         return (
             f"with {self.hyper} the density{over} has no bound where all weights are at their centre and the scale "
-            f"goes to 0, which is a collapse and no MAP. Use a hyper-prior that vanishes at 0 "
-            f"(br.hyperpriors.InverseGamma(concentration, rate)), coordinate='noncentered', one scale that is chosen "
-            f"from the data, or for each weight's own scale br.Horseshoe(scale, coordinate)"
+            f"goes to 0, which is a collapse and no MAP. Use coordinate='noncentered', a fixed scale "
+            f"(br.Gaussian), a hyper-prior that vanishes at 0 and holds the scale (br.hyperpriors.InverseGamma, of a "
+            f"concentration near half the number of weights), or for each weight's own scale br.Horseshoe(scale, "
+            f"coordinate)"
         )
 
     def why_no_decay(self, loss_scale: LossScale) -> str:

@@ -163,6 +163,9 @@ class Horseshoe(ElementwisePrior):
             "that you name; weight_decay_readings(loss_scale, at=weights) has what comes near."
         )
 
+    def __repr__(self) -> str:
+        return super().__repr__().replace(", loc=", f", coordinate={self.coordinate!r}, loc=", 1)
+
     def describe(self) -> str:
         """Return the prior in one line of plain words."""
         which = "" if self.coordinate is None else f" maximised over local scales ({self.coordinate}, improper)"

@@ -218,11 +218,12 @@ def join(entries: Iterable[tuple[ParameterInfo, Prior]]) -> None:
     for names, parts in by_names.items():
         missing = [name for name in names if name not in parts]
         if missing:
+            marginal = hasattr(next(iter(parts.values())), "marginal")
             raise ReferenceMismatchError(
                 f"{next(iter(parts.values())).family} joins {len(names)} parameters, of which {', '.join(missing[:5])} "
                 f"{'has' if len(missing) == 1 else 'have'} another prior in this model: widen the rule "
-                f"(a single prior for a whole model leaves biases and norms out: write {{'*': prior}}), or use "
-                f"prior.marginal(names) for those it is to cover."
+                f"(a single prior for a whole model leaves biases and norms out: write {{'*': prior}})"
+                f"{', or use prior.marginal(names) for those it is to cover' if marginal else ''}."
             )
         joint = parts[names[0]].joined()
         joint.bind(parts, {name: infos[name] for name in names})

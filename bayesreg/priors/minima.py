@@ -31,8 +31,8 @@ def lowest_minimum(
     Args:
         objective: What to minimise; like `slope` it takes several points per element, stacked first.
         slope: x -> (its derivative times a positive number, the derivative of that), in units of x.
-        places: From increasing numbers to as many increasing points per element; the slope is taken to fall before the
-            first and to rise after the last.
+        places: From increasing numbers to as many increasing points per element; the slope is taken to rise after
+            the last.
         shares: Those numbers.
         numel: Number of elements.
 
@@ -44,8 +44,6 @@ def lowest_minimum(
     for start in range(0, len(shares) - 1, block - 1):
         x = places(shares[start : start + block])
         rises = slope(x)[0] > 0
-        if start == 0:
-            rises[0] = False
         if start + len(x) == len(shares):
             rises[-1] = True
         heights = objective(x)

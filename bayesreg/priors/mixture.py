@@ -13,8 +13,11 @@ from bayesreg import _checks
 from bayesreg.errors import InvalidArgumentError, nearest
 from bayesreg.priors.base import Prior, Traits
 from bayesreg.priors.composite import Composite
+from bayesreg.priors.from_distribution import FromDistribution
+from bayesreg.priors.log_uniform import LogUniform
 from bayesreg.priors.minima import lowest_minimum
 from bayesreg.priors.tensors import Hyperparameter, promoted
+from bayesreg.priors.uniform import Uniform
 from bayesreg.scale import LossScale
 
 __all__ = ["Mixture", "MixtureUnit"]
@@ -93,7 +96,8 @@ class Mixture(Composite):
                 raise InvalidArgumentError(
                     f"components: {part.family} joins its elements; mix whole parameters: per='tensor'."
                 )
-            if not part.traits.smooth and (per == "tensor" or part.slope_beside_kink(torch.zeros(1)).sum() == 0):
+            bounds = isinstance(part, Uniform | LogUniform | FromDistribution)
+            if not part.traits.smooth and (per == "tensor" or bounds):
                 raise InvalidArgumentError(
                     f"components: {part.family} has a kink or a bound for which this mixture has no proximal step"
                     f"{'; mix per element' if per == 'tensor' else ''}."

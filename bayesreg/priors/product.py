@@ -16,6 +16,7 @@ from bayesreg.priors.composite import Composite
 from bayesreg.priors.gaussian import Gaussian
 from bayesreg.priors.group_laplace import GroupLaplace
 from bayesreg.priors.laplace import Laplace
+from bayesreg.priors.log_uniform import LogUniform
 from bayesreg.priors.tensors import Hyperparameter, promoted, total_constant
 from bayesreg.priors.uniform import Uniform
 from bayesreg.scale import LossScale
@@ -81,6 +82,8 @@ class Product(Composite):
             all(part.traits.elementwise for part in self.parts)
             and any(part.traits.proper for part in self.parts)
             and not self.hyper_shape()
+            # Its pole is too narrow for the quadrature.
+            and not any(isinstance(part, LogUniform) for part in self.parts)
             and not any(getattr(part, "reference", None) is not None for part in self.parts)
         )
 
@@ -230,13 +233,14 @@ class Product(Composite):
         base = proper[widths.index(min(widths))]
         others = [part for part in self.parts if part is not base]
         count = math.prod(shape)
+        # The least that the others can be: e^(least − penalty) is a probability.
+        least = float(_heights(others, _nodes(self.parts)[0]).min())
         found = torch.empty(0, dtype=torch.float64, device=device)
         for _ in range(_ROUNDS):
             draws = base.sample((max(2 * count, 64),), generator=generator, dtype=torch.float64, device=device)
-            # The other penalties are 0 at their modes: e^(−penalty) is a probability.
             keep = sum((part.element_penalty(draws) for part in others), torch.zeros_like(draws))
             dice = torch.rand(draws.shape, generator=generator, dtype=torch.float64, device=draws.device)
-            found = torch.cat([found, draws[dice < torch.exp(-keep)]])
+            found = torch.cat([found, draws[dice < torch.exp(least - keep)]])
             if len(found) >= count:
                 return found[:count].reshape(tuple(shape)).to(dtype or torch.get_default_dtype())
         raise UnsupportedError(
@@ -290,7 +294,6 @@ def _nodes(parts: Sequence[Prior]) -> tuple[Tensor, Tensor]:
     return at, torch.cat([(spans * _W).reshape(-1), stretch, stretch])
 
 
-@torch.no_grad()
 def _log_integral(parts: Sequence[Prior]) -> Tensor:
     """Return log ∫ exp(−Σ penalties)."""
     at, weights = _nodes(parts)

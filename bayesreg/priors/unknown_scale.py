@@ -70,7 +70,7 @@ class UnknownScale:
     # -- the three that a prior needs ------------------------------------------------------------------
 
     def penalty(self, squares: Tensor) -> Tensor:
-        """Return −log p, differentiable twice: 0 at S = 0 for a coordinate or a conjugate hyper-prior, else whole.
+        """Return −log p, differentiable twice: 0 at S = 0 where a coordinate or a conjugate hyper-prior bounds it.
 
         Args:
             squares: S of each group, in float64.
@@ -88,7 +88,9 @@ class UnknownScale:
         # One Newton step that autograd sees: it moves η no further, and carries dη/dS into the second derivative.
         slope, bend = self._slope(eta, whole)
         value = self._h(eta - slope / bend.detach(), whole)
-        return (value[:-1] - value[-1].detach()).reshape(squares.shape)
+        # Without a bound at 0: whole, and −∞ there.
+        value = value - value[-1].detach() if self.bounded else torch.where(whole > 0, value, -math.inf)
+        return value[:-1].reshape(squares.shape)
 
     @torch.no_grad()
     def precision(self, squares: Tensor) -> Tensor:

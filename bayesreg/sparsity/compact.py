@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from bayesreg import _checks
 from bayesreg._optional import require
 from bayesreg._tables import Table
 from bayesreg.errors import InvalidArgumentError, UnsupportedError
@@ -47,7 +48,8 @@ def compact(model: nn.Module, inputs: Tensor | Sequence[Tensor], *, tolerance: f
     gives the constant that its bias and what follows make of it: the next layers' biases take that over. Where they
     cannot (behind zero padding a constant is none at the border) it stays, and the table says so; a bias of 0 there,
     or none, mends it. One unit per layer stays. Flattening, residual sums, batch normalisation (of `eval()`) and
-    pooling are followed, by torch-pruning's dependency graph.
+    pooling are followed, by torch-pruning's dependency graph; units without which the copy does not run, or gives other
+    outputs on the inputs or on others like them, stay and are named as well.
 
     Args:
         model: The network, unchanged; it is looked at, and its copy returned, in the mode `eval()`.
@@ -55,13 +57,13 @@ def compact(model: nn.Module, inputs: Tensor | Sequence[Tensor], *, tolerance: f
         tolerance: How much outputs may differ, relative to their largest. Default 1e-6.
 
     Returns:
-        The smaller network and a table.
+        The smaller network and a table. Going on with its training needs `train()`, a prior and an optimizer of its
+        own; to load its state dict later, build the network with the widths of the table (or keep the module).
 
     Raises:
         ImportError: If torch-pruning is not installed (`pip install 'bayesreg[sparsity]'`).
-        InvalidArgumentError: If `model` is no module or `inputs` no tensors.
-        UnsupportedError: If weights are parametrized, or the smaller network gives other outputs (a forward() with
-            sizes written into it, units that are an output as well).
+        InvalidArgumentError: If `model` is no module, does not take `inputs`, or `tolerance` is not > 0.
+        UnsupportedError: If weights are parametrized or masked.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
@@ -84,22 +86,45 @@ def compact(model: nn.Module, inputs: Tensor | Sequence[Tensor], *, tolerance: f
     if not isinstance(model, nn.Module):
         raise InvalidArgumentError(f"model: expected a module, got {type(model).__name__}.")
     examples = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
-    if not examples or not all(isinstance(one, Tensor) for one in examples):
-        raise InvalidArgumentError("inputs: expected a tensor, or a sequence of those that the model takes.")
+    if not examples or not all(isinstance(one, Tensor) and one.numel() for one in examples):
+        raise InvalidArgumentError("inputs: expected a batch, or a sequence of the tensors that the model takes.")
+    allowed = _checks.positive_float("tolerance", tolerance)
     if any(parametrize.is_parametrized(module) for module in model.modules()):
         raise UnsupportedError(
             "model: its weights are parametrized; make them plain first: "
             "torch.nn.utils.parametrize.remove_parametrizations(module, name)."
         )
-    small = copy.deepcopy(model).eval()
+    try:
+        small = copy.deepcopy(model).eval()
+    except RuntimeError as error:
+        raise UnsupportedError(
+            f"model: it cannot be copied ({error}); weights under torch.nn.utils.prune or the older weight_norm are "
+            f"made plain by their remove functions."
+        ) from error
     frozen = {name for name, parameter in small.named_parameters() if not parameter.requires_grad}
     before = _sizes(small)
     counted = sum(parameter.numel() for parameter in small.parameters())
-    was = _outputs(small, examples)
+    # Other inputs of the same kind too: what is constant on one batch need not be constant.
+    batches = (examples, _jittered(examples))
+    try:
+        was = [_outputs(small, batch) for batch in batches]
+    except (RuntimeError, TypeError) as error:
+        raise InvalidArgumentError(f"inputs: the model does not take them ({error}).") from error
     kept: dict[str, str] = {}
     difference = 0.0
-    while _round(small, examples, tolerance, kept):
-        difference = _compare(was, small, examples, tolerance)
+    while True:
+        name, smaller = _round(small, batches, allowed, kept)
+        if name is None:
+            break
+        try:
+            if isinstance(smaller, str):
+                raise UnsupportedError(smaller)
+            found = max(_compare(old, smaller, batch, allowed) for old, batch in zip(was, batches, strict=True))
+        except UnsupportedError as error:
+            kept[name] = str(error)
+            continue
+        assert not isinstance(smaller, str)
+        small, difference = smaller, found
     for name, parameter in small.named_parameters():
         parameter.requires_grad_(name not in frozen)
         parameter.grad = None
@@ -130,23 +155,49 @@ def _outputs(model: nn.Module, examples: tuple[Tensor, ...]) -> list[Tensor]:
 def _tensors(output: Any) -> list[Tensor]:
     if isinstance(output, Tensor):
         return [output]
-    values = output.values() if hasattr(output, "values") else output if isinstance(output, list | tuple) else ()
+    if isinstance(output, list | tuple):
+        values = list(output)
+    else:
+        values = list(output.values() if hasattr(output, "values") else getattr(output, "__dict__", {}).values())
     return [tensor for value in values for tensor in _tensors(value)]
 
 
-def _round(small: nn.Module, examples: tuple[Tensor, ...], tolerance: float, kept: dict[str, str]) -> bool:
-    """Remove what is idle now; return whether anything was."""
+def _jittered(examples: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Return other inputs: floating ones moved at random, others in another order."""
+    generator = torch.Generator().manual_seed(0)
+
+    def moved(one: Tensor) -> Tensor:
+        if not one.is_floating_point():
+            return one.flip(0)
+        noise = torch.randn(one.shape, generator=generator, dtype=torch.float64).to(one)
+        return one + noise * one.std(correction=0).clamp_min(0.1)
+
+    return tuple(moved(one) for one in examples)
+
+
+def _round(
+    small: nn.Module, batches: Sequence[tuple[Tensor, ...]], tolerance: float, kept: dict[str, str]
+) -> tuple[str | None, nn.Module | str]:
+    """Return the name of units that are idle and a copy without them, or why that failed; None if there are none."""
     import torch_pruning
 
-    kept.clear()
-    graph = torch_pruning.DependencyGraph().build_dependency(small, example_inputs=examples)
-    names = {module: name for name, module in small.named_modules()}
+    copied = copy.deepcopy(small)
+    with torch.enable_grad():
+        graph = torch_pruning.DependencyGraph().build_dependency(copied, example_inputs=batches[0])
+    names = {module: name for name, module in copied.named_modules()}
+    tied = _tied(copied)
     groups = [(units_of(group, names), group) for group in graph.get_all_groups()]
-    _watch(small, [units for units, _ in groups], examples)
+    for batch in batches:
+        _watch(copied, [units for units, _ in groups], batch)
     for units, group in groups:
+        if units.name in kept:
+            continue
         gone, constant, why = idle(units, tolerance)
-        reason = units.why_kept if units.why_kept and gone and units.why_kept != "they are the output" else why
-        if reason:
+        if units.why_kept is None and tied & {units.name, *(names[one.layer] for one in units.consumers)}:
+            units.why_kept = "their weights are those of another layer, too"
+        output = units.why_kept == "they are the output"
+        reason = units.why_kept if units.why_kept and gone and not output else why
+        if reason and not output:
             kept[units.name] = reason
         if not gone or units.why_kept:
             continue
@@ -155,11 +206,24 @@ def _round(small: nn.Module, examples: tuple[Tensor, ...], tolerance: float, kep
             gone, constant = gone[1:], [unit for unit in constant if unit != gone[0]]
         if not gone:
             continue
-        fold(units.consumers, constant)
-        graph.get_pruning_group(units.root, group[0].dep.handler, gone).prune()
-        # What others were given has changed: look again.
-        return True
-    return False
+        # Others may be free to go once these have.
+        kept.pop(units.name, None)
+        try:
+            fold(units.consumers, constant)
+            graph.get_pruning_group(units.root, group[0].dep.handler, gone).prune()
+        except (RuntimeError, IndexError, ValueError) as error:
+            return units.name, f"they cannot be cut out ({error})"
+        return units.name, copied
+    return None, small
+
+
+def _tied(model: nn.Module) -> set[str]:
+    """Return the names of modules that share a parameter with another."""
+    owners: dict[int, list[str]] = {}
+    for name, module in model.named_modules():
+        for parameter in module.parameters(recurse=False):
+            owners.setdefault(id(parameter), []).append(name)
+    return {name for names in owners.values() if len(names) > 1 for name in names}
 
 
 @torch.no_grad()
@@ -183,20 +247,21 @@ def _watch(model: nn.Module, units: Sequence[Units], examples: tuple[Tensor, ...
 def _compare(was: list[Tensor], small: nn.Module, examples: tuple[Tensor, ...], tolerance: float) -> float:
     try:
         now = _outputs(small, examples)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, IndexError, ValueError) as error:
         raise UnsupportedError(
-            f"model: its smaller copy does not run ({error}); sizes written into forward(), such as view(-1, 400), "
-            f"must be read off the tensors: flatten(1)."
+            "without them it does not run: they are added to an input, or forward() has their number written into it "
+            "(view(-1, 400) in place of flatten(1))"
         ) from error
     if [one.shape for one in was] != [one.shape for one in now]:
-        raise UnsupportedError(
-            "model: units that go are an output of it as well, so that its smaller copy gives other outputs."
-        )
-    largest = max((float(one.abs().max()) for one in was if one.numel()), default=0.0)
-    difference = max((float((a - b).abs().max()) for a, b in zip(was, now, strict=True) if a.numel()), default=0.0)
-    if not difference <= tolerance * max(largest, 1.0):
-        raise UnsupportedError(
-            f"model: the outputs of its smaller copy differ by {difference:.3g} (largest output {largest:.3g}), "
-            f"more than tolerance={tolerance:g} allows; it may be random, or mix units in a way that is not seen."
-        )
-    return difference
+        raise UnsupportedError("they are an output as well")
+    worst = 0.0
+    for old, new in zip(was, now, strict=True):
+        if not old.numel() or not old.is_floating_point():
+            continue
+        difference, largest = float((old - new).abs().max()), float(old.abs().max())
+        # Rounding of half precision is no other output.
+        bound = max(tolerance, 8.0 * torch.finfo(old.dtype).eps) * largest
+        if not difference <= bound:
+            raise UnsupportedError(f"without them outputs differ by {difference:.2g} of {largest:.2g}")
+        worst = max(worst, difference)
+    return worst

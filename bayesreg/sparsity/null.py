@@ -12,7 +12,9 @@ from bayesreg.likelihoods import Likelihood
 from bayesreg.likelihoods.output import tensor_output
 from bayesreg.model_prior import ModelPrior
 from bayesreg.priors import Prior
+from bayesreg.sparsity.given import as_tensors
 from bayesreg.trainer import MAPTrainer
+from bayesreg.trainer.coverage import check_prior_of
 
 __all__ = ["null_strength"]
 
@@ -37,7 +39,8 @@ def null_strength(model: nn.Module, prior: ModelPrior, likelihood: Likelihood, d
         The factor: below 1 the prior as it is leaves nothing.
 
     Raises:
-        InvalidArgumentError: If no trained parameter is under a prior with a kink.
+        CoverageError: If the prior is over another model.
+        InvalidArgumentError: If no trained parameter is under a prior with a kink, or the data are no pair of arrays.
         UnsupportedError: If the slope at a kink has no bound, or there is none (L0): every strength then has the empty
             model as a local mode.
 
@@ -53,12 +56,14 @@ def null_strength(model: nn.Module, prior: ModelPrior, likelihood: Likelihood, d
         Friedman, Hastie and Tibshirani (2010), Regularization Paths for Generalized Linear Models via Coordinate
         Descent, section 2.5.
     """
+    check_prior_of(model, prior)
     kinked = [(entry.parameter, part) for entry, part in prior.active() if not part.traits.smooth]
     if not kinked:
         raise InvalidArgumentError("prior: expected one with a kink, such as br.Laplace, on some trained parameter.")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     trained = [p for p in model.parameters() if p.requires_grad]
-    inputs, target = (torch.as_tensor(part) for part in data)
+    training = {module: module.training for module in model.modules()}
+    inputs, target = as_tensors(model, data)
     try:
         with torch.no_grad():
             for parameter, part in kinked:
@@ -81,6 +86,8 @@ def null_strength(model: nn.Module, prior: ModelPrior, likelihood: Likelihood, d
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)
+        for module, mode in training.items():
+            module.training = mode
         model.load_state_dict(before)
 
 

@@ -17,9 +17,11 @@ from bayesreg.errors import InvalidArgumentError
 from bayesreg.likelihoods import Likelihood
 from bayesreg.likelihoods.output import tensor_output
 from bayesreg.model_prior import ModelPrior
+from bayesreg.sparsity.given import as_tensors
 from bayesreg.sparsity.null import null_strength
 from bayesreg.sparsity.strength import with_strength
 from bayesreg.trainer import MAPTrainer
+from bayesreg.trainer.coverage import check_prior_of
 
 __all__ = ["Path", "PathPoint", "regularization_path"]
 
@@ -135,8 +137,10 @@ def regularization_path(
         The path; `path.best()` and `path.plot()`.
 
     Raises:
+        CoverageError: If the prior is over another model.
         InvalidArgumentError: If a number is out of range, or no parameter is under a prior with a kink.
-        UnsupportedError: If the prior's strength cannot be varied, or the empty model is always a local mode.
+        UnsupportedError: If the prior's strength cannot be varied (horseshoes, mixtures, Student-t: fit them at each of
+            their own scales instead, each from where the one before ended), or the empty model is always a local mode.
 
     Example:
         >>> import bayesreg as br
@@ -148,7 +152,10 @@ def regularization_path(
         >>> [point.nonzero for point in path]
         [0, 1, 2, 3]
     """
-    inputs, target = (torch.as_tensor(part) for part in data)
+    check_prior_of(model, prior)
+    inputs, target = as_tensors(model, data)
+    validation = None if validation is None else as_tensors(model, validation)
+    with_strength(prior, 1.0)  # refused before anything is touched
     if strengths is None:
         _checks.positive_int("count", count)
         if not 0.0 < floor < 1.0:
@@ -180,11 +187,10 @@ def _point(
     factor: float,
     converged: bool | None,
     data: tuple[Tensor, Tensor],
-    validation: tuple[Any, Any] | None,
+    validation: tuple[Tensor, Tensor] | None,
 ) -> PathPoint:
-    def nll(inputs: Any, target: Any) -> float:
-        output = tensor_output(model, torch.as_tensor(inputs))
-        return float(likelihood.nll(output, torch.as_tensor(target)).mean())
+    def nll(inputs: Tensor, target: Tensor) -> float:
+        return float(likelihood.nll(tensor_output(model, inputs), target).mean())
 
     off = sum(
         int((~part.at_kink(entry.parameter.detach())).sum()) for entry, part in prior.active() if not part.traits.smooth

@@ -11,8 +11,9 @@ from torch.func import functional_call
 from bayesreg.errors import InvalidArgumentError, UnsupportedError
 from bayesreg.likelihoods import Likelihood
 from bayesreg.model_prior import ModelPrior
-from bayesreg.priors import Flat, Prior
+from bayesreg.priors import Flat, LogUniform, Prior, Uniform
 from bayesreg.trainer import FitResult, MAPTrainer
+from bayesreg.trainer.coverage import check_prior_of
 
 __all__ = ["refit"]
 
@@ -77,8 +78,9 @@ def refit(
         The result of the fit; its prior is `on_support`.
 
     Raises:
+        CoverageError: If the prior is over another model.
         InvalidArgumentError: If no trained parameter is under a prior with a kink, or `on_support` has a kink itself.
-        UnsupportedError: If a density over several parameters is part of the prior.
+        UnsupportedError: If a density over several parameters is part of the prior, or one with bounds.
 
     Example:
         >>> import bayesreg as br
@@ -96,6 +98,7 @@ def refit(
         Meinshausen (2007), Relaxed Lasso, section 2; Belloni and Chernozhukov (2013), Least Squares after Model
         Selection in High-Dimensional Sparse Models.
     """
+    check_prior_of(model, prior)
     kept = Flat() if on_support is None else on_support
     if not isinstance(kept, Prior) or not kept.traits.smooth or len(kept.hyper_shape()):
         raise InvalidArgumentError(
@@ -113,6 +116,11 @@ def refit(
         if part.traits.smooth:
             whole[name], rules[f"whole.{_key(name)}"] = entry.parameter, part
             continue
+        bounded = [one.family for one in getattr(part, "parts", [part]) if isinstance(one, Uniform | LogUniform)]
+        if bounded:
+            raise UnsupportedError(
+                f"{entry.name}: {bounded[0]} has bounds, which a fit without the prior would leave; refit it by hand."
+            )
         free[name] = ~part.at_kink(entry.parameter.detach())
         rules[f"kept.{_key(name)}"] = kept
     if not free:
@@ -122,7 +130,12 @@ def refit(
         inside, ModelPrior(inside, rules), likelihood, optimizer="lbfgs", tolerance=tolerance,
         max_iterations=max_iterations, progress=False,
     )  # fmt: skip
-    result = trainer.fit(data)
+    training = {module: module.training for module in model.modules()}
+    try:
+        result = trainer.fit(data)
+    finally:
+        for module, mode in training.items():
+            module.training = mode
     with torch.no_grad():
         parameters = dict(model.named_parameters())
         for name, found in inside.full().items():

@@ -47,9 +47,11 @@ def zeros(prior: ModelPrior) -> Table:
         there = part.at_kink(entry.parameter.detach())
         count, size = int(there.sum()), there.numel()
         groups = None
-        if isinstance(part, GroupLaplace) and there.numel():
-            size_of_group = part.group_size(there.shape)
-            groups = f"{count // size_of_group} of {size // size_of_group}"
+        grouped = next((p for p in getattr(part, "parts", [part]) if isinstance(p, GroupLaplace)), None)
+        if grouped is not None and there.numel():
+            whole = int(grouped.at_kink(entry.parameter.detach()).sum())
+            size_of_group = grouped.group_size(there.shape)
+            groups = f"{whole // size_of_group} of {size // size_of_group}"
         rows.append((entry.name, size, count, count / max(size, 1), groups))
         total, gone = total + size, gone + count
     columns: tuple[str, ...] = ("parameter", "elements", "at it", "share", "groups gone")

@@ -62,13 +62,19 @@ def units_of(group: Any, names: dict[nn.Module, str]) -> Units:
         plain = type(layer) is nn.Linear or (isinstance(layer, _ConvNd) and layer.groups == 1)
         if plain and makes and list(roots) == list(item.idxs) == list(range(units.count)):
             units.makers.append(layer)
+        elif plain and not makes and max(item.idxs) >= _inputs_of(layer):
+            units.why_kept = f"{names.get(layer, '?')} reads another number of them (a gate, a shuffle)"
         elif plain and not makes:
             units.consumers.append(Consumer(layer, list(item.idxs), list(roots)))
         elif not isinstance(layer, _APART):
             units.why_kept = f"{names.get(layer, '?')} ({type(layer).__name__}) mixes them"
-    if not units.consumers:
+    if not units.consumers and units.why_kept is None:
         units.why_kept = "they are the output"
     return units
+
+
+def _inputs_of(layer: Any) -> int:
+    return int(getattr(layer, "in_features", getattr(layer, "in_channels", 0)))
 
 
 @torch.no_grad()
@@ -89,7 +95,8 @@ def idle(units: Units, tolerance: float) -> tuple[list[int], list[int], str | No
     for consumer in units.consumers:
         fits = _foldable(consumer, units.count, tolerance)
         if bool((constant & ~fits).any()):
-            why = "their constant value is not constant behind a padded convolution"
+            padded = isinstance(consumer.layer, _ConvNd)
+            why = f"what they give is not constant{' behind zero padding' if padded else ' in the layers that read it'}"
         constant &= fits
     gone = (unread | constant).nonzero().flatten().tolist()
     return gone, constant.nonzero().flatten().tolist(), why
@@ -112,7 +119,7 @@ def _foldable(consumer: Consumer, count: int, tolerance: float) -> Tensor:
         return fits
     values = _values(consumer)
     first = values[:, :1]
-    steady = ((values - first).abs() <= tolerance * first.abs().clamp_min(1.0)).all(1)
+    steady = ((values - first).abs() <= tolerance * values.abs().max()).all(1)
     layer = consumer.layer
     if isinstance(layer, _ConvNd) and (
         isinstance(layer, _ConvTransposeNd) or (layer.padding_mode == "zeros" and _padded(layer))

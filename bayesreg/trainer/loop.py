@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
-from bayesreg.errors import DataError
+from bayesreg.errors import DataError, NonFiniteObjectiveError
 from bayesreg.likelihoods import Likelihood
 from bayesreg.likelihoods.output import tensor_output
 from bayesreg.routes.attach import Handle
@@ -98,7 +98,17 @@ class Loop:
         """Train one epoch; return the mean NLL that was met on the way."""
         total, examples, index = 0.0, 0, 0
         for index, window in enumerate(windows(loader, self.accumulate), start=1):
-            nll, count = self.step(window, number, index, good)
+            try:
+                nll, count = self.step(window, number, index, good)
+            except NonFiniteObjectiveError as error:
+                if error.epoch:
+                    raise
+                # From a prior on a function, which knows of no epochs.
+                good.restore()
+                raise NonFiniteObjectiveError(
+                    f"epoch {number}, batch {index}: {error} The last good weights are back in the model.",
+                    epoch=number, batch=index, parameter=error.parameter,
+                ) from error  # fmt: skip
             total, examples = total + nll, examples + count
         if examples == 0:
             raise DataError(

@@ -12,11 +12,12 @@ from torch import nn
 from torch.optim import Optimizer
 
 from bayesreg import _checks
-from bayesreg.errors import CoverageError, InvalidArgumentError
+from bayesreg.errors import InvalidArgumentError
 from bayesreg.likelihoods import Likelihood
 from bayesreg.model_prior import ModelPrior
 from bayesreg.priors import Prior
-from bayesreg.selection import SelectorLike, parameters_of
+from bayesreg.selection import SelectorLike
+from bayesreg.trainer.coverage import check_prior_of
 from bayesreg.trainer.data import TrainingData, as_loader, num_examples
 from bayesreg.trainer.epochs import EpochSettings, OptimizerFactory, fit_epochs
 from bayesreg.trainer.result import FitResult
@@ -159,7 +160,7 @@ class MAPTrainer:
         """
         if self.settings.patience is not None and val is None:
             raise InvalidArgumentError("patience: early stopping needs validation data; pass val= to fit().")
-        self._check_prior()
+        check_prior_of(self.model, self.prior)
         start = time.perf_counter()
         dtype = next((p.dtype for p in self.model.parameters() if p.is_floating_point()), torch.get_default_dtype())
         make = partial(as_loader, likelihood=self.likelihood, dtype=dtype, batch_size=self.batch_size)
@@ -178,17 +179,3 @@ class MAPTrainer:
         finally:
             for module, training in modes.items():
                 module.training = training
-
-    def _check_prior(self) -> None:
-        """Refuse a prior over another model: it would be trained in place of this one."""
-        own = {id(info.parameter): info.name for info in parameters_of(self.model) if info.parameter.requires_grad}
-        covered = {id(entry.parameter): entry.name for entry, _ in self.prior.active()}
-        strangers = [name for key, name in covered.items() if key not in own]
-        uncovered = [name for key, name in own.items() if key not in covered]
-        if strangers or uncovered:
-            raise CoverageError(
-                f"prior: expected a prior over the parameters of the model that is trained; "
-                f"{', '.join((strangers or uncovered)[:3])} "
-                f"{'belongs to another model' if strangers else 'has no prior in it'}. Build it after the last change "
-                f"to the model: br.ModelPrior(model, ...)."
-            )

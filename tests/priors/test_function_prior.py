@@ -14,6 +14,8 @@ from torch import nn
 
 import bayesreg as br
 
+UNSURE = br.HierarchicalGaussian(br.hyperpriors.InverseGamma(2.0, 0.1))
+
 
 def network():
     torch.manual_seed(0)
@@ -94,6 +96,7 @@ def test_with_its_jacobian_it_is_the_density_of_the_weights(function, prior, ref
         expected = reference.logpdf(model.weight.detach().numpy()).sum()
         assert whole.log_prob().item() == pytest.approx(expected, rel=1e-12)
     one = nn.Linear(1, 1, bias=False).double()
+    nn.init.ones_(one.weight)
     single = br.ModelPrior(one, {"*": br.FunctionPrior(function, prior, of=["weight"], jacobian="elementwise")})
 
     def density(w):
@@ -204,7 +207,11 @@ def test_wrong_calls_are_answered():
         ({"jacobian": "elementwise", "base": gaussian}, "leave base out"),
         ({"jacobian": "radial"}, "the function 'norm'"),
         ({"jacobian": "elementwise"}, "one parameter"),
-        ({"jacobian": "elementwise", "of": ["a"], "prior": br.MCP(1.0, 3.0)}, "expected a density"),
+        ({"function": "exp", "jacobian": "elementwise", "of": ["a"], "prior": UNSURE}, "expected a density"),
+        ({"jacobian": "elementwise", "of": ["a"], "prior": br.Uniform(0.5, 2.0)}, "kink or a bound"),
+        ({"function": "norm", "jacobian": "elementwise", "of": ["a"]}, "does not determine"),
+        ({"function": "norm", "jacobian": "radial"}, "positive numbers"),
+        ({"of": [torch.zeros(2)]}, "Tensor"),
         ({"prior": br.Horseshoe(1.0)}, "no bound"),
     ):
         full = {"function": "difference", "prior": gaussian, "of": ["a", "b"], "jacobian": "none"} | keywords
@@ -213,19 +220,58 @@ def test_wrong_calls_are_answered():
     with pytest.raises(br.InvalidArgumentError, match="missing"):
         br.FunctionPrior("norm", gaussian, ["a"])
     model = network()
-    with pytest.raises(br.InvalidArgumentError, match=r"2\.bias is none of them"):
+    with pytest.raises(br.InvalidArgumentError, match=r"gives it to 2\.bias as well"):
         br.ModelPrior(model, {"0.*": br.Flat(), "*": tied()})
     with pytest.raises(br.ReferenceMismatchError, match=r"0\.weight has another prior"):
         br.ModelPrior(model, {br.biases: br.Flat(), "0.*": br.Flat(), "*": tied()})
     uneven = nn.ModuleDict({"a": nn.Linear(3, 2, bias=False), "b": nn.Linear(2, 5, bias=False)})
     with pytest.raises(br.InvalidArgumentError, match="it does not take"):
         br.ModelPrior(uneven, br.FunctionPrior("difference", gaussian, of=["a.weight", "b.weight"], jacobian="none"))
-    mixing = br.FunctionPrior(lambda w: w.cumsum(0), gaussian, of=["a.weight"], jacobian="elementwise")
-    with pytest.raises(br.InvalidArgumentError, match="each element apart"):
-        br.ModelPrior(uneven, {"b.*": br.Flat(), "*": mixing})
+    for function in (lambda w: w.cumsum(0), lambda w: torch.cat([w[:1], w[1:] + w[1:, :1]])):
+        mixing = br.FunctionPrior(function, gaussian, of=["a.weight"], jacobian="elementwise")
+        with pytest.raises(br.InvalidArgumentError, match="each element apart"):
+            br.ModelPrior(uneven, {"b.*": br.Flat(), "*": mixing})
+    logarithm = br.FunctionPrior("log", gaussian, of=["a.weight"], jacobian="elementwise")
+    with pytest.raises(br.InvalidArgumentError, match="not finite at their present values"):
+        br.ModelPrior(uneven, {"b.*": br.Flat(), "*": logarithm})
     prior = br.ModelPrior(model, {br.biases: br.Flat(), "*": tied()})
     with pytest.raises(br.UnsupportedError, match="no value for a single tensor"):
         prior["0.weight"].log_prob(model[0].weight)
     model[0].weight.requires_grad_(False)
     with pytest.raises(br.UnsupportedError, match="not trained together"):
         br.attach(torch.optim.SGD(prior.param_groups(), lr=0.1), prior, num_data=10)
+
+
+@pytest.mark.parametrize("trainer", [False, True])
+def test_leaving_the_domain_raises_and_the_trainer_puts_the_weights_back(trainer):
+    model = nn.Linear(1, 1, bias=False).double()
+    nn.init.constant_(model.weight, 0.5)
+    log_normal = br.FunctionPrior("log", br.Gaussian(0.3), of=["weight"], jacobian="elementwise")
+    prior = br.ModelPrior(model, {"*": log_normal})
+    X = torch.ones(8, 1, dtype=torch.float64)
+    if trainer:
+        fitting = br.MAPTrainer(
+            model, prior, br.likelihoods.Gaussian(0.1), optimizer=lambda groups: torch.optim.SGD(groups, lr=0.1),
+            max_epochs=5, batch_size=4, progress=False,
+        )  # fmt: skip
+        with pytest.raises(br.NonFiniteObjectiveError, match="epoch 1"):
+            fitting.fit((X, -5 * X))
+        assert model.weight.item() == 0.5
+        return
+    optimizer = torch.optim.SGD(prior.param_groups(), lr=0.5)
+    br.attach(optimizer, prior, num_data=8)
+
+    def train():
+        for _ in range(5):
+            optimizer.zero_grad()
+            (model(X) + 5 * X).square().mean().backward()
+            optimizer.step()
+
+    with pytest.raises(br.NonFiniteObjectiveError, match="log or its density is not finite"):
+        train()
+
+
+def test_a_linear_function_with_convex_priors_is_convex():
+    model = network()
+    prior = br.ModelPrior(model, {**{name: tied() for name in tied().of}, br.biases: br.Flat()})
+    assert "Not convex" not in str(prior.describe())

@@ -365,6 +365,36 @@ def test_any_optimizer_takes_it_and_files_keep_it(tmp_path):
     assert "InverseGamma" in str(again.describe(len(y)))
 
 
+def test_penalties_without_a_bound_are_whole():
+    """Also in coordinates that are refused as a MAP, values are those of the joint density, up to a constant."""
+    prior = br.HierarchicalGaussian(H.HalfCauchy(0.3))
+    w = torch.tensor([0.3, -0.1, 0.05], dtype=torch.float64)
+
+    def joint(eta, value):
+        density, inner = jacobian(prior.hyper, math.exp(eta))
+        return -(scipy.stats.norm(0, math.exp(eta)).logpdf(value).sum() + density + inner + eta)
+
+    lowest = [
+        scipy.optimize.minimize_scalar(joint, args=(k * w.numpy(),), bounds=(-9, 9), method="bounded").fun
+        for k in (1, 2)
+    ]
+    assert (prior.penalty(2 * w) - prior.penalty(w)).item() == pytest.approx(lowest[1] - lowest[0], abs=1e-8)
+    assert prior.penalty(torch.zeros(3)).item() == -math.inf
+
+
+def test_describe_says_what_an_empty_group_gains():
+    model = nn.Linear(100, 50)
+    words = str(br.ModelPrior(model, br.HierarchicalGaussian(H.InverseGamma(2.0, 0.05))).describe())
+    # (m/2 + a)·log(1 + S/2b) with S = m·b/a.
+    gain = 2502 * math.log1p(5000 * 0.025 / 0.1)
+    assert f"has {gain:,.0f} nats more density" in words
+    for quiet in (
+        br.HierarchicalGaussian(H.InverseGamma(2.0, 0.05), "noncentered"),
+        br.HierarchicalGaussian(H.InverseGamma(2.0, 0.05), group="element"),
+    ):
+        assert "nats more" not in str(br.ModelPrior(model, quiet).describe())
+
+
 def test_about_a_reference():
     torch.manual_seed(0)
     model, pretrained = nn.Linear(4, 3).double(), nn.Linear(4, 3).double()
@@ -380,6 +410,10 @@ def test_about_a_reference():
 def test_what_is_wrong_is_said():
     with pytest.raises(br.InvalidArgumentError, match=r"br\.hyperpriors"):
         br.HierarchicalGaussian(0.1)
+    with pytest.raises(br.InvalidArgumentError, match="did you mean group="):
+        br.HierarchicalGaussian(H.HalfNormal(1.0), "column")
+    with pytest.raises(br.InvalidArgumentError, match=r"torch\.distributions"):
+        br.HierarchicalGaussian(torch.distributions.HalfCauchy(0.1))
     with pytest.raises(br.InvalidArgumentError, match="expected one of log"):
         br.HierarchicalGaussian(H.HalfNormal(1.0), "logs")
     with pytest.raises(br.InvalidArgumentError, match="expected one of element"):

@@ -81,11 +81,36 @@ def test_components_of_different_centres(per):
     prior.add_grad_([own], [VALUE], 1.0)
     assert torch.allclose(own, slope, rtol=1e-10, atol=1e-12)
     hessian = torch.autograd.functional.hessian(prior.penalty, VALUE).reshape(12, 12)
-    vector = torch.linspace(-1, 1, 12, dtype=torch.float64)
+    vector = torch.linspace(-1, 3, 12, dtype=torch.float64)
     assert torch.allclose(prior.curvature(VALUE).reshape(-1), hessian.diagonal(), rtol=1e-9, atol=1e-9)
     product = prior.curvature_times(VALUE, vector.reshape(3, 4)).reshape(-1)
     assert torch.allclose(product, hessian @ vector, rtol=1e-9, atol=1e-9)
     assert torch.allclose(prior.responsibilities(VALUE).sum(0), torch.ones((), dtype=torch.float64))
+
+
+def test_at_the_kink_the_certificate_reaches_to_the_slope_beside_it():
+    prior = br.Mixture([br.Laplace(0.1, loc=0.5), br.Laplace(2.0, loc=0.5)], [0.7, 0.3])
+    # Shares of the two at the centre: 0.7/0.2 and 0.3/4 of the density.
+    beside = (3.5 * 10.0 + 0.075 * 0.5) / 3.575
+    at, grads = torch.full((4,), 0.5, dtype=torch.float64), beside * torch.tensor([0.9, -0.99, 1.1, -1.5]).double()
+    expected = 0.3 * beside * torch.tensor([0.0, 0.0, 0.1, 0.5]).double()
+    assert torch.allclose(prior.subdiff_distance(at, 0.3 * grads, 0.3), expected, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "prior",
+    [br.Mixture([br.Laplace(0.02), br.Laplace(1.0)], [0.9, 0.1]), br.ScaleMixture([0.9, 0.1], [0.02, 1.0])],
+    ids=["Mixture", "ScaleMixture"],
+)
+def test_the_prox_is_the_same_in_blocks(prior, monkeypatch):
+    from bayesreg.priors import minima
+
+    value = torch.linspace(-1.0, 1.0, 60, dtype=torch.float64)
+    whole = prior.prox(value, 0.05)
+    for size in (130, 600, 1800):
+        monkeypatch.setattr(minima, "_AT_ONCE", size)
+        assert torch.allclose(prior.prox(value, 0.05), whole, rtol=1e-12, atol=1e-15)
+    assert 0 < (whole.abs() < 0.05).sum() < 60
 
 
 def test_draws_come_from_one_component_per_unit():
@@ -197,6 +222,7 @@ def test_what_cannot_be_mixed_is_refused():
         ([gaussian, br.Horseshoe(1.0)], [0.5, 0.5], "no bound"),
         ([gaussian, br.GroupLaplace(1.0)], [0.5, 0.5], "per='tensor'"),
         ([gaussian, br.Uniform(-1.0, 1.0)], [0.5, 0.5], "kink or a bound"),
+        ([gaussian, br.LogUniform(0.1, 1.0)], [0.5, 0.5], "kink or a bound"),
         ([br.Laplace(1.0), br.Laplace(1.0, loc=1.0)], [0.5, 0.5], "same centre"),
         ([br.Laplace(1.0), br.Gaussian(1.0, loc=1.0)], [0.5, 0.5], "same centre"),
     ):
@@ -206,3 +232,15 @@ def test_what_cannot_be_mixed_is_refused():
         br.Mixture([gaussian, gaussian], [0.5, 0.5], per="weight")
     with pytest.raises(br.InvalidArgumentError, match="mix per element"):
         br.Mixture([gaussian, br.Laplace(1.0)], [0.5, 0.5], per="tensor")
+
+
+def test_one_scale_per_weight():
+    scales = torch.tensor([[0.02, 0.1, 0.5]], dtype=torch.float64)
+    value = torch.tensor([[0.05, -0.3, 1.0]], dtype=torch.float64)
+    prior = br.Mixture([br.Laplace(scales), br.Laplace(2.0)], [0.8, 0.2])
+    apart = [br.Mixture([br.Laplace(s), br.Laplace(2.0)], [0.8, 0.2]) for s in scales[0].tolist()]
+    assert prior.log_prob(value).item() == pytest.approx(
+        sum(p.log_prob(v).item() for p, v in zip(apart, value[0], strict=True))
+    )
+    singles = torch.stack([p.prox(v, 0.1) for p, v in zip(apart, value[0], strict=True)])
+    assert torch.allclose(prior.prox(value, 0.1)[0], singles, atol=1e-12)

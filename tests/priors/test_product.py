@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -117,6 +118,21 @@ def fitted(prior):
     return model.weight.detach()[0]
 
 
+def test_normalisers_of_heavy_tails():
+    for parts, densities in (
+        ([br.Cauchy(1.0), br.Cauchy(0.3, loc=2.0)], [scipy.stats.cauchy(0, 1), scipy.stats.cauchy(2, 0.3)]),
+        ([br.StudentT(1.5, 0.5), br.Logistic(4.0)], [scipy.stats.t(1.5, 0, 0.5), scipy.stats.logistic(0, 4)]),
+    ):
+
+        def density(x, densities=densities):
+            return math.exp(sum(one.logpdf(x) for one in densities))
+
+        ends = [-np.inf, -5, 0, 1, 2, 3, 7, np.inf]
+        mass = sum(scipy.integrate.quad(density, a, b, epsabs=1e-13)[0] for a, b in itertools.pairwise(ends))
+        found = br.Product(parts).log_prob(torch.tensor([0.7], dtype=torch.float64)).item()
+        assert found == pytest.approx(math.log(density(0.7) / mass), abs=1e-7)
+
+
 def test_its_map_is_the_elastic_nets():
     mine = fitted(br.Product([br.Laplace(0.02), br.Gaussian(0.1)]))
     assert torch.allclose(mine, fitted(br.ElasticNet(50.0, 100.0)), atol=1e-8)
@@ -192,3 +208,35 @@ def test_products_without_an_exact_step_are_refused():
     with pytest.raises(br.InvalidArgumentError, match="two or more"):
         br.Product([laplace])
     assert br.Product([br.StudentT(3.0, 1.0), br.Gaussian(1.0)]).traits.smooth
+
+
+def test_the_normaliser_of_a_learned_scale_is_differentiated():
+    scale = nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
+    prior, x = br.Product([br.Gaussian(scale), br.Gaussian(1.0, loc=2.0)]), torch.zeros(1, dtype=torch.float64)
+    (slope,) = torch.autograd.grad(prior.log_prob(x), scale)
+    with torch.no_grad():
+        scale += 1e-5
+        up = prior.log_prob(x).item()
+        scale -= 2e-5
+        down = prior.log_prob(x).item()
+    assert slope.item() == pytest.approx((up - down) / 2e-5, rel=1e-5)
+
+
+def test_draws_where_penalties_are_negative():
+    """A torch distribution's penalty is −log p, which is negative where it is narrow."""
+    narrow = br.FromDistribution(torch.distributions.Normal(0.3, 0.05))
+    prior = br.Product([br.Gaussian(0.1), narrow])
+    draws = prior.sample((4000,), generator=torch.Generator().manual_seed(0), dtype=torch.float64).numpy()
+    precision = 1 / 0.01 + 1 / 0.0025
+    exact = scipy.stats.norm(0.3 / 0.0025 / precision, precision**-0.5)
+    assert scipy.stats.kstest(draws, exact.cdf).pvalue > 1e-3
+    bounded = br.Product([br.LogUniform(0.01, 10.0), br.Gaussian(1.0)])
+    assert not bounded.traits.proper
+
+
+def test_scales_that_are_not_known_take_part():
+    unknown = br.HierarchicalGaussian(br.hyperpriors.Gamma(2.0, 0.05), None, "element")
+    student = br.StudentT(4.0, math.sqrt(0.05 / 2.0))
+    for other in (br.Product, lambda parts: br.Mixture(parts, [0.4, 0.6])):
+        mine, reference = other([unknown, br.Gaussian(1.0)]), other([student, br.Gaussian(1.0)])
+        assert mine.log_prob(VALUE).item() == pytest.approx(reference.log_prob(VALUE).item(), rel=1e-9)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from sklearn.datasets import load_diabetes
 from torch import nn
+from torch.nn.utils import prune
 
 import bayesreg as br
 
@@ -102,7 +103,7 @@ def test_a_constant_behind_zero_padding_stays_and_is_said():
     before = model(IMAGES)
     small = br.sparsity.compact(model, IMAGES)
     assert small.model[0].out_channels == 3
-    assert "padded" in str(small)
+    assert "zero padding" in str(small)
     assert torch.allclose(small.model(IMAGES), before, atol=1e-6)
     # Replicated padding keeps a constant constant.
     model[2].padding_mode = "replicate"
@@ -186,22 +187,106 @@ class GivesItsUnits(nn.Module):
         return self.b(hidden), hidden
 
 
-def test_what_cannot_be_made_smaller_raises():
-    fixed = WritesItsSizes()
-    silence(fixed.a, [0], bias=0.0)
-    with pytest.raises(br.UnsupportedError, match="sizes written into"):
-        br.sparsity.compact(fixed, IMAGES)
-    given = GivesItsUnits()
-    silence(given.a, [0], bias=0.0)
-    with pytest.raises(br.UnsupportedError, match="an output"):
-        br.sparsity.compact(given, torch.randn(8, 3))
-    with pytest.raises(br.InvalidArgumentError, match="inputs"):
-        br.sparsity.compact(fixed, [])
+class AddsItsInput(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 3), nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.b(x + self.a(x))
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 1)
+        self.b.weight = self.a.weight
+
+    def forward(self, x):
+        return self.c(self.b(self.a(x).relu()).relu())
+
+
+class AddsASum(nn.Module):
+    """Silent units that are not constant: something else is added to them."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 6), nn.Linear(6, 1)
+
+    def forward(self, x):
+        return self.b(self.a(x) + x.sum(1, keepdim=True))
+
+
+class Normalises(nn.Module):
+    """Small outputs of units that depend on each other."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 6), nn.Linear(6, 1)
+
+    def forward(self, x):
+        return 1e-6 * self.b(nn.functional.normalize(self.a(x), dim=1))
+
+
+@pytest.mark.parametrize(
+    ("make", "inputs", "words"),
+    [
+        (WritesItsSizes, IMAGES, "written into it"),
+        (GivesItsUnits, torch.randn(8, 3), "an output as well"),
+        (AddsItsInput, torch.randn(8, 3), "not constant"),
+        (Tied, torch.randn(8, 6), "those of another layer"),
+        (AddsASum, torch.randn(1, 3), "not constant"),
+        (lambda: nn.Sequential(nn.Linear(3, 8), nn.GLU(), nn.Linear(4, 1)), torch.randn(8, 3), "another number"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_what_cannot_go_stays_and_is_said(make, inputs, words):
+    torch.manual_seed(0)
+    model = make()
+    silence(next(model.children()), [0], bias=0.3)
+    small = br.sparsity.compact(model, inputs)
+    assert small.parameters[0] == small.parameters[1]
+    assert words in str(small)
+    assert not isinstance(model, Tied) or small.model.b.weight is small.model.a.weight
+
+
+def test_small_outputs_are_compared_as_they_are():
+    torch.manual_seed(0)
+    model = Normalises()
+    with torch.no_grad():
+        model.b.weight[:, :3] = 0.0  # not read, but part of the norm
+    small = br.sparsity.compact(model, torch.randn(8, 3))
+    assert "outputs differ by" in str(small)
+    assert small.model.a.out_features == 6
+
+
+def test_half_precision_and_no_grad():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)).bfloat16()
+    silence(model[0], [0, 1], bias=0.5)
+    with torch.no_grad():
+        small = br.sparsity.compact(model, torch.randn(8, 3).bfloat16())
+    assert small.model[0].out_features == 6
+
+
+def test_wrong_arguments_raise():
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    for inputs in ([], torch.empty(0, 3)):
+        with pytest.raises(br.InvalidArgumentError, match="inputs: expected"):
+            br.sparsity.compact(model, inputs)
+    with pytest.raises(br.InvalidArgumentError, match="does not take them"):
+        br.sparsity.compact(model, torch.randn(8, 5))
+    with pytest.raises(br.InvalidArgumentError, match="tolerance"):
+        br.sparsity.compact(model, torch.randn(8, 3), tolerance=-1.0)
     with pytest.raises(br.InvalidArgumentError, match="module"):
         br.sparsity.compact("model", IMAGES)
     normed = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)), nn.Linear(2, 1))
     with pytest.raises(br.UnsupportedError, match="remove_parametrizations"):
         br.sparsity.compact(normed, torch.randn(2, 3))
+    masked = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    prune.ln_structured(masked[0], "weight", 0.5, 2, 0)
+    with pytest.raises(br.UnsupportedError, match="remove functions"):
+        br.sparsity.compact(masked, torch.randn(2, 3))
 
 
 def test_a_group_prior_gives_zeros_that_go():
@@ -262,7 +347,9 @@ def test_refit_is_least_squares_on_the_support():
 def test_refit_under_a_weak_gaussian_is_ridge_on_the_support():
     model, prior, noise, X, y = lasso(100.0)
     support = (model.weight[0] != 0).numpy()
+    model.train()
     br.sparsity.refit(model, prior, noise, (X, y), on_support=br.Gaussian(0.1))
+    assert model.training
     chosen = X.numpy()[:, support]
     expected = np.linalg.solve(chosen.T @ chosen + 0.7**2 / 0.1**2 * np.eye(support.sum()), chosen.T @ y.numpy()[:, 0])
     assert np.allclose(model.weight.detach().numpy()[0, support], expected, atol=1e-7)
@@ -291,6 +378,13 @@ def test_refit_refuses_what_it_cannot_do():
     model, noise = nn.Linear(10, 1).double(), br.likelihoods.Gaussian(0.7)
     with pytest.raises(br.InvalidArgumentError, match="with a kink"):
         br.sparsity.refit(model, br.ModelPrior(model, br.Gaussian(1.0)), noise, (X, y))
+    bounded = br.ModelPrior(model, br.Product([br.Laplace(1.0), br.Uniform(-1.0, 1.0)]))
+    with pytest.raises(br.UnsupportedError, match="Uniform has bounds"):
+        br.sparsity.refit(model, bounded, noise, (X, y))
+    with pytest.raises(br.InvalidArgumentError, match=r"br\.ModelPrior\(model, prior\)"):
+        br.sparsity.refit(model, br.Laplace(1.0), noise, (X, y))
+    with pytest.raises(br.CoverageError, match="another model"):
+        br.sparsity.refit(nn.Linear(10, 1), bounded, noise, (X, y))
     kinked = br.ModelPrior(model, br.Laplace(1.0))
     with pytest.raises(br.InvalidArgumentError, match="on_support"):
         br.sparsity.refit(model, kinked, noise, (X, y), on_support=br.Laplace(1.0))

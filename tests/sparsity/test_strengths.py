@@ -169,3 +169,35 @@ def test_zeros_are_counted_where_the_kink_is():
     assert math.isclose(sum(r[2] for r in table.rows), 9)
     with pytest.raises(br.InvalidArgumentError, match=r"expected a br\.ModelPrior"):
         br.sparsity.zeros(br.Laplace(1.0))
+
+
+def test_a_prior_of_another_model_changes_nothing():
+    X, y = diabetes()
+    model, other = linear(10), linear(10)
+    prior, noise = br.ModelPrior(model, br.Laplace(0.2)), br.likelihoods.Gaussian(NOISE)
+    before = model.weight.detach().clone()
+    for call in (br.sparsity.null_strength, br.sparsity.regularization_path):
+        with pytest.raises(br.CoverageError):
+            call(other, prior, noise, (X, y))
+        with pytest.raises(br.InvalidArgumentError, match="expected a ModelPrior"):
+            call(model, br.Laplace(0.2), noise, (X, y))
+        with pytest.raises(br.InvalidArgumentError, match="as many inputs as targets"):
+            call(model, prior, noise, (X, y[:5]))
+    horseshoe = br.ModelPrior(model, br.Horseshoe(0.1, "centered"))
+    with pytest.raises(br.UnsupportedError, match="stays in its family"):
+        br.sparsity.regularization_path(model, horseshoe, noise, (X, y))
+    assert torch.equal(model.weight, before)
+    assert all(p.requires_grad for p in model.parameters())
+    # Single precision data on a model in double precision is no obstacle.
+    assert br.sparsity.null_strength(model.train(), prior, noise, (X.float(), y.float())) > 0
+    assert model.training
+
+
+def test_groups_inside_a_product_are_counted():
+    model = nn.Linear(3, 2, bias=False)
+    with torch.no_grad():
+        model.weight[0] = 0.0
+        model.weight[1, 0] = 0.0
+    prior = br.ModelPrior(model, br.Product([br.GroupLaplace(1.0), br.Laplace(1.0)]))
+    assert "1 of 2" in str(br.sparsity.zeros(prior))
+    assert "4 of 6 elements" in str(br.sparsity.zeros(prior))
