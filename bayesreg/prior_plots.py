@@ -34,16 +34,17 @@ def plot_prior(prior: Prior, axes: Sequence[Axes] | None = None, *, reach: float
     on the horizontal line everything. The Gaussian has the prior's variance, or, where that is infinite, its half mass.
 
     Args:
-        prior: A proper prior on single elements with one set of hyper-parameters.
+        prior: A prior on single elements with one set of hyper-parameters.
         axes: Three axes; a new figure by default.
-        reach: How far from the centre to draw. Default: where 97.5 % of the mass is.
+        reach: How far from the centre to draw. Default: where 97.5 % of the mass is; needed of improper priors.
 
     Returns:
         The axes.
 
     Raises:
         ImportError: If matplotlib is not installed.
-        UnsupportedError: If the prior is not on single elements, is improper, or has tensors as hyper-parameters.
+        UnsupportedError: If the prior is not on single elements, is improper and `reach` not given, or has tensors as
+            hyper-parameters.
         InvalidArgumentError: If `axes` are not three, or `reach` is not > 0.
     """
     require("matplotlib", "viz", "plots")
@@ -53,33 +54,28 @@ def plot_prior(prior: Prior, axes: Sequence[Axes] | None = None, *, reach: float
         )
     if not prior.traits.elementwise:
         raise UnsupportedError(f"{prior.family}: it joins its elements; draw two of them, prior.plot(shape=(2,)).")
-    if not prior.traits.proper or len(prior.hyper_shape()):
-        raise UnsupportedError(f"{prior.family}: expected a proper prior with one set of numbers for all elements.")
+    if len(prior.hyper_shape()):
+        raise UnsupportedError(f"{prior.family}: expected a prior with one set of numbers for all elements.")
+    if not prior.traits.proper and reach is None:
+        raise UnsupportedError(f"{prior.family}: it is improper, so no mass says how far to draw: plot(reach=...).")
     if axes is None:
         axes = _row(3)
     if not isinstance(axes, Sequence | np.ndarray) or len(axes) != 3:
         raise InvalidArgumentError("axes: expected three axes, for density, penalty and shrinkage.")
     if reach is not None:
         reach = _checks.positive_float("reach", reach)
-    draws = prior.sample((20_000,), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     centre = float(prior.centre().reshape(-1)[0])
-    size = (draws - centre).abs()
-    far = float(size.quantile(0.975)) if reach is None else reach
-    variance = as_number(prior.variance())
-    # Half of a Gaussian's mass is within 0.6745 standard deviations.
-    std = math.sqrt(variance) if isinstance(variance, float) else float(size.median()) / 0.6745
-    if variance is None and reach is None:
-        far = min(far, 6.0 * std)
-    near = Gaussian(std, loc=centre)
-    if isinstance(prior, Uniform):
-        far = 1.5 * float(prior.high - prior.low) / 2
+    curves: list[tuple[Prior, dict[str, Any], str]] = [(prior, _PRIOR, prior.family)]
+    far = 0.0 if reach is None else reach
+    if prior.traits.proper:
+        far, std = _extent(prior, centre, reach)
+        if not isinstance(prior, Gaussian):
+            curves.append((Gaussian(std, loc=centre), _GAUSSIAN, "Gaussian"))
     x = centre + far * torch.linspace(-1.0, 1.0, 801, dtype=torch.float64)
-    curves = [(prior, _PRIOR, prior.family)]
-    if not isinstance(prior, Gaussian):
-        curves.append((near, _GAUSSIAN, "Gaussian"))
     for drawn, style, label in curves:
         log_p = torch.stack([drawn.log_prob(point) for point in x]).detach()
-        axes[0].plot(x, log_p.exp(), **style)
+        if prior.traits.proper:
+            axes[0].plot(x, log_p.exp(), **style)
         penalty = torch.stack([drawn.penalty(point) for point in x]).detach()
         axes[1].plot(x, penalty, **style)
         shrunk = drawn.prox(x, (far / 4.0) ** 2) if drawn.traits.has_prox else torch.full_like(x, math.nan)
@@ -95,6 +91,8 @@ def plot_prior(prior: Prior, axes: Sequence[Axes] | None = None, *, reach: float
         ax.set_title(title, fontsize=10)
         ax.set_xlabel(label)
         ax.spines[["top", "right"]].set_visible(False)
+    if not prior.traits.proper:
+        axes[0].text(0.5, 0.5, "improper: no density", ha="center", va="center", transform=axes[0].transAxes)
     # A density that is infinite or nearly so at the centre would flatten all else.
     axes[0].set_ylim(0.0, min(axes[0].get_ylim()[1], 6.0 / (far * math.sqrt(2.0 * math.pi))))
     # Nor need the Gaussian's parabola be seen to its end.
@@ -104,6 +102,21 @@ def plot_prior(prior: Prior, axes: Sequence[Axes] | None = None, *, reach: float
     # The corner that no shrinkage curve enters.
     axes[2].legend(frameon=False, fontsize=9, loc="upper left")
     return axes
+
+
+def _extent(prior: Prior, centre: float, reach: float | None) -> tuple[float, float]:
+    """Return how far to draw a density, and the standard deviation of the Gaussian beside it."""
+    draws = prior.sample((20_000,), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    size = (draws - centre).abs()
+    far = float(size.quantile(0.975)) if reach is None else reach
+    variance = as_number(prior.variance())
+    # Half of a Gaussian's mass is within 0.6745 standard deviations.
+    std = math.sqrt(variance) if isinstance(variance, float) else float(size.median()) / 0.6745
+    if variance is None and reach is None:
+        far = min(far, 6.0 * std)
+    if isinstance(prior, Uniform):
+        far = 1.5 * float(prior.high - prior.low) / 2
+    return far, std
 
 
 @torch.no_grad()

@@ -56,3 +56,17 @@ def test_history_shows_the_penalty_between_two_curves(tmp_path):
     assert (np.asarray(curves["objective = NLL + penalty"]) > np.asarray(curves["mean NLL"])).all()
     save(result.plot(), tmp_path / "h.png")
     assert (tmp_path / "h.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_improper_priors_have_no_density_to_draw():
+    with pytest.raises(br.UnsupportedError, match="reach="):
+        br.MCP(1.0, 2.0).plot()
+    density, penalty, shrinkage = br.MCP(1.0, 2.0).plot(reach=4.0)
+    assert not density.lines
+    assert "improper" in density.texts[0].get_text()
+    x, height = penalty.lines[0].get_data()
+    assert np.allclose(height[np.abs(x) >= 2.0], 1.0)
+    observed, shrunk = shrinkage.lines[0].get_data()
+    # Noise of reach/4 = 1: zeros to 1, and from the end of the penalty on no shrinkage.
+    assert np.allclose(shrunk[np.abs(observed) < 0.99], 0.0)
+    assert np.allclose(shrunk[np.abs(observed) > 2.01], observed[np.abs(observed) > 2.01])

@@ -384,8 +384,7 @@ class PriorContract(ABC):
     def test_compiles_without_graph_breaks(self) -> None:
         prior = self.make(0.5)
         value = self.points(0.5).float()
-        report = torch._dynamo.explain(prior.log_prob)(value)
-        assert report.graph_break_count == 0
+        # fullgraph raises at the first break.
         compiled = torch.compile(prior.log_prob, fullgraph=True, backend="aot_eager")
         assert compiled(value).item() == pytest.approx(prior.log_prob(value).item(), rel=1e-6)
 
