@@ -281,7 +281,7 @@ MUTATIONS = [
             ("sparsity/units.py", 'layer.padding_mode == "zeros" and _padded(layer)', "_padded(layer)"),
             ("sparsity/units.py", "layer.bias is None", "False"),
             ("sparsity/compact.py", "    fold(units.consumers, constant)", "    pass"),
-            ("sparsity/compact.py", "batches = (examples, _jittered(examples))", "batches = (examples, examples)"),
+            ("sparsity/compact.py", "other = _jittered(examples)", "other = examples"),
             ("sparsity/compact.py", "for names in owners.values() if len(names) > 1", "for names in ()"),
             ("sparsity/compact.py", "gone, constant = gone[1:]", "gone, constant = gone[0:]"),
             ("sparsity/compact.py", "requires_grad_(name not in frozen)", "requires_grad_(True)"),

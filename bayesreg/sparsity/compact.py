@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -89,53 +91,76 @@ def compact(model: nn.Module, inputs: Tensor | Sequence[Tensor], *, tolerance: f
     if not examples or not all(isinstance(one, Tensor) and one.numel() for one in examples):
         raise InvalidArgumentError("inputs: expected a batch, or a sequence of the tensors that the model takes.")
     allowed = _checks.positive_float("tolerance", tolerance)
-    if any(parametrize.is_parametrized(module) for module in model.modules()):
-        raise UnsupportedError(
-            "model: its weights are parametrized; make them plain first: "
-            "torch.nn.utils.parametrize.remove_parametrizations(module, name)."
-        )
-    try:
-        small = copy.deepcopy(model).eval()
-    except RuntimeError as error:
-        raise UnsupportedError(
-            f"model: it cannot be copied ({error}); weights under torch.nn.utils.prune or the older weight_norm are "
-            f"made plain by their remove functions."
-        ) from error
+    small = _plain_copy(model)
     frozen = {name for name, parameter in small.named_parameters() if not parameter.requires_grad}
-    before = _sizes(small)
-    counted = sum(parameter.numel() for parameter in small.parameters())
-    # Other inputs of the same kind too: what is constant on one batch need not be constant.
-    batches = (examples, _jittered(examples))
-    try:
-        was = [_outputs(small, batch) for batch in batches]
-    except (RuntimeError, TypeError) as error:
-        raise InvalidArgumentError(f"inputs: the model does not take them ({error}).") from error
-    kept: dict[str, str] = {}
-    difference = 0.0
-    while True:
-        name, smaller = _round(small, batches, allowed, kept)
-        if name is None:
-            break
-        try:
-            if isinstance(smaller, str):
-                raise UnsupportedError(smaller)
-            found = max(_compare(old, smaller, batch, allowed) for old, batch in zip(was, batches, strict=True))
-        except UnsupportedError as error:
-            kept[name] = str(error)
-            continue
-        assert not isinstance(smaller, str)
-        small, difference = smaller, found
+    before, counted = _sizes(small), sum(parameter.numel() for parameter in small.parameters())
+    small, kept, difference = _without_idle(small, _batches(small, examples), allowed)
     for name, parameter in small.named_parameters():
         parameter.requires_grad_(name not in frozen)
         parameter.grad = None
-    left = sum(parameter.numel() for parameter in small.parameters())
-    now = dict(_sizes(small))
+    left, now = sum(parameter.numel() for parameter in small.parameters()), dict(_sizes(small))
     rows: list[tuple[object, ...]] = [(name, size, now[name], kept.get(name)) for name, size in before]
     note = f"{left:,} of {counted:,} parameters; the outputs differ by {difference:.2g} at most."
     columns: tuple[str, ...] = ("layer", "units", "left", "kept although idle")
     if not any(row[-1] for row in rows):
         columns, rows = columns[:-1], [row[:-1] for row in rows]
     return Compacted(small, Table("What is left of the network", columns, rows, (note,)), (counted, left), difference)
+
+
+def _plain_copy(model: nn.Module) -> nn.Module:
+    if any(parametrize.is_parametrized(module) for module in model.modules()):
+        raise UnsupportedError(
+            "model: its weights are parametrized; make them plain first: "
+            "torch.nn.utils.parametrize.remove_parametrizations(module, name)."
+        )
+    try:
+        return copy.deepcopy(model).eval()
+    except RuntimeError as error:
+        raise UnsupportedError(
+            f"model: it cannot be copied ({error}); weights under torch.nn.utils.prune or the older weight_norm are "
+            f"made plain by their remove functions."
+        ) from error
+
+
+#: Inputs, and what the network made of them.
+_Batch: TypeAlias = tuple[tuple[Tensor, ...], list[Tensor]]
+
+
+def _batches(model: nn.Module, examples: tuple[Tensor, ...]) -> list[_Batch]:
+    """Return the inputs and, where the model takes them, others like them: what is constant on one need not be so."""
+    try:
+        batches = [(examples, _outputs(model, examples))]
+    except (RuntimeError, TypeError) as error:
+        raise InvalidArgumentError(f"inputs: the model does not take them ({error}).") from error
+    other = _jittered(examples)
+    with contextlib.suppress(RuntimeError, ValueError, IndexError):
+        found = _outputs(model, other)
+        if all(bool(one.isfinite().all()) for one in found):
+            batches.append((other, found))
+    if len(batches) == 1 and all(len(one) < 2 for one in examples if one.ndim):
+        raise InvalidArgumentError("inputs: expected two or more examples, to see what is constant.")
+    return batches
+
+
+def _without_idle(
+    model: nn.Module, batches: Sequence[_Batch], tolerance: float
+) -> tuple[nn.Module, dict[str, str], float]:
+    """Return the network without its idle units, why some were kept, and by how much outputs differ."""
+    kept: dict[str, str] = {}
+    difference = 0.0
+    while True:
+        name, smaller = _round(model, [inputs for inputs, _ in batches], tolerance, kept)
+        if name is None:
+            return model, kept, difference
+        if isinstance(smaller, str):
+            kept[name] = smaller
+            continue
+        try:
+            difference = max(_compare(outputs, smaller, inputs, tolerance) for inputs, outputs in batches)
+        except UnsupportedError as error:
+            kept[name] = str(error)
+        else:
+            model = smaller
 
 
 def _sizes(model: nn.Module) -> list[tuple[str, int]]:
@@ -158,7 +183,8 @@ def _tensors(output: Any) -> list[Tensor]:
     if isinstance(output, list | tuple):
         values = list(output)
     else:
-        values = list(output.values() if hasattr(output, "values") else getattr(output, "__dict__", {}).values())
+        held = vars(output) if dataclasses.is_dataclass(output) else output
+        values = list(held.values()) if hasattr(held, "values") else []
     return [tensor for value in values for tensor in _tensors(value)]
 
 

@@ -260,6 +260,24 @@ def test_small_outputs_are_compared_as_they_are():
     assert small.model.a.out_features == 6
 
 
+class TakesLogarithms(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 6), nn.Linear(6, 1)
+
+    def forward(self, x):
+        return self.b(self.a(x.log()).relu())
+
+
+def test_inputs_that_cannot_be_moved():
+    torch.manual_seed(0)
+    model = TakesLogarithms()
+    silence(model.a, [0, 1], bias=0.5)
+    assert br.sparsity.compact(model, torch.rand(8, 3) * 1e-3).model.a.out_features == 4
+    with pytest.raises(br.InvalidArgumentError, match="two or more examples"):
+        br.sparsity.compact(model, torch.rand(1, 3) * 1e-3)
+
+
 def test_half_precision_and_no_grad():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)).bfloat16()
