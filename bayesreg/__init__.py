@@ -13,6 +13,7 @@ from bayesreg._version import __version__
 if TYPE_CHECKING:
     from bayesreg import hyperpriors as hyperpriors
     from bayesreg import likelihoods as likelihoods
+    from bayesreg import plots as plots
     from bayesreg import sparsity as sparsity
     from bayesreg import transfer as transfer
     from bayesreg._explain import Explanation as Explanation
@@ -141,11 +142,13 @@ _HOME = {
 }
 _MODULE_OF = {name: f"bayesreg.{module}" for module, names in _HOME.items() for name in names.split()}
 
-__all__ = ["__version__", "hyperpriors", "likelihoods", "sparsity", "transfer", *sorted(_MODULE_OF)]
+_MODULES = ("hyperpriors", "likelihoods", "plots", "sparsity", "transfer")
+
+__all__ = ["__version__", *_MODULES, *sorted(_MODULE_OF)]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("hyperpriors", "likelihoods", "sparsity", "transfer"):
+    if name in _MODULES:
         return importlib.import_module(f"bayesreg.{name}")
     if name not in _MODULE_OF:
         from bayesreg.errors import nearest

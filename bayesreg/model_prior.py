@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,9 @@ from bayesreg.selection import (
     norms,
     parameters_of,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["ModelPrior"]
 
@@ -162,19 +165,55 @@ class ModelPrior(nn.Module):
         Returns:
             The names of the parameters left as they were: frozen ones and those under an improper prior.
         """
-        left = [e.name for e in self._entries if e.prior is None or not e.parameter.requires_grad]
-        left += [entry.name for entry, prior in self.active() if not prior.traits.proper]
-        proper = [(entry.parameter, prior) for entry, prior in self.active() if prior.traits.proper]
+        found = self.draw(generator=generator)
+        by_name = {entry.name: entry.parameter for entry in self._entries}
+        for name, drawn in found.items():
+            local(by_name[name]).copy_(shard_like(drawn, by_name[name]))
+        return [entry.name for entry in self._entries if entry.name not in found]
+
+    @torch.no_grad()
+    def draw(self, *, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """Return a draw from the prior by parameter name, the model left as it is.
+
+        With `torch.func.functional_call(model, draw, inputs)` it is a draw from the prior over functions.
+
+        Args:
+            generator: Source of randomness; torch's global one by default.
+
+        Returns:
+            Trainable parameters under a proper prior, in float32 or better; the others are left out.
+
+        Example:
+            >>> import bayesreg as br
+            >>> prior = br.ModelPrior(nn.Linear(3, 2), br.Gaussian(0.5))
+            >>> {name: tuple(drawn.shape) for name, drawn in prior.draw().items()}
+            {'weight': (2, 3)}
+        """
+        proper = [(entry, prior) for entry, prior in self.active() if prior.traits.proper]
         found = joint.draws(
             [prior for _, prior in proper],
-            [parameter.shape for parameter, _ in proper],
+            [entry.parameter.shape for entry, _ in proper],
             generator,
-            [torch.promote_types(parameter.dtype, torch.float32) for parameter, _ in proper],
-            [None if generator else parameter.device for parameter, _ in proper],
+            [torch.promote_types(entry.parameter.dtype, torch.float32) for entry, _ in proper],
+            [None if generator else entry.parameter.device for entry, _ in proper],
         )
-        for (parameter, _), draw in zip(proper, found, strict=True):
-            local(parameter).copy_(shard_like(draw, parameter))
-        return left
+        return {entry.name: drawn for (entry, _), drawn in zip(proper, found, strict=True)}
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the weights against their prior, layer by layer.
+
+        Args:
+            ax: Where to draw; a new figure by default.
+
+        Returns:
+            The axes.
+
+        Raises:
+            ImportError: If matplotlib is not installed (`pip install 'bayesreg[viz]'`).
+        """
+        from bayesreg.plots import plot_layers
+
+        return plot_layers(self, ax)
 
     # -- its use ---------------------------------------------------------------------------------------
 

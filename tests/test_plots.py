@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import bayesreg as br
-from bayesreg.plots import plot_history, plot_weights, save
+from bayesreg.plots import plot_accuracy, plot_contours, plot_history, plot_layers, plot_path, plot_weights, save
 
 
 def drawn_from(prior):
@@ -70,3 +70,177 @@ def test_improper_priors_have_no_density_to_draw():
     # Noise of reach/4 = 1: zeros to 1, and from the end of the penalty on no shrinkage.
     assert np.allclose(shrunk[np.abs(observed) < 0.99], 0.0)
     assert np.allclose(shrunk[np.abs(observed) > 2.01], observed[np.abs(observed) > 2.01])
+
+
+NOISE = br.likelihoods.Gaussian(noise_std=0.8)
+
+
+def two_weights(prior, *, bias=False):
+    torch.manual_seed(1)
+    X = torch.randn(60, 2, dtype=torch.float64)
+    X[:, 1] += 0.6 * X[:, 0]
+    y = (X @ torch.tensor([0.5, -0.3], dtype=torch.float64) + 0.8 * torch.randn(60, dtype=torch.float64))[:, None]
+    model = nn.Linear(2, 1, bias=bias).double()
+    return model, br.ModelPrior(model, prior), (X, y)
+
+
+def line(ax, label):
+    return next(one for one in ax.lines if one.get_label() == label)
+
+
+@pytest.mark.parametrize("prior", [br.Gaussian(0.2), br.Gaussian(0.2, loc=torch.tensor([[0.4, 0.1]])), br.Laplace(0.1)])
+def test_contours_show_the_map_of_the_solver_at_every_strength(prior):
+    model, whole, data = two_weights(prior)
+    before = model.weight.detach().clone()
+    strengths = [0.1, 1.0, 10.0]
+    ax = plot_contours(model, whole, NOISE, data, strengths=strengths)
+    assert torch.equal(model.weight, before)
+    assert model.training
+    path = np.array(line(ax, "MAP as λ grows").get_data()).T
+    star = np.array(line(ax, "MAP under this prior").get_data()).T
+    assert np.allclose(star[0], path[1], atol=2e-5)
+    kinked = not prior.traits.smooth
+    for strength, point in zip(strengths, path, strict=True):
+        here = br.sparsity.with_strength(whole, strength)
+        br.MAPTrainer(
+            model, here, NOISE, optimizer="proximal" if kinked else "lbfgs", progress=False, tolerance=1e-9
+        ).fit(data)
+        truth = model.weight.detach().numpy()[0]
+        assert np.abs(point - truth).max() < 1e-4
+        assert ((point == 0) == (truth == 0)).all()
+
+
+def test_the_thick_contours_touch_at_the_map():
+    """Both go through the star, with opposite slopes: their level sets are of the values there."""
+    model, whole, data = two_weights(br.Gaussian(0.2))
+    ax = plot_contours(model, whole, NOISE, data)
+    at = [float(v[0]) for v in line(ax, "MAP under this prior").get_data()]
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([at], dtype=torch.float64))
+        expected = {float(NOISE.nll(model(data[0]), data[1]).sum()), float(whole.penalty())}
+    thick = {float(c.levels[0]) for c in ax.collections if len(c.levels) == 1}
+    assert sorted(thick) == pytest.approx(sorted(expected), rel=1e-9)
+
+
+def test_contours_over_two_of_many_weights_hold_the_others():
+    torch.manual_seed(0)
+    model = nn.Linear(4, 1).double()
+    X = torch.randn(30, 4, dtype=torch.float64)
+    data = (X, X.sum(1, keepdim=True))
+    prior = br.ModelPrior(model, br.Gaussian(1.0))
+    ax = plot_contours(model, prior, NOISE, data, elements=[("weight", (0, 3)), ("bias", 0)], strengths=[1.0])
+    # The MAP of those two alone, the rest at its present value: least squares with a ridge on one column.
+    with torch.no_grad():
+        rest = data[1] - X[:, :3] @ model.weight[:, :3].T
+        A = torch.stack([X[:, 3], torch.ones(30, dtype=torch.float64)], 1)
+        ridge = torch.diag(torch.tensor([0.64, 0.0], dtype=torch.float64))
+        truth = torch.linalg.solve(A.T @ A + ridge, A.T @ rest)[:, 0]
+    found = [float(v[0]) for v in line(ax, "MAP under this prior").get_data()]
+    assert found == pytest.approx(truth.tolist(), abs=1e-4)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("weight[0, 3]", "bias[0]")
+
+
+def test_contours_name_what_is_wrong():
+    model = nn.Linear(4, 1).double()
+    prior, data = br.ModelPrior(model, br.Gaussian(1.0)), (torch.zeros(3, 4), torch.zeros(3, 1))
+    with pytest.raises(br.InvalidArgumentError, match=r"the prior is on 4 weights; name two, such as elements="):
+        plot_contours(model, prior, NOISE, data)
+    with pytest.raises(br.InvalidArgumentError, match="did you mean 'weight'"):
+        plot_contours(model, prior, NOISE, data, elements=[("weigth", 0), ("bias", 0)])
+    with pytest.raises(br.InvalidArgumentError, match=r"an index into weight of shape \(1, 4\)"):
+        plot_contours(model, prior, NOISE, data, elements=[("weight", (0, 4)), ("bias", 0)])
+    with pytest.raises(br.InvalidArgumentError, match="strengths"):
+        plot_contours(model, prior, NOISE, data, elements=[("weight", 0), ("bias", 0)], strengths=[0.0])
+    with pytest.raises(br.CoverageError):
+        plot_contours(nn.Linear(4, 1).double(), prior, NOISE, data, elements=[("weight", 0), ("bias", 0)])
+
+
+@pytest.mark.parametrize(
+    "prior",
+    [
+        br.Gaussian(0.3, loc=0.5),
+        br.Gaussian(0.01 + torch.rand(50, 200)),
+        br.Laplace(0.2),
+        br.Cauchy(0.1),
+        br.FanInGaussian.he(),
+        br.GroupLaplace(rate=3.0, group="row"),
+    ],
+)
+def test_weights_drawn_from_their_prior_fill_its_band(prior):
+    built = drawn_from(prior)
+    ax = built.plot()
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["weight"]
+    wide, narrow = (bar for bar in ax.patches[:2])
+    for bar, curve in ((wide, line(ax, "weights, 90 %")), (narrow, line(ax, "weights, 50 %"))):
+        low, high = curve.get_xdata()
+        assert (low, high) == pytest.approx((bar.get_x(), bar.get_x() + bar.get_width()), rel=0.15)
+    with torch.no_grad():
+        for entry, p in built.active():
+            centre = p.centre().double().expand(entry.parameter.shape) if p.traits.proper else 0.0
+            entry.parameter.copy_(centre + (entry.parameter - centre) / 10)
+    again = plot_layers(built)
+    low, high = line(again, "weights, 90 %").get_xdata()
+    assert high - low == pytest.approx(wide.get_width() / 10, rel=0.15)
+
+
+def test_layers_tell_zeros_and_what_is_not_drawn():
+    built = drawn_from(br.Gaussian(0.3))
+    with torch.no_grad():
+        next(iter(built)).parameter[:25] = 0.0
+    ax = plot_layers(built)
+    assert any("50% at centre" in text.get_text() for text in ax.texts)
+    assert "1 under improper priors" in ax.get_xlabel()
+    empty = plot_layers(br.ModelPrior(nn.Linear(2, 2), br.Flat()))
+    assert "no weights under a proper prior" in empty.texts[0].get_text()
+    with pytest.raises(br.InvalidArgumentError, match="limit"):
+        plot_layers(built, limit=0)
+
+
+def test_accuracy_shows_means_and_the_spread_that_it_names():
+    runs = {"a": {10: [0.5, 0.6, 0.7], 100: [0.8, 0.8, 0.8]}, "b": {10: [0.4, 0.4, 0.4]}}
+    from scipy import stats
+
+    for spread, half in (("sd", 0.1), ("interval", stats.t.ppf(0.975, 2) * 0.1 / 3**0.5)):
+        ax = plot_accuracy(runs, spread=spread)
+        first = ax.containers[0]
+        assert list(first[0].get_ydata()) == pytest.approx([0.6, 0.8])
+        (low, high), _ = (segment[:, 1] for segment in first[2][0].get_segments())
+        assert (low, high) == pytest.approx((0.6 - half, 0.6 + half))
+        assert ("sd" in ax.get_legend().get_title().get_text()) == (spread == "sd")
+        dashes = {container[0].get_linestyle() for container in ax.containers}
+        assert len(dashes) == 2
+    with pytest.raises(br.InvalidArgumentError, match="at least one score"):
+        plot_accuracy({"a": {10: []}})
+    with pytest.raises(br.InvalidArgumentError, match="'sd' or 'interval'"):
+        plot_accuracy(runs, spread="se")
+
+
+def test_a_path_names_its_weights_and_its_best():
+    torch.manual_seed(0)
+    X = torch.randn(60, 3, dtype=torch.float64)
+    data = (X, X @ torch.tensor([[1.0], [0.5], [0.0]], dtype=torch.float64) + 1.0)
+    model = nn.Linear(3, 1).double()
+    prior = br.ModelPrior(model, br.Laplace(0.1))
+    path = br.sparsity.regularization_path(model, prior, NOISE, data, count=6, validation=data)
+    weights, counts = plot_path(path, labels=["one", "two", "none"])
+    assert [text.get_text() for text in weights.texts] == ["none", "two", "one"]
+    # The bias has no prior: it is no part of the picture.
+    assert len(weights.lines) == 3 + 1
+    assert list(counts.lines[0].get_ydata()) == [point.nonzero for point in path]
+    assert weights.xaxis_inverted()
+    with pytest.raises(br.InvalidArgumentError, match="labels: expected 3"):
+        plot_path(path, labels=["one"])
+    with pytest.raises(br.InvalidArgumentError, match="two axes"):
+        plot_path(path, [weights])
+
+
+def test_a_draw_leaves_the_model_and_follows_the_prior():
+    model = nn.Linear(200, 100)
+    prior = br.ModelPrior(model, br.Gaussian(0.3))
+    before = model.weight.detach().clone()
+    drawn = prior.draw(generator=torch.Generator().manual_seed(0))
+    assert torch.equal(model.weight, before)
+    assert set(drawn) == {"weight"}
+    assert float(drawn["weight"].std()) == pytest.approx(0.3, rel=0.03)
+    assert prior.sample_(generator=torch.Generator().manual_seed(0)) == ["bias"]
+    assert torch.equal(model.weight, drawn["weight"])

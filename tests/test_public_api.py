@@ -20,6 +20,7 @@ NAMES = [name for name in br.__all__ if name not in ("__version__", "likelihoods
 NAMES += [f"hyperpriors.{name}" for name in ("BetaPrime", "Gamma", "HalfCauchy", "HalfNormal", "InverseGamma")]
 NAMES += [f"transfer.{name}" for name in br.transfer.__all__]
 NAMES += [f"sparsity.{name}" for name in br.sparsity.__all__]
+NAMES += [f"plots.{name}" for name in br.plots.__all__]
 
 
 def test_every_name_is_there_once():
@@ -80,7 +81,7 @@ ORDER = [
     "conversion_sklearn", "selection", "references", "hyperpriors", "priors", "likelihoods", "_tables", "_files",
     "_optional",
     "_progress", "_version", "_entry", "_binding", "prior_file", "_file_binding", "_describe", "model_prior", "_times",
-    "transfer", "standardize", "run_folder", "objective", "routes", "explaining", "_explain", "plots", "prior_plots",
+    "transfer", "standardize", "run_folder", "objective", "routes", "explaining", "_explain", "plots",
     "trainer", "sparsity", "demo", "cli", "testing", "__main__",
 ]  # fmt: skip
 

@@ -391,7 +391,7 @@ class Prior(Bindable):
             ImportError: If matplotlib is not installed (`pip install 'bayesreg[viz]'`).
             UnsupportedError: If the prior cannot be drawn so.
         """
-        from bayesreg.prior_plots import plot_pair, plot_prior
+        from bayesreg.plots import plot_pair, plot_prior
 
         return plot_prior(self, axes, reach=reach) if shape is None else plot_pair(self, shape, axes, reach=reach)
 

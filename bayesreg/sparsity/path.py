@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from bayesreg import _checks
-from bayesreg._optional import require
 from bayesreg._tables import Table
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.likelihoods import Likelihood
@@ -37,6 +36,7 @@ class PathPoint:
         mean_nll: Mean NLL of the training data, in nats.
         validation_nll: Mean NLL of the validation data; None without.
         converged: Whether the solver reached its tolerance.
+        kinked: The parameters whose prior has a kink, the ones that are counted.
     """
 
     strength: float
@@ -45,6 +45,7 @@ class PathPoint:
     mean_nll: float
     validation_nll: float | None
     converged: bool
+    kinked: tuple[str, ...] = ()
 
 
 class Path(list[PathPoint]):
@@ -74,7 +75,7 @@ class Path(list[PathPoint]):
         return min(scored, key=lambda point: point.validation_nll or 0.0)
 
     def plot(self, axes: Any = None) -> Any:
-        """Draw every weight (at most 200) against the strength, and how many are off their kink.
+        """Draw every weight under a kinked prior against the strength, and how many are off their kink.
 
         Args:
             axes: Two matplotlib axes; a new figure by default.
@@ -85,22 +86,9 @@ class Path(list[PathPoint]):
         Raises:
             ImportError: If matplotlib is not installed (`pip install 'bayesreg[viz]'`).
         """
-        require("matplotlib", "viz", "plots")
-        if axes is None:
-            from matplotlib import pyplot as plt
+        from bayesreg.plots import plot_path
 
-            _, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
-        x = [point.strength for point in self]
-        flat = torch.stack([torch.cat([w.reshape(-1).double() for w in point.weights.values()]) for point in self])
-        chosen = flat[:, flat.abs().amax(0).argsort(descending=True)[:200]]
-        axes[0].plot(x, chosen.numpy(), linewidth=1.0)
-        axes[0].set(xscale="log", xlabel="strength", ylabel="weight")
-        axes[1].plot(x, [point.nonzero for point in self], "o-", markersize=3)
-        axes[1].set(xscale="log", xlabel="strength", ylabel="weights off the kink")
-        for axis in axes:
-            axis.invert_xaxis()
-            axis.spines[["top", "right"]].set_visible(False)
-        return axes
+        return plot_path(self, axes)
 
     def __str__(self) -> str:
         return str(self.table)
@@ -198,5 +186,6 @@ def _point(
     model.eval()
     scored = None if validation is None else nll(*validation)
     weights = {entry.name: entry.parameter.detach().clone() for entry, _ in prior.active()}
+    kinked = tuple(entry.name for entry, part in prior.active() if not part.traits.smooth)
     mean = nll(*data)
-    return PathPoint(factor, weights, off, mean if math.isfinite(mean) else math.inf, scored, bool(converged))
+    return PathPoint(factor, weights, off, mean if math.isfinite(mean) else math.inf, scored, bool(converged), kinked)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import bayesreg as br
-from bayesreg.prior_plots import plot_pair, plot_prior
+from bayesreg.plots import plot_pair, plot_prior
 
 ROWS = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
 

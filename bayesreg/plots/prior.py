@@ -12,6 +12,7 @@ import torch
 from bayesreg import _checks
 from bayesreg._optional import require
 from bayesreg.errors import InvalidArgumentError, UnsupportedError
+from bayesreg.plots.canvas import DATA, GUIDE, PRIOR, bare, new_axes
 from bayesreg.priors import FanInGaussian, Gaussian, Prior, Uniform
 from bayesreg.priors.tensors import as_number
 
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["plot_pair", "plot_prior"]
 
 # Told apart without colour by width and dashes.
-_PRIOR: dict[str, Any] = {"color": "#1b3a57", "lw": 2.2}
-_GAUSSIAN: dict[str, Any] = {"color": "#c2571a", "lw": 1.4, "ls": "--"}
-_GUIDE: dict[str, Any] = {"color": "0.6", "lw": 1.0, "ls": ":"}
+_PRIOR: dict[str, Any] = {"color": PRIOR, "lw": 2.2}
+_GAUSSIAN: dict[str, Any] = {"color": DATA, "lw": 1.4, "ls": "--"}
+_GUIDE: dict[str, Any] = {"color": GUIDE, "lw": 1.0, "ls": ":"}
 
 
 @torch.no_grad()
@@ -46,6 +47,11 @@ def plot_prior(prior: Prior, axes: Sequence[Axes] | None = None, *, reach: float
         UnsupportedError: If the prior is not on single elements, is improper and `reach` not given, or has tensors as
             hyper-parameters.
         InvalidArgumentError: If `axes` are not three, or `reach` is not > 0.
+
+    Example:
+        >>> import bayesreg as br
+        >>> [ax.get_title() for ax in plot_prior(br.Laplace(0.1))][:2]
+        ['density p(w)', 'penalty −log p(w), nats']
     """
     require("matplotlib", "viz", "plots")
     if isinstance(prior, FanInGaussian):
@@ -59,7 +65,7 @@ def plot_prior(prior: Prior, axes: Sequence[Axes] | None = None, *, reach: float
     if not prior.traits.proper and reach is None:
         raise UnsupportedError(f"{prior.family}: it is improper, so no mass says how far to draw: plot(reach=...).")
     if axes is None:
-        axes = _row(3)
+        axes = new_axes(3, (9.6, 2.7))
     if not isinstance(axes, Sequence | np.ndarray) or len(axes) != 3:
         raise InvalidArgumentError("axes: expected three axes, for density, penalty and shrinkage.")
     if reach is not None:
@@ -90,7 +96,7 @@ def plot_prior(prior: Prior, axes: Sequence[Axes] | None = None, *, reach: float
     ):
         ax.set_title(title, fontsize=10)
         ax.set_xlabel(label)
-        ax.spines[["top", "right"]].set_visible(False)
+        bare(ax)
     if not prior.traits.proper:
         axes[0].text(0.5, 0.5, "improper: no density", ha="center", va="center", transform=axes[0].transAxes)
     # A density that is infinite or nearly so at the centre would flatten all else.
@@ -137,11 +143,16 @@ def plot_pair(prior: Prior, shape: Sequence[int], ax: Axes | None = None, *, rea
     Raises:
         ImportError: If matplotlib is not installed.
         InvalidArgumentError: If the shape has not two elements.
+
+    Example:
+        >>> import bayesreg as br
+        >>> plot_pair(br.GroupLaplace(rate=2.0, group="row"), (1, 2)).get_xlabel()
+        'w₁'
     """
     require("matplotlib", "viz", "plots")
     if math.prod(shape) != 2:
         raise InvalidArgumentError(f"shape: expected a shape of two elements, got {tuple(shape)}.")
-    ax = _row(1)[0] if ax is None else ax
+    ax = new_axes(1, (4.2, 4.2))[0] if ax is None else ax
     generator = torch.Generator().manual_seed(0)
     draws = torch.stack([prior.sample(shape, generator=generator, dtype=torch.float64) for _ in range(1000)])
     centre = prior.centre().to(torch.float64).expand(tuple(shape)).reshape(-1)
@@ -163,19 +174,10 @@ def plot_pair(prior: Prior, shape: Sequence[int], ax: Axes | None = None, *, rea
                 "",
                 tuple(end.tolist()),
                 tuple(start.tolist()),
-                arrowprops={"arrowstyle": "->", "color": "#c2571a", "lw": 1.0},
+                arrowprops={"arrowstyle": "->", "color": DATA, "lw": 1.0},
             )
     ax.set_title(f"{prior.family}: penalty in nats, and its pull", fontsize=10)
     ax.set_xlabel("w₁")
     ax.set_ylabel("w₂")
     ax.set_aspect("equal")
     return ax
-
-
-def _row(count: int) -> Sequence[Axes]:
-    # By pyplot, so that a notebook shows the figure at the end of the cell.
-    from matplotlib import pyplot
-
-    size = (9.6, 2.7) if count == 3 else (4.2, 4.2)
-    axes = pyplot.subplots(1, count, figsize=size, layout="constrained", squeeze=False)[1]
-    return list(axes[0])
