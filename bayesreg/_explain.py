@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from bayesreg import _checks
-from bayesreg._tables import Table
+from bayesreg._tables import Shown, Table
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.explaining.facts import GroupFacts, facts_of_live, facts_of_state
-from bayesreg.explaining.findings import Finding, Situation, find, names_in_short
+from bayesreg.explaining.findings import Finding, Situation, find, names_in_short, ranked
+from bayesreg.explaining.keras import read_penalties
 from bayesreg.explaining.reading import GroupReading, read_group
 from bayesreg.explaining.recognise import find_state_dict, weights_in
 from bayesreg.explaining.scale_free import scale_free_weights
+from bayesreg.explaining.settings import penalties_of, settings_of
 from bayesreg.optimizers import OptimizerLike, unwrap
 from bayesreg.scale import LossScale, one_loss_scale
 from bayesreg.selection import parameters_of
@@ -30,9 +33,12 @@ __all__ = ["Explanation", "explain"]
 _COLUMNS = ("group", "parameters", "decay", "weight_decay", "implied prior", "mean", "std", "variance", "weights rms")
 
 
-@dataclass(frozen=True)
-class Explanation:
+@dataclass(frozen=True, repr=False)
+class Explanation(Shown):
     """What an optimizer's settings mean; made by `br.explain`.
+
+    Printed it is a table with findings under it: rich in a terminal by `.show()`, HTML in a notebook, plain in a log;
+    `.to_json()` for machines.
 
     Attributes:
         title: Of the table.
@@ -53,9 +59,14 @@ class Explanation:
              g.weights_rms)
             for g in self.groups
         ]  # fmt: skip
-        s = self.loss_scale
-        note = f"Training loss = s x NLL with s = {s.value:.4g} ({s.origin})."
-        return Table(self.title, _COLUMNS, rows, (note, *(str(finding) for finding in self.findings)))
+        # Without a model there are no weights to measure.
+        kept = [i for i in range(len(_COLUMNS)) if any(row[i] is not None for row in rows)]
+        shown = [tuple(row[i] for i in kept) for row in rows]
+        notes = (self._scale_note(), *(str(finding) for finding in self.findings))
+        return Table(self.title, tuple(_COLUMNS[i] for i in kept), shown, notes)
+
+    def _scale_note(self) -> str:
+        return f"Training loss = s x NLL with s = {self.loss_scale.value:.4g} ({self.loss_scale.origin})."
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain data, ready for JSON (infinite values stay floats)."""
@@ -70,17 +81,29 @@ class Explanation:
     def __str__(self) -> str:
         return str(self.table())
 
-    __repr__ = __str__
-
     def __rich__(self) -> Group:
-        return self.table().__rich__()
+        from rich.console import Group
+        from rich.text import Text
+
+        parts = [Text(self._scale_note())]
+        for finding in self.findings:
+            style = "bold red" if finding.severity == "warning" else "bold cyan"
+            text = Text.assemble((finding.severity, style), (f" [{finding.identifier}] ", "dim"), finding.text)
+            parts.append(text.append(f" {finding.remedy}", "green") if finding.remedy else text)
+        return Group(replace(self.table(), notes=()).__rich__(), *parts)
 
     def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
+        items = "".join(
+            f"<li><strong>{finding.severity}</strong> <code>{finding.identifier}</code> {html.escape(finding.text)} "
+            f"<em>{html.escape(finding.remedy)}</em></li>"
+            for finding in self.findings
+        )
+        table = replace(self.table(), notes=(self._scale_note(),))
+        return f"{table._repr_html_()}<ul>{items}</ul>" if items else table._repr_html_()
 
 
 def explain(
-    optimizer: Optimizer | Sequence[Optimizer] | Mapping[str, Any],
+    optimizer: Optimizer | Sequence[Optimizer] | Mapping[str, Any] | object,
     model: nn.Module | None = None,
     num_data: int | None = None,
     *,
@@ -88,20 +111,25 @@ def explain(
     clip_norm: float | None = None,
     optimizer_class: OptimizerLike | None = None,
 ) -> Explanation:
-    """Say what an existing optimizer's weight decay means as a prior, and what is odd about it.
+    """Say what an optimizer's weight decay, or that of training settings, means as a prior, and what is odd about it.
 
     For coupled decay the implied prior of a group is the Gaussian of variance s/weight_decay around 0. Decoupled decay
     (AdamW) implies no Gaussian: at rest its weights are those of a precision (weight_decay/s)(√v̂ + ε) per coordinate,
     which is read from the optimizer's state once it has stepped, with the one Gaussian that has the same penalty at
     these weights. Nothing is changed, and no data is needed.
 
+    Settings are read as the library that they are of acts on them: which parameters Hugging Face's `Trainer` and timm
+    leave without decay, what they clip gradients to, that Keras writes its L2 without the half.
+
     Args:
-        optimizer: The optimizer, a list of them, or an optimizer's state dict.
-        model: The model it trains; may be left out for a state dict.
+        optimizer: The optimizer, a list of them, an optimizer's state dict; or settings in place of one: Hugging Face's
+            `TrainingArguments`, timm's arguments (a namespace or a mapping with `opt`), a Keras regularizer or
+            optimizer, as an object or serialized.
+        model: The model it trains; may be left out for a state dict and for settings.
         num_data: Size of the training set, for a mean loss.
         loss_scale: The scale of another loss, in place of num_data.
         clip_norm: What the loop clips gradients to; with gradients at hand, the factor by which that strengthens decay
-            is told.
+            is told. Settings that have a clip of their own need none.
         optimizer_class: For a state dict, the optimizer that wrote it, where its keys do not tell.
 
     Returns:
@@ -128,6 +156,13 @@ def explain(
     scale = one_loss_scale(num_data, loss_scale)
     if clip_norm is not None:
         clip_norm = _checks.positive_float("clip_norm", clip_norm)
+    penalties = penalties_of(optimizer)
+    if penalties is not None:
+        return explain_penalties(penalties, scale)
+    settings = settings_of(optimizer, model)
+    if settings is not None:
+        clip = settings.clip_norm if clip_norm is None else clip_norm
+        return build(settings.groups, model, scale, clip, live=False, more=settings.findings)
     if isinstance(optimizer, Mapping):
         weights = weights_in(optimizer) if model is None else None
         groups = facts_of_state(find_state_dict(optimizer), model, optimizer_class, weights)
@@ -136,12 +171,13 @@ def explain(
     return build(groups, model, scale, clip_norm, live=not isinstance(optimizer, Mapping))
 
 
-def _live(optimizer: Optimizer | Sequence[Optimizer], model: nn.Module | None) -> list[GroupFacts]:
+def _live(optimizer: object, model: nn.Module | None) -> list[GroupFacts]:
     several = list(optimizer) if isinstance(optimizer, list | tuple) else [optimizer]
     found = [one for one in map(unwrap, several) if isinstance(one, Optimizer)]
     if not found or len(found) != len(several):
         raise InvalidArgumentError(
-            f"optimizer: expected a torch optimizer, a list of them or a state dict, got {type(optimizer).__name__}."
+            f"optimizer: expected a torch optimizer, a list of them, a state dict, or training settings of Hugging "
+            f"Face, timm or Keras, got {type(optimizer).__name__}."
         )
     if model is None:
         raise InvalidArgumentError("model: pass the one that the optimizer trains, br.explain(optimizer, model, ...).")
@@ -149,13 +185,20 @@ def _live(optimizer: Optimizer | Sequence[Optimizer], model: nn.Module | None) -
 
 
 def build(
-    groups: list[GroupFacts], model: nn.Module | None, loss_scale: LossScale, clip_norm: float | None, *, live: bool
+    groups: list[GroupFacts],
+    model: nn.Module | None,
+    loss_scale: LossScale,
+    clip_norm: float | None,
+    *,
+    live: bool,
+    more: Sequence[Finding] = (),
 ) -> Explanation:
     """Put readings and findings together; used by the command line too."""
     infos = parameters_of(model) if model is not None else []
     readings = [read_group(facts, loss_scale) for facts in groups]
     held = {p.name for facts in groups for p in facts.parameters}
-    missing = [i.name for i in infos if live and i.parameter.requires_grad and i.name not in held]
+    trained = [i for i in infos if i.parameter.requires_grad]
+    missing = [i for i in trained if live and i.name not in held]
     grads = [i.parameter.grad for i in infos if i.parameter.grad is not None and not i.parameter.grad.is_sparse]
     situation = Situation(
         groups=groups,
@@ -164,13 +207,25 @@ def build(
         scale_free=scale_free_weights(model) if model is not None else {},
         gradient_norm=_norm(grads) if grads and clip_norm is not None else None,
         clip_norm=clip_norm,
-        missing=missing,
+        missing=[i.name for i in missing],
+        missing_share=sum(i.parameter.numel() for i in missing) / max(sum(i.parameter.numel() for i in trained), 1),
         tied=[" = ".join(i.names) for i in infos if len(i.names) > 1 and i.shared],
     )
     names = list(dict.fromkeys(facts.rule.name for facts in groups)) or ["the optimizer"]
     believes = "believe" if len(names) > 1 else "believes"
-    title = f"What {' and '.join(names)} {believes} about {sum(r.elements for r in readings):,} weights"
-    return Explanation(title, tuple(readings), tuple(find(situation)), loss_scale)
+    elements = sum(r.elements for r in readings)
+    title = f"What {' and '.join(names)} {believes} about {f'{elements:,}' if elements else 'the'} weights"
+    return Explanation(title, tuple(readings), tuple(ranked([*find(situation), *more])), loss_scale)
+
+
+def explain_penalties(penalties: Mapping[str, float], loss_scale: LossScale) -> Explanation:
+    """Explain Keras-style penalties, λ₁‖w‖₁ + λ₂‖w‖² added to the loss; used by the command line too."""
+    reading, findings = read_penalties(penalties, loss_scale)
+    written = " + ".join(f"{penalties[key]:g} {words}" for key, words in _PENALTIES.items() if key in penalties)
+    return Explanation(f"What {written} in the loss believes", (reading,), tuple(ranked(findings)), loss_scale)
+
+
+_PENALTIES = {"l1": "|w|", "l2": "w²"}
 
 
 def _norm(grads: list[Tensor]) -> float | None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import html
+import json
+import math
+import sys
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,7 +14,49 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Group
 
-__all__ = ["Table", "number"]
+__all__ = ["Shown", "Table", "for_json", "number"]
+
+
+def for_json(data: Any) -> str:
+    """Return JSON; infinities, which JSON cannot hold, become the strings "inf" and "-inf"."""
+    return json.dumps(_plain(data), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+class Shown:
+    """What is rich in a terminal, plain in a log, HTML in a notebook and data for machines."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain data."""
+
+    @abstractmethod
+    def __rich__(self) -> Group: ...
+
+    def to_json(self) -> str:
+        """Return `to_dict()` as JSON; infinities, which JSON cannot hold, become the strings "inf" and "-inf"."""
+        return for_json(self.to_dict())
+
+    def show(self) -> None:
+        """Print it: in colours where standard output is a terminal, as plain text elsewhere."""
+        if sys.stdout.isatty():
+            from rich.console import Console
+
+            Console().print(self)
+        else:
+            sys.stdout.write(f"{self}\n")
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
 def number(value: object) -> str:
@@ -25,8 +71,8 @@ def number(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-@dataclass(frozen=True)
-class Table:
+@dataclass(frozen=True, repr=False)
+class Table(Shown):
     """A titled table with notes.
 
     Attributes:

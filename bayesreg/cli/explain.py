@@ -1,21 +1,24 @@
-"""`bayesreg explain`: what flags or a checkpoint's optimizer state say about the weights."""
+"""`bayesreg explain`: what flags, a checkpoint's optimizer state or a file of settings say about the weights."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
+import yaml
 
 from bayesreg import _checks
 from bayesreg._explain import Explanation, build
-from bayesreg._tables import Table
+from bayesreg._explain import explain as explain_settings
 from bayesreg.cli._loss import Loss, loss_scale_of
-from bayesreg.cli._output import for_json, say, show
+from bayesreg.cli._output import say, show
 from bayesreg.errors import InvalidArgumentError, nearest
 from bayesreg.explaining.facts import GroupFacts, ParameterFacts, facts_of_state
 from bayesreg.explaining.recognise import find_state_dict, weights_in
+from bayesreg.explaining.settings import penalties_of, settings_of
 from bayesreg.optimizers import class_of, decay_rule, decay_rule_of_group
 from bayesreg.references import read_tensor_file
 from bayesreg.references.files import is_prior_file
@@ -26,7 +29,12 @@ _DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch
 
 
 def explain(
-    checkpoint: Annotated[Path | None, typer.Argument(help="A .pt file with an optimizer's state_dict().")] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A .pt file with an optimizer's state_dict(); or .json or .yaml settings of Hugging Face, timm, Keras."
+        ),
+    ] = None,
     num_data: Annotated[int | None, typer.Option(help="Size of the training set (tokens for --loss tokens).")] = None,
     optimizer: Annotated[str | None, typer.Option(help="Torch optimizer, such as sgd or adamw.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Without a checkpoint: its weight_decay.")] = None,
@@ -39,13 +47,23 @@ def explain(
     num_outputs: Annotated[int, typer.Option(help="Outputs per example, for --loss mse.")] = 1,
     batch_size: Annotated[int | None, typer.Option(help="For --loss minibatch-sum.")] = None,
     likelihood_weight: Annotated[float, typer.Option(help="How often each example counts (1/temperature).")] = 1.0,
+    keras_l1: Annotated[float | None, typer.Option(help="A Keras-style L1 in the loss, the sum of |w|.")] = None,
+    keras_l2: Annotated[float | None, typer.Option(help="A Keras-style L2 in the loss, the sum of w².")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what an optimizer's weight decay means as a prior, from flags or from a checkpoint."""
-    if checkpoint is None and optimizer is None:
-        raise InvalidArgumentError("--optimizer: name one (sgd, adam, adamw, ...), or pass a checkpoint file.")
+    """Say what an optimizer's weight decay means as a prior, from flags, a checkpoint or a file of settings."""
+    penalties = {key: value for key, value in (("l1", keras_l1), ("l2", keras_l2)) if value is not None}
+    if checkpoint is None and optimizer is None and not penalties:
+        raise InvalidArgumentError(
+            "--optimizer: name one (sgd, adam, adamw, ...), or pass a checkpoint or settings file, or --keras-l2."
+        )
+    if penalties and (checkpoint is not None or optimizer is not None):
+        raise InvalidArgumentError("--keras-l1, --keras-l2: a penalty in the loss has no optimizer; pass them alone.")
     scale = loss_scale_of(loss, num_data, noise_std, num_outputs, batch_size, likelihood_weight)
     clip = None if clip_norm is None else _checks.positive_float("--clip-norm", clip_norm)
+    if penalties:
+        _show(explain_settings({"class_name": "L1L2", "config": penalties}, loss_scale=scale), as_json)
+        return
     if checkpoint is not None:
         flags = {"--weight-decay": weight_decay, "--lr": lr, "--momentum": momentum}
         given = [flag for flag, value in flags.items() if value is not None]
@@ -53,16 +71,42 @@ def explain(
             raise InvalidArgumentError(f"{', '.join(given)}: the checkpoint has its own; leave them out.")
         if is_prior_file(checkpoint):
             raise InvalidArgumentError(f"{checkpoint}: a prior file, no optimizer: bayesreg prior show {checkpoint}")
+        if checkpoint.suffix.lower() in (".json", ".yaml", ".yml"):
+            _show(explain_settings(_read_settings(checkpoint), loss_scale=scale, clip_norm=clip), as_json)
+            return
         content = read_tensor_file(checkpoint)
         groups = facts_of_state(find_state_dict(content), None, optimizer, weights=weights_in(content))
     else:
         assert optimizer is not None
         groups = [_from_flags(optimizer, weight_decay, lr, momentum, dtype)]
-    explanation = build(groups, None, scale, clip, live=False)
+    _show(build(groups, None, scale, clip, live=False), as_json)
+
+
+def _show(explanation: Explanation, as_json: bool) -> None:
     if as_json:
-        say(for_json(explanation.to_dict()))
+        say(explanation.to_json())
     else:
-        show(_without_empty_columns(explanation))
+        show(explanation)
+
+
+def _read_settings(path: Path) -> Any:
+    """Return the mapping in a JSON or YAML file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidArgumentError(f"{path}: cannot be read: {error}") from error
+    try:
+        content = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError) as error:
+        raise InvalidArgumentError(
+            f"{path}: not a {path.suffix.lower()[1:]} file: {str(error).splitlines()[0]}"
+        ) from error
+    if not isinstance(content, dict) or (settings_of(content, None) is None and penalties_of(content) is None):
+        raise InvalidArgumentError(
+            f"{path}: expected settings of Hugging Face (optim, learning_rate, weight_decay), timm (opt, weight_decay) "
+            f"or Keras (class_name, config)."
+        )
+    return content
 
 
 def _from_flags(
@@ -90,12 +134,3 @@ def _from_flags(
     rule = decay_rule_of_group(made, settings, decay_rule(cls))
     weights = ParameterFacts("all weights", "weight", (0,), _DTYPES[dtype], None, {})
     return GroupFacts(0, cls, rule, settings, [weights])
-
-
-def _without_empty_columns(explanation: Explanation) -> Table:
-    """Leave out columns with nothing in them: without a model there are no weights to measure."""
-    table = explanation.table()
-    kept = [i for i in range(len(table.columns)) if any(row[i] is not None for row in table.rows)]
-    title = table.title if any(reading.elements for reading in explanation.groups) else "What these settings believe"
-    columns = tuple(table.columns[i] for i in kept)
-    return Table(title, columns, [tuple(row[i] for i in kept) for row in table.rows], table.notes)

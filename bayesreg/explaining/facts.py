@@ -17,7 +17,7 @@ from bayesreg.optimizers import DecayRule, OptimizerLike, decay_rule, decay_rule
 from bayesreg.priors import Prior
 from bayesreg.selection import ParameterInfo, biases, embeddings, norms, parameters_of
 
-__all__ = ["GroupFacts", "ParameterFacts", "Role", "facts_of_live", "facts_of_state"]
+__all__ = ["GroupFacts", "ParameterFacts", "Role", "fact_of", "facts_of_live", "facts_of_state"]
 
 Role: TypeAlias = Literal["weight", "bias", "norm", "embedding"]
 
@@ -56,7 +56,7 @@ class GroupFacts:
 
     Attributes:
         index: Its place among the optimizer's groups.
-        cls: The optimizer's class, None for one that torch does not ship and a checkpoint cannot name.
+        cls: The optimizer's class; None for one that torch does not ship and that settings only name.
         rule: What the optimizer does with `weight_decay`.
         settings: The group without its parameters.
         parameters: Its parameters.
@@ -66,7 +66,7 @@ class GroupFacts:
     """
 
     index: int
-    cls: type[Optimizer]
+    cls: type[Optimizer] | None
     rule: DecayRule
     settings: Mapping[str, Any]
     parameters: Sequence[ParameterFacts]
@@ -97,7 +97,7 @@ def facts_of_live(optimizer: Optimizer, model: nn.Module) -> list[GroupFacts]:
             parts.setdefault((member.route, member.prior.describe()) if member else ("", ""), []).append(p)
         for parameters in parts.values():
             member = routes.get(id(parameters[0]))
-            facts = [_fact(p, infos.get(id(p)), optimizer.state.get(p, {}), index) for p in parameters]
+            facts = [fact_of(p, infos.get(id(p)), optimizer.state.get(p, {}), index) for p in parameters]
             prior, route = (member.prior, member.route) if member else (None, None)
             groups.append(
                 GroupFacts(index, type(optimizer), rule, settings, facts, prior, route, attachment is not None)
@@ -105,7 +105,8 @@ def facts_of_live(optimizer: Optimizer, model: nn.Module) -> list[GroupFacts]:
     return groups
 
 
-def _fact(parameter: Tensor, info: ParameterInfo | None, state: Mapping[str, Any], index: int) -> ParameterFacts:
+def fact_of(parameter: Tensor, info: ParameterInfo | None, state: Mapping[str, Any], index: int) -> ParameterFacts:
+    """Gather the facts of one parameter of group `index`."""
     name = info.name if info is not None else f"(not in the model, group {index})"
     role = _role_of(info) if info is not None else _role_of_shape(parameter.shape)
     return ParameterFacts(
@@ -163,7 +164,7 @@ def facts_of_state(
         for key, name in zip(group["params"], names, strict=True):
             state, info = state_dict["state"].get(key, {}), known_infos.get(key, by_name.get(name))
             if info is not None and _fits(shapes[key], info.parameter):
-                facts.append(_fact(info.parameter, info, state, index))
+                facts.append(fact_of(info.parameter, info, state, index))
             elif key in known_weights:
                 facts.append(_fact_by_name(known_weights[key][0], known_weights[key][1], known_weights[key][1], state))
             else:

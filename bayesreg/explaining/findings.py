@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -11,13 +11,14 @@ import torch
 from torch.optim import ASGD, SGD
 
 from bayesreg._guard import MARK
+from bayesreg._sharding import local
 from bayesreg.explaining.facts import GroupFacts
 from bayesreg.explaining.reading import GroupReading, peak_rate
 from bayesreg.routes.metric import has_metric
 from bayesreg.routes.rounding import lost_to_rounding
 from bayesreg.scale import LossScale
 
-__all__ = ["Finding", "Severity", "Situation", "find"]
+__all__ = ["Finding", "Severity", "Situation", "find", "names_in_short", "ranked"]
 
 Severity: TypeAlias = Literal["warning", "note"]
 
@@ -28,15 +29,18 @@ class Finding:
 
     Attributes:
         identifier: Its name in the documentation's list of traps.
-        severity: "warning" if the run does not mean what its settings seem to say, "note" otherwise.
+        severity: "warning" if the prior is not what the settings seem to say, or at odds with the weights; else "note".
         text: What was found.
         remedy: What to do about it.
+        importance: From 0 to 1: which share of the prior, over all weights, is not what it seems to be. Findings of
+            one severity are in the order of this.
     """
 
     identifier: str
     severity: Severity
     text: str
     remedy: str
+    importance: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -59,6 +63,7 @@ class Situation:
         clip_norm: What the loop clips to, None if unknown.
         missing: Trainable parameters of the model that no group holds.
         tied: Parameters with several names.
+        missing_share: Their share of the trainable elements.
     """
 
     groups: Sequence[GroupFacts]
@@ -69,6 +74,12 @@ class Situation:
     clip_norm: float | None
     missing: Sequence[str]
     tied: Sequence[str]
+    missing_share: float = 0.0
+
+    def share(self, reading: GroupReading) -> float:
+        """Return the share of all weights that a group holds; 1 where numbers of elements are not known."""
+        total = sum(r.elements for r in self.readings)
+        return reading.elements / total if total else 1.0
 
     def decayed(self) -> Iterator[tuple[GroupFacts, GroupReading]]:
         """Yield the groups whose weights are pulled by the optimizer's own decay."""
@@ -78,9 +89,13 @@ class Situation:
 
 
 def find(situation: Situation) -> list[Finding]:
-    """Return the findings: warnings before notes, in the order of how much they matter."""
-    found = [finding for look in _LOOKS for finding in look(situation)]
-    return sorted(found, key=lambda finding: finding.severity != "warning")
+    """Return the findings, in the order of how much they matter."""
+    return ranked(finding for look in _LOOKS for finding in look(situation))
+
+
+def ranked(findings: Iterable[Finding]) -> list[Finding]:
+    """Return warnings before notes, each in the order of their importance."""
+    return sorted(findings, key=lambda finding: (finding.severity != "warning", -finding.importance))
 
 
 def names_in_short(names: Sequence[str], limit: int = 3) -> str:
@@ -107,13 +122,17 @@ def _decoupled(situation: Situation) -> Iterator[Finding]:
                 f"{_after_clip(situation, matched)}"
             )
         else:
-            remedy = "For a prior that can be named, set weight_decay=0 and br.attach one."
+            remedy = "For a prior that can be named, set weight_decay=0 and br.attach one"
+            clipped = situation.clip_norm is not None
+            remedy += (
+                f", with before_clip=True as gradients are clipped to {situation.clip_norm:g}." if clipped else "."
+            )
             if has_metric(facts.cls, facts.settings):
                 remedy += (
                     " Explain again after some steps (or a checkpoint with its weights) for the Gaussian that pulls "
                     "about as much."
                 )
-        yield Finding("decoupled-decay", "warning", text, remedy)
+        yield Finding("decoupled-decay", "warning", text, remedy, situation.share(reading))
 
 
 def _after_clip(situation: Situation, precision: float) -> str:
@@ -140,7 +159,7 @@ def _not_understood(situation: Situation) -> Iterator[Finding]:
             yield Finding(
                 "unknown-decay", "warning",
                 f"Group {facts.index}: {facts.rule.name} moves weights whose gradient is zero: decay by another name.",
-                "Turn it off and br.attach a prior.",
+                "Turn it off and br.attach a prior.", 1.0,
             )  # fmt: skip
     for facts, reading in situation.decayed():
         if reading.decay in ("other", "unknown"):
@@ -148,18 +167,18 @@ def _not_understood(situation: Situation) -> Iterator[Finding]:
             yield Finding(
                 "unknown-decay", "warning",
                 f"Group {reading.group}: {facts.rule.name} does with weight_decay={reading.weight_decay:g} {why}.",
-                "Set weight_decay=0 and br.attach a prior.",
+                "Set weight_decay=0 and br.attach a prior.", situation.share(reading),
             )  # fmt: skip
 
 
 def _ignored(situation: Situation) -> Iterator[Finding]:
-    for facts in situation.groups:
+    for facts, reading in zip(situation.groups, situation.readings, strict=True):
         if facts.rule.kind == "none" and facts.settings.get("weight_decay"):
             yield Finding(
                 "ignored-decay", "warning",
                 f"Group {facts.index} sets weight_decay={facts.settings['weight_decay']:g}, which {facts.rule.name} "
                 f"never looks at: its weights have no prior.",
-                "br.attach brings a prior to it by the gradient.",
+                "br.attach brings a prior to it by the gradient.", situation.share(reading),
             )  # fmt: skip
 
 
@@ -170,18 +189,19 @@ def _left_behind(situation: Situation) -> Iterator[Finding]:
             "lost-hooks", "warning",
             f"{len(left)} param group{'s' if len(left) > 1 else ''} had a bayesreg prior attached, which copies and "
             f"checkpoints do not take along: only what it left to the optimizer's own decay is shown.",
-            "In a run, br.attach it again or br.detach(optimizer); from a file, its strength cannot be told.",
+            "In a run, br.attach it again or br.detach(optimizer); from a file, its strength cannot be told.", 1.0,
         )  # fmt: skip
 
 
 def _hidden(situation: Situation) -> Iterator[Finding]:
     for facts, reading in situation.decayed():
         if facts.rule.extra_decay:
+            part = facts.rule.extra_decay / float(reading.weight_decay or 1.0)
             yield Finding(
                 "hidden-lambd", "warning",
                 f"Group {reading.group}: {facts.rule.name} decays by lambd={facts.rule.extra_decay:g} on top of "
                 f"weight_decay; both are counted above.",
-                "Pass lambd=0 for weight_decay alone.",
+                "Pass lambd=0 for weight_decay alone.", part * situation.share(reading),
             )  # fmt: skip
 
 
@@ -197,7 +217,20 @@ def _biases(situation: Situation) -> Iterator[Finding]:
             "biases-decayed", "warning",
             f"Biases and normalisation parameters are decayed too: {names_in_short(names)}.",
             "A flat prior on them is usual: param groups from br.ModelPrior(model, br.Gaussian(...)).param_groups().",
+            _share_of_biases(situation),
         )  # fmt: skip
+
+
+def _share_of_biases(situation: Situation) -> float:
+    """Return the share of the penalty that is on biases and norms; without values, of the elements."""
+    on_them, total = 0.0, 0.0
+    for facts, reading in situation.decayed():
+        for p in facts.parameters:
+            size = float(p.elements) if p.value is None else float(local(p.value).double().square().sum())
+            here = size * float(reading.weight_decay or 0.0)
+            total += here
+            on_them += here if p.role in ("bias", "norm") else 0.0
+    return on_them / total if total else 0.0
 
 
 def _rounding(situation: Situation) -> Iterator[Finding]:
@@ -216,7 +249,7 @@ def _rounding(situation: Situation) -> Iterator[Finding]:
                     "rounding", "warning",
                     f"Group {reading.group}: lr times weight_decay is {pull:.2g}, less than {dtype} can resolve "
                     f"({torch.finfo(dtype).eps / 2:.2g}): the decay alone never moves a weight.",
-                    "Keep the weights in float32 (mixed precision by autocast does).",
+                    "Keep the weights in float32 (mixed precision by autocast does).", situation.share(reading),
                 )  # fmt: skip
 
 
@@ -227,6 +260,7 @@ def _missing(situation: Situation) -> Iterator[Finding]:
             f"{len(situation.missing)} trainable parameters are in no param group and will not move: "
             f"{names_in_short(situation.missing)}.",
             "If another optimizer holds them, explain both: br.explain([first, second], model, ...).",
+            situation.missing_share,
         )  # fmt: skip
 
 
@@ -238,16 +272,16 @@ def _clip(situation: Situation) -> Iterator[Finding]:
     remedy = "br.attach(..., before_clip=True) adds the prior before the clip, which keeps its strength."
     if clip is None:
         text = "If the loop clips gradients, decay acts after the clip and counts E|g|/clip times as much."
-        yield Finding("clip-before-decay", "note", text, remedy)
+        yield Finding("clip-before-decay", "note", text, remedy, 0.1)
     elif norm is None:
         text = f"Gradients are clipped to {clip:g}; decay acts after that and counts E|g|/{clip:g} times as much."
-        yield Finding("clip-before-decay", "warning", text, remedy)
+        yield Finding("clip-before-decay", "warning", text, remedy, 0.5)
     elif norm > clip:
         text = (
             f"Gradients are clipped to {clip:g} and their norm is {norm:.3g} now: decay, which acts after the clip, "
             f"counts {norm / clip:.3g} times as much, a prior std {math.sqrt(clip / norm):.3g} times the one above."
         )
-        yield Finding("clip-before-decay", "warning", text, remedy)
+        yield Finding("clip-before-decay", "warning", text, remedy, 1.0 - clip / norm)
 
 
 def _scale_free(situation: Situation) -> Iterator[Finding]:
@@ -267,7 +301,14 @@ def _scale_free(situation: Situation) -> Iterator[Finding]:
             f"the scale ({pulled[0]} before {situation.scale_free[pulled[0]]}{more}): there the prior does not "
             f"change the function, it keeps the weights short and so the effective learning rate, lr/|w|², high.",
             "Do not read the std above as a belief about them.",
+            _share_of(situation, pulled),
         )  # fmt: skip
+
+
+def _share_of(situation: Situation, names: Sequence[str]) -> float:
+    """Return the share of all elements that these parameters hold."""
+    sizes = {p.name: p.elements for facts in situation.groups for p in facts.parameters}
+    return sum(sizes[name] for name in names) / max(sum(sizes.values()), 1)
 
 
 def _width(situation: Situation) -> Iterator[Finding]:
@@ -279,12 +320,12 @@ def _width(situation: Situation) -> Iterator[Finding]:
             text = (
                 f"Group {reading.group}: the prior's std {std:.3g} is {std / rms:.0f} times the weights' rms {rms:.3g}."
             )
-            yield Finding("width", "note", text, "It hardly acts on weights of this size.")
+            missed = (1.0 - (rms / std) ** 2) * situation.share(reading)
+            yield Finding("width", "warning", text, "It hardly acts on weights of this size.", missed)
         elif std < rms / 3:
             text = f"Group {reading.group}: the weights' rms {rms:.3g} is {rms / std:.1f} prior stds ({std:.3g})."
-            yield Finding(
-                "width", "note", text, "The prior is at odds with where the weights are, or training is young."
-            )
+            remedy = "The prior is at odds with where the weights are, or training is young."
+            yield Finding("width", "warning", text, remedy, (1.0 - (std / rms) ** 2) * situation.share(reading))
 
 
 def _flat(situation: Situation) -> Iterator[Finding]:

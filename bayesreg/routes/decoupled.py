@@ -60,7 +60,11 @@ def _alike(one: Tensor, other: Tensor) -> bool:
 
 
 def implied_precision(
-    cls: type[Optimizer], state: Mapping[str, Any], group: Mapping[str, Any], weight_decay: float, loss_scale: LossScale
+    cls: type[Optimizer] | None,
+    state: Mapping[str, Any],
+    group: Mapping[str, Any],
+    weight_decay: float,
+    loss_scale: LossScale,
 ) -> float | Tensor | None:
     """Return the precision of the Gaussian that a decoupled decay stands for at this moment.
 
@@ -79,7 +83,7 @@ def implied_precision(
         not stepped yet.
     """
     rate = float(group["lr"])
-    if not has_metric(cls, group) or rate == 0.0:
+    if cls is None or not has_metric(cls, group) or rate == 0.0:
         return None
     try:
         step = steady_step(cls, state, group)

@@ -108,7 +108,7 @@ _REASONS = {
 }
 
 
-def has_metric(cls: type[Optimizer], group: Group) -> bool:
+def has_metric(cls: type[Optimizer] | None, group: Group) -> bool:
     """Return whether the step size in the long run is known."""
     return cls in _STEPS and not group.get("centered")
 

@@ -44,7 +44,8 @@ def test_flags(run):
 def test_flags_that_are_traps(run):
     arguments = ("--optimizer", "sgd", "--lr", "0.01", "--weight-decay", "5e-4", "--num-data", "50000")
     found = answer(run, "explain", *arguments, "--dtype", "bfloat16", "--clip-norm", "1")
-    assert [f["identifier"] for f in found["findings"]] == ["clip-before-decay", "rounding"]
+    # What loses the prior altogether comes before what strengthens it by a factor that is not known.
+    assert [f["identifier"] for f in found["findings"]] == ["rounding", "clip-before-decay"]
     assert {f["severity"] for f in found["findings"]} == {"warning"}
     found = answer(run, "explain", *arguments, "--dtype", "bfloat16", "--momentum", "0.999")
     assert "rounding" not in [f["identifier"] for f in found["findings"]]
@@ -147,3 +148,36 @@ def test_refusals(run, tmp_path):
     assert "--momentum: expected a number below 1" in refusal(run, *sgd, "--momentum", "1")
     assert "--dtype: expected one of float32" in refusal(run, *sgd, "--dtype", "int8")
     assert "--clip-norm" in refusal(run, *sgd, "--clip-norm", "0")
+
+
+def test_settings_from_files(run, tmp_path):
+    """timm writes args.yaml, Hugging Face its arguments as JSON, Keras serializes regularizers."""
+    timm = tmp_path / "args.yaml"
+    timm.write_text("opt: sgd\nlr: 0.1\nweight_decay: 0.0005\nmomentum: 0.9\nclip_grad: null\nmodel: resnet50\n")
+    found = answer(run, "explain", str(timm), "--num-data", "50000")
+    assert found["groups"][0]["std"] == pytest.approx(0.2)
+    hugging_face = tmp_path / "arguments.json"
+    hugging_face.write_text(
+        '{"optim": "adamw_torch", "learning_rate": 5e-5, "weight_decay": 0.01, "max_grad_norm": 1.0}'
+    )
+    found = answer(run, "explain", str(hugging_face), "--num-data", "50000")
+    assert found["findings"][0]["identifier"] == "decoupled-decay"
+    keras = tmp_path / "regularizer.json"
+    keras.write_text('{"class_name": "L2", "config": {"l2": 0.01}}')
+    found = answer(run, "explain", str(keras), "--num-data", "50000")
+    assert found == answer(run, "explain", "--keras-l2", "0.01", "--num-data", "50000")
+    assert found["groups"][0]["weight_decay"] == 0.02
+
+
+def test_files_that_are_no_settings(run, tmp_path):
+    path = tmp_path / "args.yaml"
+    for text, message in (
+        ("model: resnet50\n", "expected settings of Hugging Face"),
+        ("- 1\n", "expected settings of Hugging Face"),
+        ("a: [1\n", "not a yaml file"),
+        ("!!python/object/apply:os.getcwd []\n", "not a yaml file"),
+    ):
+        path.write_text(text)
+        assert message in refusal(run, "explain", str(path), "--num-data", "10")
+    assert "cannot be read" in refusal(run, "explain", str(tmp_path / "none.json"), "--num-data", "10")
+    assert "pass them alone" in refusal(run, "explain", "--keras-l2", "1", "--optimizer", "sgd", "--num-data", "10")

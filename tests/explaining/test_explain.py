@@ -339,7 +339,7 @@ def test_bad_arguments():
         br.explain(optimizer, net(), num_data=N)
     with pytest.raises(br.InvalidArgumentError, match="clip_norm"):
         br.explain(optimizer, model, num_data=N, clip_norm=0.0)
-    with pytest.raises(br.InvalidArgumentError, match="expected a torch optimizer, a list of them or a state dict"):
+    with pytest.raises(br.InvalidArgumentError, match="a list of them, a state dict, or training settings"):
         br.explain("sgd", model, num_data=N)
 
 

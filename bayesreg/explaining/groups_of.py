@@ -1,0 +1,120 @@
+"""Param groups that settings will make, before there is an optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from bayesreg.errors import InvalidArgumentError
+from bayesreg.explaining.facts import GroupFacts, ParameterFacts, fact_of
+from bayesreg.explaining.findings import Finding
+from bayesreg.optimizers import DecayRule
+from bayesreg.selection import ParameterInfo, parameters_of
+
+__all__ = ["Settings", "groups_of", "number_of", "soft_targets"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What settings say.
+
+    Attributes:
+        groups: The groups that they will make.
+        clip_norm: What they clip the norm of gradients to, None if nothing.
+        findings: What only they can tell.
+    """
+
+    groups: list[GroupFacts]
+    clip_norm: float | None = None
+    findings: tuple[Finding, ...] = ()
+
+
+def groups_of(
+    cls: type[Optimizer] | None,
+    rule: DecayRule,
+    settings: Mapping[str, Any],
+    model: nn.Module | None,
+    decayed: Callable[[ParameterInfo], bool] | None,
+) -> list[GroupFacts]:
+    """Return the groups: what is decayed, and the rest without decay.
+
+    Args:
+        cls: The optimizer's class, if torch ships it.
+        rule: What it does with `weight_decay`.
+        settings: Of the group that is decayed.
+        model: The model, if it is at hand.
+        decayed: Which parameters are; None for all.
+
+    Returns:
+        One group, or two.
+
+    Raises:
+        InvalidArgumentError: If the model has no trainable parameters.
+    """
+    free = {**settings, "weight_decay": 0.0}
+    if model is None:
+        if decayed is None:
+            return [GroupFacts(0, cls, rule, settings, [_named("all weights")])]
+        return [
+            GroupFacts(0, cls, rule, settings, [_named("all but biases and norms")]),
+            GroupFacts(1, cls, rule, free, [_named("biases and norms", "bias")]),
+        ]
+    infos = [info for info in parameters_of(model) if info.parameter.requires_grad]
+    parts: tuple[list[ParameterFacts], list[ParameterFacts]] = ([], [])
+    for info in infos:
+        index = 0 if decayed is None or decayed(info) else 1
+        parts[index].append(fact_of(info.parameter, info, {}, index))
+    groups = [GroupFacts(i, cls, rule, (settings, free)[i], part) for i, part in enumerate(parts) if part]
+    if not groups:
+        raise InvalidArgumentError("model: it has no trainable parameters.")
+    return groups
+
+
+def _named(name: str, role: str = "weight") -> ParameterFacts:
+    return ParameterFacts(name, "bias" if role == "bias" else "weight", (0,), torch.float32, None, {})
+
+
+def number_of(values: Mapping[str, Any], key: str, default: float) -> float:
+    """Return a number of the settings, `default` where it is missing or None.
+
+    Args:
+        values: The settings.
+        key: Its name.
+        default: The library's default.
+
+    Returns:
+        The number.
+
+    Raises:
+        InvalidArgumentError: If it is no number >= 0.
+    """
+    value = values.get(key)
+    if value is None:
+        return default
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgumentError(f"{key}: expected a number, got {value!r}.") from error
+    if not 0.0 <= number < float("inf"):
+        raise InvalidArgumentError(f"{key}: expected a finite number >= 0, got {number:g}.")
+    return number
+
+
+def soft_targets(names: list[str]) -> tuple[Finding, ...]:
+    """Say what targets that are mixed do to the reading, if there are any."""
+    if not names:
+        return ()
+    many = " and ".join(names)
+    return (
+        Finding(
+            "soft-targets", "note",
+            f"{many} change{'s' if len(names) == 1 else ''} the targets: the likelihood is that of other labels, "
+            f"though each example still counts once, so n and the prior above stand.",
+            "", 0.0,
+        ),
+    )  # fmt: skip

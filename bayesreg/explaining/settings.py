@@ -1,0 +1,70 @@
+"""Settings in place of an optimizer: Hugging Face training arguments, timm's arguments, Keras regularizers."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from bayesreg.errors import InvalidArgumentError
+from bayesreg.explaining.groups_of import Settings
+from bayesreg.explaining.hugging_face import hugging_face_settings
+from bayesreg.explaining.keras import keras_optimizer_settings, keras_penalties
+from bayesreg.explaining.timm import timm_settings
+
+__all__ = ["penalties_of", "settings_of"]
+
+_HUGGING_FACE = ("optim", "learning_rate", "weight_decay")
+
+
+def settings_of(given: object, model: nn.Module | None) -> Settings | None:
+    """Return what training settings say, None if these are none that are known.
+
+    Args:
+        given: What `br.explain` was given.
+        model: The model, if it is at hand.
+
+    Returns:
+        Groups, clip and findings.
+    """
+    if isinstance(given, Mapping):
+        values: Mapping[str, Any] = given
+    elif isinstance(given, Namespace):
+        values = vars(given)
+    elif all(hasattr(given, key) for key in _HUGGING_FACE):
+        values = {key: getattr(given, key) for key in dir(given) if key in _READ}
+    else:
+        values = _config(given)
+    if all(key in values for key in _HUGGING_FACE):
+        return hugging_face_settings(values, model)
+    if "opt" in values and ("weight_decay" in values or "lr" in values):
+        return timm_settings(values, model)
+    return keras_optimizer_settings(values)
+
+
+_READ = (*_HUGGING_FACE, "optim_args", "max_grad_norm", "label_smoothing_factor")
+
+
+def penalties_of(given: object) -> dict[str, float] | None:
+    """Return the coefficients of a Keras regularizer, `{"l1": …, "l2": …}`; None if it is none.
+
+    Args:
+        given: The regularizer, or its serialized configuration.
+
+    Returns:
+        The coefficients that are not 0.
+    """
+    return keras_penalties(given if isinstance(given, Mapping) else _config(given))
+
+
+def _config(given: object) -> Mapping[str, Any]:
+    """Return the configuration of a Keras object as Keras serializes it."""
+    make = getattr(given, "get_config", None)
+    if not callable(make) or isinstance(given, type):
+        return {}
+    config = make()
+    if not isinstance(config, Mapping):
+        raise InvalidArgumentError(f"optimizer: get_config() of {type(given).__name__} returned no mapping.")
+    return {"class_name": type(given).__name__, "config": config}

@@ -1,0 +1,121 @@
+"""What timm's training arguments make its optimizer factory do with weight decay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatch
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from bayesreg.explaining.findings import Finding
+from bayesreg.explaining.groups_of import Settings, groups_of, number_of, soft_targets
+from bayesreg.optimizers import DecayRule, decay_rule
+from bayesreg.selection import ParameterInfo
+
+__all__ = ["timm_settings"]
+
+# By probing every optimizer of timm 1.0.31's registry (br.decay_rule): names do not tell (nadam is coupled, adabelief
+# is not).
+# fmt: off
+_COUPLED = {
+    "adadelta", "adagrad", "adam", "adamax", "adopt", "cadopt", "crmsproptf", "madgrad", "momentum", "nadam",
+    "nadamlegacy", "nesterov", "radam", "rmsprop", "rmsproptf", "sgd",
+}
+_DECOUPLED = {
+    "adabelief", "adafactor", "adafactorbv", "adamuon", "adamw", "adamwlegacy", "adanw", "cadafactor",
+    "cadafactorbv", "cadamw", "cadanw", "claprop", "clion", "cmars", "cnadamw", "csgdw", "lambc", "lambcw",
+    "laprop", "lion", "mars", "muon", "nadamuon", "nadamw", "nmuon", "novogradw", "radabelief", "radamlegacy",
+    "radamw", "rmsproptfw",
+}
+_OTHER = {
+    "adafactorbvc", "adamc", "adamp", "adan", "adoptc", "adoptw", "cadafactorbvc", "cadamc", "cadamp", "cadan",
+    "cadoptc", "cadoptw", "clamb", "clambw", "clionc", "cnadamc", "csgdc", "csgdp", "kron", "kronc", "kronw",
+    "lamb", "lambcd", "lambw", "lapropc", "larc", "lars", "lionc", "madgradw", "nadamc", "nlarc", "nlars",
+    "novograd", "novogradc", "rmsproptfc", "sgdc", "sgdp",
+}
+# fmt: on
+# Apart from the gradient, yet at rest as if added to it, with (1 − momentum) of the decay.
+_HEAVY_BALL = ("sgdw", "nesterovw")
+_TORCH: dict[str, type[Optimizer]] = {
+    "sgd": torch.optim.SGD, "momentum": torch.optim.SGD, "nesterov": torch.optim.SGD, "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW, "nadam": torch.optim.NAdam, "radam": torch.optim.RAdam, "adamax": torch.optim.Adamax,
+    "adagrad": torch.optim.Adagrad, "adadelta": torch.optim.Adadelta, "rmsprop": torch.optim.RMSprop,
+}  # fmt: skip
+
+
+def timm_settings(values: Mapping[str, Any], model: nn.Module | None) -> Settings:
+    """Read timm's arguments (of its training script, or of `create_optimizer_v2`).
+
+    Args:
+        values: The arguments.
+        model: The model, if it is at hand.
+
+    Returns:
+        What they say.
+    """
+    name = str(values["opt"] or "sgd").lower().removeprefix("lookahead_").replace("_", "")
+    decay = number_of(values, "weight_decay", 2e-5)
+    momentum = number_of(values, "momentum", 0.9)
+    settings: dict[str, Any] = {"lr": number_of(values, "lr", 0.0), "weight_decay": decay}
+    findings: tuple[Finding, ...] = ()
+    cls = _TORCH.get(name)
+    if name in ("sgd", "momentum", "nesterov", "rmsprop", *_HEAVY_BALL):
+        settings["momentum"] = momentum
+    if name in _HEAVY_BALL:
+        settings["weight_decay"] = decay * (1.0 - momentum)
+        findings = (_heavy_ball(name, decay, momentum),)
+    mixed = [word for key, word in _MIXES.items() if number_of(values, key, 0.0)]
+    clip, mode = number_of(values, "clip_grad", 0.0), str(values.get("clip_mode") or "norm")
+    if clip and mode != "norm":
+        findings += (_other_clip(mode),)
+    return Settings(
+        groups_of(cls, _rule(name, cls), settings, model, _decayed_in(model)),
+        clip if clip and mode == "norm" else None,
+        findings + soft_targets(mixed),
+    )
+
+
+_MIXES = {"smoothing": "label smoothing", "mixup": "mixup", "cutmix": "cutmix"}
+
+
+def _rule(name: str, cls: type[Optimizer] | None) -> DecayRule:
+    if cls is not None:
+        return decay_rule(cls)
+    if name in _COUPLED or name in _HEAVY_BALL:
+        return DecayRule("coupled", name)
+    if name in _DECOUPLED:
+        return DecayRule("decoupled", name)
+    return DecayRule("other" if name in _OTHER else "unknown", name)
+
+
+def _decayed_in(model: nn.Module | None) -> Any:
+    """Return timm's own choice: no decay for vectors, biases and what the model names."""
+    list_them = getattr(model, "no_weight_decay", None)
+    free = tuple(list_them()) if callable(list_them) else ()
+
+    def decayed(info: ParameterInfo) -> bool:
+        kept_out = info.parameter.ndim <= 1 or info.name.endswith(".bias")
+        return not kept_out and not any(fnmatch(info.name, pattern) for pattern in free)
+
+    return decayed
+
+
+def _heavy_ball(name: str, decay: float, momentum: float) -> Finding:
+    text = (
+        f"{name} shrinks weights apart from a gradient that momentum {momentum:g} multiplies by "
+        f"{1 / (1 - momentum):.3g}: weight_decay={decay:g} counts {1 - momentum:.3g} times as much as if it were "
+        f"coupled; that is shown above."
+    )
+    remedy = f"A coupled SGD with weight_decay={decay * (1 - momentum):.3g} has the same prior."
+    return Finding("decoupled-momentum", "warning", text, remedy, momentum)
+
+
+def _other_clip(mode: str) -> Finding:
+    return Finding(
+        "clip-before-decay", "warning",
+        f"Gradients are clipped by {mode}; a coupled decay acts after that and counts more wherever the clip acts.",
+        "br.attach(..., before_clip=True) adds the prior before the clip, which keeps its strength.", 0.5,
+    )  # fmt: skip

@@ -1,0 +1,274 @@
+"""Training settings of other libraries, read as those libraries act on them."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from argparse import Namespace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+import bayesreg as br
+
+N = 50_000
+
+
+class Block(nn.Module):
+    """Names that the Trainer's patterns catch, and some that they miss."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(7, 4)
+        self.attention_norm = nn.RMSNorm(4)
+        self.norm = nn.GroupNorm(2, 4)
+        self.bn1 = nn.BatchNorm1d(4)
+        self.mixer = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
+        self.debias_proj = nn.Linear(4, 2)
+        self.scale = nn.Parameter(torch.ones(1, 1))
+
+    def no_weight_decay(self):
+        return ["embedding.*"]
+
+
+def hugging_face(**changed):
+    values = {"optim": "adamw_torch", "learning_rate": 5e-5, "weight_decay": 0.01, "max_grad_norm": 1.0, **changed}
+    return SimpleNamespace(**values)
+
+
+def identifiers(found):
+    return [finding.identifier for finding in found.findings]
+
+
+def decayed(found):
+    return {name for group in found.groups if group.weight_decay for name in group.parameters}
+
+
+@pytest.mark.parametrize("which", ["block", "bert"])
+def test_the_trainers_own_groups(which):
+    transformers = pytest.importorskip("transformers")
+    model = Block()
+    if which == "bert":
+        config = transformers.BertConfig(
+            vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
+        )
+        model = transformers.BertForSequenceClassification(config)
+    theirs = set(transformers.Trainer.get_decay_parameter_names(None, model))
+    assert decayed(br.explain(hugging_face(), model, num_data=N)) == theirs
+    assert 0 < len(theirs) < len(list(model.named_parameters()))
+
+
+def test_real_training_arguments(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    arguments = transformers.TrainingArguments(
+        output_dir=str(tmp_path), weight_decay=0.02, learning_rate=1e-3, optim="sgd", use_cpu=True, report_to="none",
+        label_smoothing_factor=0.1,
+    )  # fmt: skip
+    model = Block()
+    found = br.explain(arguments, model, num_data=N)
+    assert found.groups[0].variance == pytest.approx(1 / (N * 0.02))
+    assert "clip-before-decay" in identifiers(found)  # max_grad_norm is 1 by default
+    assert "soft-targets" in identifiers(found)
+    assert found.to_dict() == br.explain(json.loads(arguments.to_json_string()), model, num_data=N).to_dict()
+
+
+@pytest.mark.parametrize(
+    ("optim", "kind"),
+    [
+        ("adamw_torch_fused", "decoupled"), ("paged_adamw_8bit", "decoupled"), ("adafactor", "decoupled"),
+        ("lion_8bit", "decoupled"), ("sgd", "coupled"), ("adagrad", "coupled"), ("rmsprop", "coupled"),
+        ("galore_adamw", "unknown"), ("schedule_free_sgd", "unknown"),
+    ],
+)  # fmt: skip
+def test_the_trainers_optimizers(optim, kind):
+    found = br.explain(hugging_face(optim=optim, optim_args="momentum=0.9, name=x"), num_data=N)
+    assert found.groups[0].decay == kind
+    expected = {"decoupled": "decoupled-decay", "coupled": "clip-before-decay", "unknown": "unknown-decay"}
+    assert identifiers(found)[0] == expected[kind]
+    assert found.groups[1].variance == math.inf
+
+
+def test_advice_knows_of_the_trainers_clip():
+    clipped = br.explain(hugging_face(), num_data=N).findings[0].remedy
+    assert "before_clip=True as gradients are clipped to 1" in clipped
+    assert "before_clip" not in br.explain(hugging_face(max_grad_norm=0.0), num_data=N).findings[0].remedy
+    assert "flat" in identifiers(br.explain(hugging_face(weight_decay=0.0), num_data=N))
+
+
+# -- timm --------------------------------------------------------------------------------------------------------
+
+
+def test_timms_groups_and_what_its_arguments_change():
+    model = Block()
+    arguments = Namespace(opt="sgd", lr=0.1, weight_decay=1e-4, momentum=0.9, clip_grad=2.0, smoothing=0.1, cutmix=1.0)
+    found = br.explain(arguments, model, num_data=N)
+    # Vectors, biases and what the model names are free; a scale of shape (1, 1) is not.
+    assert decayed(found) == {"mixer.0.weight", "debias_proj.weight", "scale"}
+    assert found.groups[0].variance == pytest.approx(1 / (N * 1e-4))
+    assert "Gradients are clipped to 2" in str(found)
+    assert "label smoothing and cutmix change the targets" in str(found)
+    assert found.to_dict() == br.explain(vars(arguments), model, num_data=N).to_dict()
+    other = br.explain(Namespace(opt="sgd", weight_decay=1e-4, clip_grad=0.01, clip_mode="agc"), num_data=N)
+    assert "clipped by agc" in str(other)
+
+
+@pytest.mark.parametrize(
+    ("opt", "kind"),
+    [("sgd", "coupled"), ("nadam", "coupled"), ("lookahead_adam", "coupled"), ("adamw", "decoupled"),
+     ("adabelief", "decoupled"), ("lamb", "other"), ("newest", "unknown")],
+)  # fmt: skip
+def test_timms_optimizers(opt, kind):
+    assert br.explain({"opt": opt, "weight_decay": 0.05}, num_data=N).groups[0].decay == kind
+
+
+def test_the_decay_of_timms_heavy_ball_is_the_prior_of_where_it_ends():
+    """θ ← (1 − lr·λ)θ beside SGD with momentum μ rests where a coupled SGD with λ(1 − μ) does."""
+    torch.manual_seed(0)
+    X, y = torch.randn(40, 3, dtype=torch.float64), torch.randn(40, dtype=torch.float64)
+    decay, momentum, rate = 0.3, 0.8, 0.05
+    found = br.explain({"opt": "sgdw", "weight_decay": decay, "momentum": momentum}, num_data=40)
+    w, buffer = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+    for _ in range(5000):
+        gradient = X.T @ (X @ w - y) / 40
+        w = w * (1 - rate * decay)
+        buffer = momentum * buffer + gradient
+        w = w - rate * buffer
+    truth = torch.linalg.solve(X.T @ X + torch.eye(3).double() / found.groups[0].variance, X.T @ y)
+    assert (w - truth).abs().max() < 0.01 * truth.abs().max()
+    naive = torch.linalg.solve(X.T @ X + 40 * decay * torch.eye(3).double(), X.T @ y)
+    assert (w - naive).abs().max() > 0.1 * truth.abs().max()
+    assert "decoupled-momentum" in identifiers(found)
+
+
+# -- Keras -------------------------------------------------------------------------------------------------------
+
+
+class L2:
+    def __init__(self, l2):
+        self.l2 = l2
+
+    def get_config(self):
+        return {"l2": self.l2}
+
+
+def test_a_keras_penalty_has_no_half():
+    found = br.explain({"class_name": "L2", "config": {"l2": 0.01}}, num_data=N)
+    assert found.groups[0].variance == pytest.approx(br.l2_coefficient_to_variance(0.01, N))
+    assert found.groups[0].weight_decay == 0.02
+    assert identifiers(found) == ["missing-half", "regularizer-of-a-layer"]
+    assert br.explain(L2(0.01), num_data=N).to_dict() == found.to_dict()
+    # One gradient step of the penalty is that of the prior it names.
+    w = torch.randn(5, dtype=torch.float64, requires_grad=True)
+    (0.01 * w.square().sum()).backward()
+    prior = br.Gaussian(found.groups[0].std)
+    pull = torch.zeros_like(w)
+    prior.add_grad_([pull], [w.detach()], 1 / N)
+    assert torch.allclose(pull, w.grad, rtol=1e-12)
+
+
+def test_other_keras_penalties():
+    lasso = br.explain({"l1": 1e-3}, num_data=N)
+    assert lasso.groups[0].std == pytest.approx(2**0.5 * br.l1_to_laplace_scale(1e-3, N))
+    assert identifiers(lasso)[0] == "subgradient"
+    both = br.explain({"class_name": "L1L2", "config": {"l1": 1e-3, "l2": 0.01}}, num_data=N)
+    prior = br.ElasticNet(1e-3 * N, 0.02 * N)
+    assert both.groups[0].variance == pytest.approx(float(prior.variance()))
+    assert {"subgradient", "missing-half"} <= set(identifiers(both))
+    with pytest.raises(br.InvalidArgumentError, match="expected l1 or l2 > 0"):
+        br.explain({"class_name": "L2", "config": {"l2": 0.0}}, num_data=N)
+    with pytest.raises(br.InvalidArgumentError, match="l2: expected a finite number >= 0, got -1"):
+        br.explain({"class_name": "L2", "config": {"l2": -1}}, num_data=N)
+
+
+def test_every_keras_optimizer_decouples():
+    config = {"learning_rate": 0.01, "weight_decay": 1e-3, "momentum": 0.9}
+    found = br.explain({"class_name": "SGD", "config": config}, num_data=N)
+    assert identifiers(found) == ["decoupled-decay"]
+    assert found.groups[0].decay == "decoupled"
+
+
+# -- what is shown -----------------------------------------------------------------------------------------------
+
+
+def test_what_is_no_settings():
+    for given in ("adamw", {"optimizer": "sgd"}, 3, SimpleNamespace(optim="sgd"), nn.Linear(1, 1)):
+        with pytest.raises(br.InvalidArgumentError, match=r"optimizer: expected|checkpoint: expected"):
+            br.explain(given, nn.Linear(1, 1), num_data=N)
+    with pytest.raises(br.InvalidArgumentError, match="weight_decay: expected a number, got 'much'"):
+        br.explain(hugging_face(weight_decay="much"), num_data=N)
+
+
+def test_findings_come_in_the_order_of_what_they_change():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(40, 40), nn.Linear(40, 2))
+    weights = [p for p in model.parameters() if p.ndim > 1]
+    with torch.no_grad():
+        for w in weights:
+            w.mul_(5.0)
+    optimizer = torch.optim.ASGD(model.parameters(), weight_decay=1e-3, lambd=1e-4)
+    found = br.explain(optimizer, model, num_data=N)
+    ranks = [(f.severity, f.importance) for f in found.findings]
+    assert ranks == sorted(ranks, key=lambda rank: (rank[0] != "warning", -rank[1]))
+    by_name = {f.identifier: f.importance for f in found.findings}
+    assert by_name["hidden-lambd"] == pytest.approx(1e-4 / 1.1e-3)
+    squares = {p.ndim: 0.0 for p in model.parameters()}
+    for p in model.parameters():
+        squares[p.ndim] += float(p.detach().square().sum())
+    assert by_name["biases-decayed"] == pytest.approx(squares[1] / sum(squares.values()), rel=1e-6)
+    assert all(0.0 <= f.importance <= 1.0 for f in found.findings)
+    # A few biases matter less than a width that is far off; most of the penalty on them matters more.
+    narrow = torch.optim.SGD(model.parameters(), weight_decay=1.0)
+    assert identifiers(br.explain(narrow, model, num_data=N))[:2] == ["width", "biases-decayed"]
+    with torch.no_grad():
+        for p in model.parameters():
+            p.fill_(0.02 if p.ndim > 1 else 3.0)
+    fitting = torch.optim.SGD(model.parameters(), weight_decay=5e-2)
+    assert identifiers(br.explain(fitting, model, num_data=N))[0] == "biases-decayed"
+
+
+def test_the_share_of_a_group_weighs_its_finding():
+    model = nn.Sequential(nn.Linear(30, 30, bias=False), nn.Linear(30, 1, bias=False))
+    groups = [{"params": [model[0].weight], "weight_decay": 0.0}, {"params": [model[1].weight], "weight_decay": 0.1}]
+    found = br.explain(torch.optim.AdamW(groups), model, num_data=N)
+    hit = next(f for f in found.findings if f.identifier == "decoupled-decay")
+    assert hit.importance == pytest.approx(30 / 930)
+
+
+def test_it_is_shown_four_ways(capsys):
+    model = nn.Linear(3, 1)
+    found = br.explain(torch.optim.SGD(model.parameters(), weight_decay=5e-4), model, num_data=N)
+    found.show()
+    assert capsys.readouterr().out == f"{found}\n"  # no terminal: plain
+    assert repr(found) == str(found)
+    page = found._repr_html_()
+    assert page.count("<li>") == len(found.findings)
+    assert "<strong>warning</strong>" in page
+    data = json.loads(found.to_json())
+    assert data["findings"][0]["identifier"] == found.findings[0].identifier
+    free = br.explain(torch.optim.SGD(model.parameters()), model, num_data=N)
+    assert json.loads(free.to_json())["groups"][0]["std"] == "inf"
+    table = br.ModelPrior(model, br.Gaussian(0.1)).describe(num_data=N)
+    assert repr(table) == str(table)
+    assert json.loads(table.to_json())["rows"][0]["prior"].startswith("Gaussian")
+
+
+def test_a_terminal_gets_colours(monkeypatch, capsys):
+    model = nn.Linear(3, 1)
+    found = br.explain(torch.optim.SGD(model.parameters(), weight_decay=5e-4), model, num_data=N)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    found.show()
+    out = capsys.readouterr().out
+    assert "\x1b[1;31mwarning" in out
+    assert "[biases-decayed]" in out
+
+
+def test_nothing_is_changed():
+    model = Block()
+    before = copy.deepcopy(model.state_dict())
+    br.explain(hugging_face(), model, num_data=N)
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
