@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import random
+from pathlib import Path
 
 import pytest
 import torch
@@ -292,3 +293,15 @@ def test_atomic_writes_make_ordinary_files(tmp_path):
         temporary.write_text("x")
     (tmp_path / "b.txt").write_text("x")
     assert (tmp_path / "deep" / "a.txt").stat().st_mode == (tmp_path / "b.txt").stat().st_mode
+
+
+def test_a_file_of_every_format_is_read():
+    """Written by bayesreg 0.1; a later version must read it, and to the same density."""
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 2)).double()
+    with torch.no_grad():
+        for i, p in enumerate(model.parameters()):
+            p.copy_(torch.linspace(-0.5, 0.7, p.numel()).double().reshape(p.shape) * (i + 1) / 4)
+    prior = br.ModelPrior.load(Path(__file__).parent / "files" / "prior-format-1.safetensors", model)
+    assert float(prior.log_prob().detach()) == pytest.approx(-28.653490546886385, rel=1e-12)
+    families = ["Gaussian", "Flat", "ScaleMixture", "Flat", "Product", "Flat", "GroupLaplace", "Flat"]
+    assert [entry.prior.family for entry in prior] == families

@@ -183,6 +183,23 @@ def test_weights_drawn_from_their_prior_fill_its_band(prior):
     assert high - low == pytest.approx(wide.get_width() / 10, rel=0.15)
 
 
+@pytest.mark.parametrize("shape", [(6, 5), (60, 50)])
+@pytest.mark.parametrize("wide", [False, True])
+def test_the_unit_is_the_standard_deviation_of_a_gaussian(shape, wide):
+    """One deviation from its centre everywhere is an rms of 1, also where every weight has a deviation of its own."""
+    model = nn.Linear(*shape).double()
+    scale = torch.full((shape[1], shape[0]), 0.2) if not wide else 0.01 + torch.rand(shape[1], shape[0])
+    prior = br.ModelPrior(model, br.Gaussian(scale if wide else 0.2, loc=0.5))
+    with torch.no_grad():
+        signs = torch.randn(shape[1], shape[0]).sign()
+        model.weight.copy_(0.5 + scale * signs)
+    ax = plot_layers(prior)
+    rms = float(next(text.get_text() for text in ax.texts if text.get_text().startswith("rms")).split()[1])
+    assert rms == pytest.approx(1.0, abs=0.1 if shape == (60, 50) or not wide else 0.35)
+    band = ax.patches[0]
+    assert band.get_x() + band.get_width() / 2 == pytest.approx(0.0, abs=0.5 if wide else 0.15)
+
+
 def test_layers_tell_zeros_and_what_is_not_drawn():
     built = drawn_from(br.Gaussian(0.3))
     with torch.no_grad():

@@ -180,4 +180,5 @@ def plot_pair(prior: Prior, shape: Sequence[int], ax: Axes | None = None, *, rea
     ax.set_xlabel("w₁")
     ax.set_ylabel("w₂")
     ax.set_aspect("equal")
+    bare(ax)
     return ax

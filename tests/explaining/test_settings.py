@@ -25,6 +25,7 @@ class Block(nn.Module):
         self.embedding = nn.Embedding(7, 4)
         self.attention_norm = nn.RMSNorm(4)
         self.norm = nn.GroupNorm(2, 4)
+        self.PostRMSNorm = nn.RMSNorm(4)
         self.bn1 = nn.BatchNorm1d(4)
         self.mixer = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
         self.debias_proj = nn.Linear(4, 2)
@@ -94,6 +95,8 @@ def test_the_trainers_optimizers(optim, kind):
 def test_advice_knows_of_the_trainers_clip():
     clipped = br.explain(hugging_face(), num_data=N).findings[0].remedy
     assert "before_clip=True as gradients are clipped to 1" in clipped
+    missing = {"optim": "adamw_torch", "learning_rate": 5e-5, "weight_decay": 0.01}
+    assert br.explain(missing, num_data=N).findings[0].remedy == clipped
     assert "before_clip" not in br.explain(hugging_face(max_grad_norm=0.0), num_data=N).findings[0].remedy
     assert "flat" in identifiers(br.explain(hugging_face(weight_decay=0.0), num_data=N))
 
@@ -227,6 +230,17 @@ def test_findings_come_in_the_order_of_what_they_change():
             p.fill_(0.02 if p.ndim > 1 else 3.0)
     fitting = torch.optim.SGD(model.parameters(), weight_decay=5e-2)
     assert identifiers(br.explain(fitting, model, num_data=N))[0] == "biases-decayed"
+
+
+def test_a_bias_counts_by_its_own_decay():
+    model = nn.Linear(2, 2)
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+        model.bias.fill_(1.0)
+    groups = [{"params": [model.weight], "weight_decay": 0.1}, {"params": [model.bias], "weight_decay": 0.3}]
+    found = br.explain(torch.optim.SGD(groups), model, num_data=20)
+    share = next(f.importance for f in found.findings if f.identifier == "biases-decayed")
+    assert share == pytest.approx(0.6 / (0.6 + 0.4))
 
 
 def test_the_share_of_a_group_weighs_its_finding():
