@@ -21,6 +21,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "coverage_check",
     "mathml",
+    "notebook_links",
 ]
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
@@ -28,7 +29,9 @@ nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
 nb_render_markdown_format = "gfm"
-exclude_patterns = ["_build", "jupyter_execute"]
+# The notebooks' text halves are executed once, here; docs/notebooks is a link to their folder.
+nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
+exclude_patterns = ["_build", "jupyter_execute", "conf.py", "_ext", "notebooks/*.ipynb"]
 nitpicky = False
 
 html_theme = "furo"

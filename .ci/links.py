@@ -1,0 +1,56 @@
+"""Check a built site: every internal link and anchor leads somewhere, and no page needs the network to be shown."""
+
+from __future__ import annotations
+
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+
+class Page(HTMLParser):
+    """The anchors of a page, where it leads, and what it loads."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.anchors: set[str] = set()
+        self.links: list[str] = []
+        self.loads: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {key: value for key, value in attrs if value}
+        self.anchors |= {given[key] for key in ("id", "name") if key in given}
+        if tag == "a" and "href" in given:
+            self.links.append(given["href"])
+        if "src" in given or (tag == "link" and given.get("rel") in ("stylesheet", "icon", "preload")):
+            self.loads.append(given.get("src", given.get("href", "")))
+
+
+def main(folder: Path) -> int:
+    pages = {path.resolve(): Page(path.read_text(encoding="utf-8")) for path in folder.rglob("*.html")}
+    wrong = []
+    checked = 0
+    for path, page in pages.items():
+        for target in [*page.links, *page.loads]:
+            parts = urlsplit(target)
+            if parts.scheme in ("http", "https", "//") or target.startswith("//"):
+                if target in page.loads:
+                    wrong.append(f"{path.name}: loads {target} from the network")
+                continue
+            if parts.scheme in ("data", "mailto"):
+                continue
+            checked += 1
+            there = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            if not there.exists():
+                wrong.append(f"{path.name}: {target} leads nowhere")
+            elif parts.fragment and there in pages and unquote(parts.fragment) not in pages[there].anchors:
+                wrong.append(f"{path.name}: {target} has no such anchor")
+    for line in sorted(set(wrong)):
+        print(line)
+    print(f"{checked:,} links and files in {len(pages)} pages, {len(set(wrong))} wrong")
+    return 1 if wrong or not pages else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
