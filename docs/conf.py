@@ -28,6 +28,7 @@ myst_heading_anchors = 3
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
+nb_merge_streams = True
 nb_render_markdown_format = "gfm"
 # The notebooks' text halves are executed once, here; docs/notebooks is a link to their folder.
 nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
@@ -37,7 +38,7 @@ nitpicky = False
 html_theme = "furo"
 html_title = f"bayesreg {release}"
 html_static_path = ["_static"]
-html_css_files = ["tables.css"]
+html_css_files = ["site.css"]
 html_math_renderer = "mathml"
 html_show_sourcelink = False
 

@@ -18,7 +18,6 @@
 # `weight_decay`, silently becomes another one: each is run, measured, and run again with the line in it.
 
 # %%
-import copy
 import tempfile
 import textwrap
 import warnings
@@ -244,7 +243,7 @@ for row, (name, (without, with_it)) in enumerate(results.items()):
 ax.axvline(1.0, color="0.4", lw=1, ls=":")
 ax.set_yticks(range(len(results)), list(results))
 ax.invert_yaxis()
-ax.set(xscale="log", xlabel="strength of the prior in effect (bar: as written; diamond: with br.attach)");
+ax.set(xscale="log", xlabel="strength of the prior in effect (bar: as written; diamond: with br.attach)")
 
 # %% [markdown]
 # Others do not end in a number, they end in an error that says what to write. Three of them:

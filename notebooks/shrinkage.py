@@ -54,9 +54,7 @@ X, y = (X - X.mean(0)) / X.std(0), ((y - y.mean()) / y.std())[:, None]
 noise = br.likelihoods.Gaussian(noise_std=0.7)
 
 figure, axes = plt.subplots(1, 3, figsize=(12.6, 4.9), layout="constrained")
-for ax, family in zip(
-    axes, (br.Gaussian(0.08), br.Laplace(0.03), br.ElasticNet(l1=20.0, l2=100.0)), strict=True
-):
+for ax, family in zip(axes, (br.Gaussian(0.08), br.Laplace(0.03), br.ElasticNet(l1=20.0, l2=100.0)), strict=True):
     two = nn.Linear(2, 1, bias=False).double()
     br.plots.plot_contours(two, br.ModelPrior(two, family), noise, (X[:100][:, [2, 7]], y[:100]), ax)
     ax.set(xlabel=f"body mass index ({family.family})", ylabel="s4")
@@ -87,7 +85,7 @@ for k, name in enumerate(names):
     ax.plot(1 / sigmas**2, [w[k] for w in ridge], lw=1.5, ls=("-", "--", "-.", ":")[k % 4], label=name)
 ax.set(xscale="log", xlabel="L2: precision of the prior (stronger to the left)", ylabel="weight")
 ax.invert_xaxis()
-ax.legend(frameon=False, fontsize=7, ncols=2);
+ax.legend(frameon=False, fontsize=7, ncols=2)
 
 # %% [markdown]
 # ## Four hundred weights, a hundred examples
@@ -119,7 +117,13 @@ def estimate(make, s, rows):
     prior = br.ModelPrior(model, make(s))
     kinked = not make(s).traits.smooth
     br.MAPTrainer(
-        model, prior, few, optimizer="proximal" if kinked else "lbfgs", tolerance=1e-3, max_iterations=1000, progress=False
+        model,
+        prior,
+        few,
+        optimizer="proximal" if kinked else "lbfgs",
+        tolerance=1e-3,
+        max_iterations=1000,
+        progress=False,
     ).fit((A[rows], b[rows]))
     return model
 
@@ -150,7 +154,7 @@ for ax, (name, make) in zip(axes.flat, FAMILIES.items(), strict=True):
     found = w.abs() > 0.1
     print(f"{name:15s} relative error {error:.2f}; above 0.1: {int(found.sum())}, of the ten: {int(found[:10].sum())}")
 for ax in axes[1]:
-    ax.set_xlabel("first 40 of 400 features");
+    ax.set_xlabel("first 40 of 400 features")
 
 # %% [markdown]
 # L2 spreads the signal over everything. L1 finds it, shrinks it, and lets some noise in. Spike and slab and MCP name the

@@ -51,7 +51,7 @@ for ax, std in zip(axes, (0.1, 0.4, 1.5), strict=True):
     decay = br.variance_to_weight_decay(std**2, 1000)
     ax.set_title(f"σ = {std}: λ = {decay:.2g} at n = 1,000", fontsize=9)
     ax.set_xlabel("x")
-axes[0].set_ylabel("networks drawn from the prior");
+axes[0].set_ylabel("networks drawn from the prior")
 
 # %% [markdown]
 # Small σ (strong decay) believes in functions that are nearly constant, large σ in wild ones. Whoever chooses a weight
@@ -91,12 +91,8 @@ def nll(model):
 models = {way: copy.deepcopy(first) for way in ("torch", "gradient", "penalty", "log-prior", "br.attach")}
 
 weights, biases = split(models["torch"])
-torch_sgd = torch.optim.SGD(
-    [{"params": weights, "weight_decay": lam}, {"params": biases}], lr=rate, momentum=momentum
-)
-plain = {
-    way: torch.optim.SGD(models[way].parameters(), lr=rate, momentum=momentum) for way in ("penalty", "log-prior")
-}
+torch_sgd = torch.optim.SGD([{"params": weights, "weight_decay": lam}, {"params": biases}], lr=rate, momentum=momentum)
+plain = {way: torch.optim.SGD(models[way].parameters(), lr=rate, momentum=momentum) for way in ("penalty", "log-prior")}
 velocity = [torch.zeros_like(p) for p in models["gradient"].parameters()]
 
 prior = br.ModelPrior(models["br.attach"], br.Gaussian.from_weight_decay(lam, n))
@@ -123,7 +119,9 @@ print("step   torch         gradient      penalty       log-prior     br.attach 
 for k in range(1, 61):
     step(torch_sgd, nll(models["torch"]))
     step_by_hand(models["gradient"])
-    step(plain["penalty"], nll(models["penalty"]) + lam / 2 * sum(w.square().sum() for w in split(models["penalty"])[0]))
+    step(
+        plain["penalty"], nll(models["penalty"]) + lam / 2 * sum(w.square().sum() for w in split(models["penalty"])[0])
+    )
     log_prior = sum(normal.log_prob(w).sum() for w in split(models["log-prior"])[0])
     step(plain["log-prior"], nll(models["log-prior"]) - log_prior / n)
     step(attached, nll(models["br.attach"]))
@@ -190,7 +188,7 @@ for size, colour, line in zip(sizes, ("#c2571a", "#4f7a28", "#1b3a57"), (":", "-
     print(f"n = {size:3d}: best lambda {lambdas[best]:.1e}, best sigma {sigmas[best]:.2g}")
 axes[0].set(xscale="log", yscale="log", xlabel="λ", ylabel="held-out NLL")
 axes[1].set(xscale="log", xlabel="σ of the prior")
-axes[0].legend(frameon=False);
+axes[0].legend(frameon=False)
 
 # %% [markdown]
 # ## And AdamW?
