@@ -13,9 +13,9 @@
 # %% [markdown]
 # # Your own training loop: one line, and what every trap looks like
 #
-# `br.attach(optimizer, prior, num_data=n)` puts a prior on a loop you already have. This notebook shows the line, what
-# it reports, how to keep and resume it, and then goes through the ways in which a prior, written by hand or left to
-# `weight_decay`, silently becomes another one: each is run, measured, and run again with the line in it.
+# `br.attach(optimizer, prior, num_data=n)` puts a prior on a loop you already have. This notebook shows the line,
+# what it reports, how to keep and resume it, and then goes through the ways in which a prior, written by hand or
+# left to `weight_decay`, silently becomes another one: each is run, measured, and run again with the line in it.
 
 # %%
 import tempfile
@@ -52,8 +52,9 @@ optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_dec
 br.explain(optimizer, model, num_data=n)
 
 # %% [markdown]
-# Findings come in the order of how much of the prior they change. The decay is a Gaussian of standard deviation 1.4 on
-# everything, biases and batch-norm scales too, and it is far wider than the weights. Say what you mean instead:
+# Findings come in the order of how much of the prior they change. The decay is a Gaussian of standard deviation
+# 1.4 on everything, biases and batch-norm scales too, and it is far wider than the weights. Say what you mean
+# instead:
 
 # %%
 prior = br.ModelPrior(
@@ -75,7 +76,7 @@ prior.describe(num_data=n)
 optimizer = torch.optim.Adam(prior.param_groups(), lr=3e-3)
 handle = br.attach(optimizer, prior, num_data=n)  # <- the line
 history = []
-for epoch in range(30):
+for _ in range(30):
     for rows in torch.randperm(n).split(100):
         optimizer.zero_grad()
         F.cross_entropy(model(X[train][rows]), y[train][rows]).backward()
@@ -84,8 +85,8 @@ for epoch in range(30):
 handle.describe()
 
 # %% [markdown]
-# The Laplace prior goes by proximal steps in Adam's own metric, so its zeros are exact; the Gaussian by the optimizer's own
-# decay. Where the weights are now, against what was believed of them:
+# The Laplace prior goes by proximal steps in Adam's own metric, so its zeros are exact; the Gaussian by the
+# optimizer's own decay. Where the weights are now, against what was believed of them:
 
 # %%
 ax = prior.plot()
@@ -237,7 +238,7 @@ for name, (without, with_it) in results.items():
 
 # %%
 figure, ax = plt.subplots(figsize=(8, 3.8), layout="constrained")
-for row, (name, (without, with_it)) in enumerate(results.items()):
+for row, (without, with_it) in enumerate(results.values()):
     ax.barh(row, max(without, 1e-2), color="#c2571a", height=0.55, hatch="//" if abs(without - 1) > 0.05 else "")
     ax.plot(with_it, row, "D", color="#1b3a57", ms=7)
 ax.axvline(1.0, color="0.4", lw=1, ls=":")
@@ -263,8 +264,9 @@ for name, attempt in attempts.items():
         print(f"{name}:\n{textwrap.fill(str(error), 100, initial_indent='    ', subsequent_indent='    ')}\n")
 
 # %% [markdown]
-# And one that is only a matter of numbers: half precision. lr·λ = 5e-6 is less than bfloat16 can resolve, so the decay
-# alone never moves a weight. bayesreg warns; mixed precision by autocast, which keeps float32 weights, is fine.
+# And one that is only a matter of numbers: half precision. lr·λ = 5e-6 is less than bfloat16 can resolve, so the
+# decay alone never moves a weight. bayesreg warns; mixed precision by autocast, which keeps float32 weights, is
+# fine.
 
 # %%
 with warnings.catch_warnings(record=True) as caught:
@@ -286,5 +288,6 @@ print(textwrap.fill(str(caught[0].message), 100))
 # ## Take home
 #
 # - `br.explain` before, `br.attach` after. The loop does not change.
-# - `handle.describe()` says by which route, `handle.log()` what the prior costs, `prior.plot()` where the weights are.
+# - `handle.describe()` says by which route, `handle.log()` what the prior costs, `prior.plot()` where the weights
+#   are.
 # - Clip after the prior: `before_clip=True` and `handle.apply_()`.

@@ -13,9 +13,9 @@
 # %% [markdown]
 # # L1, L2 and beyond: sparsity and shrinkage
 #
-# A prior does two things to a weight: it may set it to exactly zero, and it shrinks what it keeps. L2 does only the
-# second, L1 does both at once, and other families do the one without the other. This notebook shows what each believes,
-# what it does to one weight, to ten, to four hundred, and to a network.
+# A prior does two things to a weight: it may set it to exactly zero, and it shrinks what it keeps. L2 does only
+# the second, L1 does both at once, and other families do the one without the other. This notebook shows what each
+# believes, what it does to one weight, to ten, to four hundred, and to a network.
 
 # %%
 import matplotlib.pyplot as plt
@@ -29,23 +29,24 @@ import bayesreg as br
 # %% [markdown]
 # ## One weight
 #
-# Density, penalty, and shrinkage: where a weight ends that was observed once, with noise. On the diagonal it stays, on the
-# horizontal line it is set to zero. Dashed: the Gaussian (L2) of the same variance.
+# Density, penalty, and shrinkage: where a weight ends that was observed once, with noise. On the diagonal it
+# stays, on the horizontal line it is set to zero. Dashed: the Gaussian (L2) of the same variance.
 
 # %%
 for prior in (br.Laplace(0.2), br.StudentT(df=2.0, scale=0.1), br.MCP(strength=4.0, gamma=0.15)):
     prior.plot(reach=1.0)
 
 # %% [markdown]
-# - **Laplace (L1)**: everything below a threshold is exactly zero, everything above it is shrunk by the same amount, however
-#   large it is. That is its weakness: the weights that matter are biased.
+# - **Laplace (L1)**: everything below a threshold is exactly zero, everything above it is shrunk by the same
+#   amount, however large it is. That is its weakness: the weights that matter are biased.
 # - **Student-t**: no zeros, but large weights are left nearly alone.
-# - **MCP**: zeros like L1, and from some size on no shrinkage at all. Its price: it is not convex, and no density.
+# - **MCP**: zeros like L1, and from some size on no shrinkage at all. Its price: it is not convex, and no
+#   density.
 #
 # ## Two weights
 #
-# Contours of likelihood and prior, and the MAP as the prior grows from weak to strong. L2's circles shrink both weights
-# together. L1's corners are where one weight is zero, and the path runs into one.
+# Contours of likelihood and prior, and the MAP as the prior grows from weak to strong. L2's circles shrink both
+# weights together. L1's corners are where one weight is zero, and the path runs into one.
 
 # %%
 X, y = (torch.as_tensor(part) for part in load_diabetes(return_X_y=True))
@@ -64,8 +65,8 @@ for ax in axes[1:]:
 # %% [markdown]
 # ## Ten weights, all strengths
 #
-# From the strongest prior that leaves anything (left) to hardly any prior (right). L1 lets weights in one by one; L2 has
-# all of them from the start.
+# From the strongest prior that leaves anything (left) to hardly any prior (right). L1 lets weights in one by one;
+# L2 has all of them from the start.
 
 # %%
 train, held_out = (X[:300], y[:300]), (X[300:], y[300:])
@@ -157,14 +158,15 @@ for ax in axes[1]:
     ax.set_xlabel("first 40 of 400 features")
 
 # %% [markdown]
-# L2 spreads the signal over everything. L1 finds it, shrinks it, and lets some noise in. Spike and slab and MCP name the
-# ten, and MCP, which leaves weights above 0.6 alone, also gets their size right. That is a clear signal and independent
-# features. Both priors are not convex: where the signal is weak or features are correlated, the picture turns around;
-# [docs/sparsity.md](../docs/sparsity.md) measures where.
+# L2 spreads the signal over everything. L1 finds it, shrinks it, and lets some noise in. Spike and slab and MCP
+# name the ten, and MCP, which leaves weights above 0.6 alone, also gets their size right. That is a clear signal
+# and independent features. Both priors are not convex: where the signal is weak or features are correlated, the
+# picture turns around; [docs/sparsity.md](../docs/sparsity.md) measures where.
 #
 # ## A network: which pixels does it look at?
 #
-# A group prior sets *columns* of the first layer to zero together, that is, whole input pixels. The stronger, the fewer.
+# A group prior sets *columns* of the first layer to zero together, that is, whole input pixels. The stronger, the
+# fewer.
 
 # %%
 images, labels = load_digits(return_X_y=True)
@@ -192,8 +194,8 @@ for ax in axes:
     ax.set(xticks=[], yticks=[])
 
 # %% [markdown]
-# White pixels are exactly unused: the network gives the same output whatever stands there. `br.sparsity.zeros(prior)`
-# counts such groups, and `br.sparsity.compact` makes a smaller network of them.
+# White pixels are exactly unused: the network gives the same output whatever stands there.
+# `br.sparsity.zeros(prior)` counts such groups, and `br.sparsity.compact` makes a smaller network of them.
 #
 # ## Take home
 #

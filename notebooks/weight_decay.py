@@ -13,8 +13,9 @@
 # %% [markdown]
 # # Weight decay, the Bayesian view, from scratch
 #
-# `weight_decay=5e-4` is one of the most copied numbers in deep learning. This notebook looks at it in three ways: as a
-# belief about functions, as three lines of code, and as a number whose right value depends on how much data there is.
+# `weight_decay=5e-4` is one of the most copied numbers in deep learning. This notebook looks at it in three ways:
+# as a belief about functions, as three lines of code, and as a number whose right value depends on how much data
+# there is.
 
 # %%
 import copy
@@ -54,8 +55,9 @@ for ax, std in zip(axes, (0.1, 0.4, 1.5), strict=True):
 axes[0].set_ylabel("networks drawn from the prior")
 
 # %% [markdown]
-# Small σ (strong decay) believes in functions that are nearly constant, large σ in wild ones. Whoever chooses a weight
-# decay chooses among these, knowingly or not. And the same `weight_decay` at another n is another one of them:
+# Small σ (strong decay) believes in functions that are nearly constant, large σ in wild ones. Whoever chooses a
+# weight decay chooses among these, knowingly or not. And the same `weight_decay` at another n is another one of
+# them:
 
 # %%
 for n in (500, 5_000, 50_000, 1_281_167):
@@ -64,8 +66,8 @@ for n in (500, 5_000, 50_000, 1_281_167):
 # %% [markdown]
 # ## From scratch: three ways to write it
 #
-# In the gradient (what torch does), in the loss (the textbook), as a log-prior (the belief). On handwritten digits, with
-# momentum, all beside `torch.optim.SGD(weight_decay=...)`.
+# In the gradient (what torch does), in the loss (the textbook), as a log-prior (the belief). On handwritten
+# digits, with momentum, all beside `torch.optim.SGD(weight_decay=...)`.
 
 # %%
 images, labels = load_digits(return_X_y=True)
@@ -142,8 +144,8 @@ for k in range(1, 61):
 ax = prior.plot()
 
 # %% [markdown]
-# For two weights the whole story fits in a picture. The data here are two classes and two pixels. Solid: the likelihood;
-# dashed: the prior; dots: the MAP from weak to strong decay.
+# For two weights the whole story fits in a picture. The data here are two classes and two pixels. Solid: the
+# likelihood; dashed: the prior; dots: the MAP from weak to strong decay.
 
 # %%
 rows = torch.isin(y, torch.tensor([3, 8]))
@@ -160,8 +162,9 @@ for ax, std in zip(axes, (1.0, 0.3), strict=True):
 # %% [markdown]
 # ## What n does: keep σ, not λ
 #
-# Logistic regression on n digits for many strengths, each scored on the same held-out images. In λ the best strength moves
-# with n. In σ it moves far less: the belief about the weights is the same whether there are 50 examples or 800.
+# Logistic regression on n digits for many strengths, each scored on the same held-out images. In λ the best
+# strength moves with n. In σ it moves far less: the belief about the weights is the same whether there are 50
+# examples or 800.
 
 # %%
 sigmas = np.logspace(-1, 2.5, 12)
@@ -193,8 +196,8 @@ axes[0].legend(frameon=False)
 # %% [markdown]
 # ## And AdamW?
 #
-# AdamW shrinks weights beside the step. What that amounts to depends on the noise of the gradients, so on the batch
-# size. `br.explain` reads it from the optimizer's state; here for one network, one λ, and two batch sizes.
+# AdamW shrinks weights beside the step. What that amounts to depends on the noise of the gradients, so on the
+# batch size. `br.explain` reads it from the optimizer's state; here for one network, one λ, and two batch sizes.
 
 # %%
 for batch in (8, 250):

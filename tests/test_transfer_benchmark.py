@@ -26,7 +26,7 @@ def run(data_folder, tmp_path):
             sys.executable, str(SCRIPT), "--tasks", "sentences", "--sizes", "10", "--seeds", "2", "--processes", "1",
             "--methods", *METHODS, "--out", str(tmp_path / "out"), "--json", str(tmp_path / f"{name}.json"), *options,
         ]  # fmt: skip
-        environment = {**os.environ, "BAYESREG_DATA": str(data_folder)}
+        environment = {**os.environ, "BAYESREG_DATA": str(data_folder), "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
         return done, tmp_path / "out" / "fits.jsonl", tmp_path / f"{name}.json"
 
@@ -34,9 +34,10 @@ def run(data_folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_it_resumes_and_refuses_other_protocols(run):
+def test_the_three_ways_of_choosing_and_resuming(run):
     done, fits, summary = run()
     assert done.returncode == 0, done.stderr[-2000:]
+    check_choices(fits, summary)
     first = json.loads(summary.read_text())["tasks"]
     lines = fits.read_text().splitlines()
     # Interrupted in the middle of a line.
@@ -50,10 +51,7 @@ def test_it_resumes_and_refuses_other_protocols(run):
     assert "holds results of another protocol" in done.stderr
 
 
-@pytest.mark.slow
-def test_the_three_ways_of_choosing(run):
-    done, fits, summary = run()
-    assert done.returncode == 0, done.stderr[-2000:]
+def check_choices(fits, summary):
     jobs = {tuple(r["job"]): r["rows"] for r in map(json.loads, fits.read_text().splitlines()[1:])}
     content = json.loads(summary.read_text())["tasks"]["sentences"]
     method = "pretrained-centred prior"
