@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+
+_NAVIGATION = {"next", "prev", "index", "search", "author", "canonical"}
 
 
 class Page(HTMLParser):
@@ -23,8 +27,21 @@ class Page(HTMLParser):
         self.anchors |= {given[key] for key in ("id", "name") if key in given}
         if tag == "a" and "href" in given:
             self.links.append(given["href"])
-        if "src" in given or (tag == "link" and given.get("rel") in ("stylesheet", "icon", "preload")):
-            self.loads.append(given.get("src", given.get("href", "")))
+        if tag == "link" and not {"next", "prev", "index", "search", "author", "canonical"} & set(
+            given.get("rel", "").split()
+        ):
+            self.loads.append(given.get("href", ""))
+        self.loads += [given[key] for key in ("src", "data", "poster") if key in given]
+        self.loads += [part.split()[0] for part in given.get("srcset", "").split(",") if part.strip()]
+        self.loads += remote_in_css(given.get("style", ""))
+
+    def handle_data(self, data: str) -> None:
+        if self.lasttag == "style":
+            self.loads += remote_in_css(data)
+
+
+def remote_in_css(text: str) -> list[str]:
+    return re.findall(r"""(?:url\(|@import)\s*["']?((?:https?:)?//[^"')\s]+)""", text)
 
 
 def main(folder: Path) -> int:
@@ -34,7 +51,7 @@ def main(folder: Path) -> int:
     for path, page in pages.items():
         for target in [*page.links, *page.loads]:
             parts = urlsplit(target)
-            if parts.scheme in ("http", "https", "//") or target.startswith("//"):
+            if parts.scheme in ("http", "https") or target.startswith("//"):
                 if target in page.loads:
                     wrong.append(f"{path.name}: loads {target} from the network")
                 continue
@@ -42,10 +59,12 @@ def main(folder: Path) -> int:
                 continue
             checked += 1
             there = (path.parent / unquote(parts.path)).resolve() if parts.path else path
-            if not there.exists():
+            if not there.exists() or not there.is_relative_to(folder.resolve()):
                 wrong.append(f"{path.name}: {target} leads nowhere")
             elif parts.fragment and there in pages and unquote(parts.fragment) not in pages[there].anchors:
                 wrong.append(f"{path.name}: {target} has no such anchor")
+    for path in folder.rglob("*.css"):
+        wrong += [f"{path.name}: loads {target} from the network" for target in remote_in_css(path.read_text("utf-8"))]
     for line in sorted(set(wrong)):
         print(line)
     print(f"{checked:,} links and files in {len(pages)} pages, {len(set(wrong))} wrong")

@@ -175,8 +175,9 @@ def _notes(model_prior: ModelPrior, loss_scale: LossScale | None) -> list[str]:
     ]
     if free_norms and shrinking:
         notes.append(
-            f"No MAP may exist: the normalisation scale {free_norms[0].name} is flat, so it can grow while a penalised "
-            f"weight beside it shrinks and the objective falls for ever; give it a prior if you need a minimum."
+            f"No MAP may exist: normalisation scales ({_names([e.name for e in free_norms])}) are flat, so they can "
+            f"grow while a penalised weight after them shrinks, and the objective falls for ever; prediction rarely "
+            f"minds. If you need a minimum, add the rule br.norms & ~br.biases: br.Gaussian(1.0, loc=1.0)."
         )
     several = [e.name for e, prior in model_prior.active() if not prior.traits.convex]
     if several:

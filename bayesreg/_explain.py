@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -161,8 +162,14 @@ def explain(
         return explain_penalties(penalties, scale)
     settings = settings_of(optimizer, model)
     if settings is not None:
-        clip = settings.clip_norm if clip_norm is None else clip_norm
+        own = math.inf if settings.clip_norm is None else settings.clip_norm
+        clip = own if clip_norm is None else clip_norm
         return build(settings.groups, model, scale, clip, live=False, more=settings.findings)
+    if isinstance(optimizer, str | os.PathLike):
+        raise InvalidArgumentError(
+            f"optimizer: expected an object, got the path {os.fspath(optimizer)!r}: read it first, with "
+            f"torch.load(path, weights_only=True) or json.load, or use the command: bayesreg explain PATH."
+        )
     if isinstance(optimizer, Mapping):
         weights = weights_in(optimizer) if model is None else None
         groups = facts_of_state(find_state_dict(optimizer), model, optimizer_class, weights)

@@ -19,4 +19,7 @@ def require(package: str, extra: str, purpose: str) -> None:
         ImportError: If it is missing.
     """
     if importlib.util.find_spec(package) is None:
-        raise ImportError(f"{purpose} need {package}: pip install 'bayesreg[{extra}]'.")
+        raise ImportError(
+            f"{purpose} need {package}: pip install 'bayesreg[{extra}]' (in a clone, "
+            f"pip install -c constraints.txt '.[{extra}]')."
+        )

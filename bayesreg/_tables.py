@@ -6,7 +6,7 @@ import html
 import json
 import math
 import sys
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ __all__ = ["Shown", "Table", "for_json", "number"]
 
 
 def for_json(data: Any) -> str:
-    """Return JSON; infinities, which JSON cannot hold, become the strings "inf" and "-inf"."""
+    """Return JSON; what JSON cannot hold becomes a string: "inf", "-inf", "nan"."""
     return json.dumps(_plain(data), indent=2, ensure_ascii=False, allow_nan=False)
 
 
@@ -32,7 +32,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-class Shown:
+class Shown(ABC):
     """What is rich in a terminal, plain in a log, HTML in a notebook and data for machines."""
 
     @abstractmethod
@@ -43,7 +43,7 @@ class Shown:
     def __rich__(self) -> Group: ...
 
     def to_json(self) -> str:
-        """Return `to_dict()` as JSON; infinities, which JSON cannot hold, become the strings "inf" and "-inf"."""
+        """Return `to_dict()` as JSON; what JSON cannot hold becomes a string: "inf", "-inf", "nan"."""
         return for_json(self.to_dict())
 
     def show(self) -> None:

@@ -102,6 +102,7 @@ class ModelPrior(nn.Module):
         self = cls.__new__(cls)
         nn.Module.__init__(self)
         self.shorthand = False
+        install_guard()
         self._take(entries, notes)
         return self
 
@@ -175,7 +176,8 @@ class ModelPrior(nn.Module):
     def draw(self, *, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Return a draw from the prior by parameter name, the model left as it is.
 
-        With `torch.func.functional_call(model, draw, inputs)` it is a draw from the prior over functions.
+        With `torch.func.functional_call(model, draw, inputs)` it is a draw from the prior over functions (of a model in
+        half precision, cast it to that first).
 
         Args:
             generator: Source of randomness; torch's global one by default.

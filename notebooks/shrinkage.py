@@ -83,7 +83,9 @@ for std in sigmas:
     ridge.append(torch.linalg.solve(A, train[0].T @ (train[1] - train[1].mean()))[:, 0])
 figure, ax = plt.subplots(figsize=(5.2, 3.2), layout="constrained")
 for k, name in enumerate(names):
-    ax.plot(1 / sigmas**2, [w[k] for w in ridge], lw=1.5, ls=("-", "--", "-.", ":")[k % 4], label=name)
+    (curve,) = ax.plot(1 / sigmas**2, [w[k] for w in ridge], lw=1.5, ls=("-", "--", "-.", ":")[k % 4])
+    ax.annotate(name, (1 / sigmas[-1] ** 2, ridge[-1][k]), xytext=(5, 0), textcoords="offset points", fontsize=8,
+                color=curve.get_color(), va="center")  # fmt: skip
 ax.set(xscale="log", xlabel="L2: precision of the prior (stronger to the left)", ylabel="weight")
 ax.invert_xaxis()
 ax.legend(frameon=False, fontsize=7, ncols=2)

@@ -217,7 +217,7 @@ def test_describe_gives_the_equivalent_weight_decay():
 
 def test_describe_warns_where_no_map_exists():
     flat_scale = br.ModelPrior(net(), br.Gaussian(0.1))
-    assert "No MAP may exist: the normalisation scale 1.weight is flat" in str(flat_scale.describe())
+    assert "normalisation scales (1.weight) are flat" in str(flat_scale.describe())
     everything = br.ModelPrior(net(), {br.biases: br.Flat(), "*": br.Gaussian(0.1)})
     assert "No MAP" not in str(everything.describe())
 

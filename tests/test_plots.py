@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import matplotlib.figure
 import numpy as np
 import pytest
@@ -206,7 +208,7 @@ def test_layers_tell_zeros_and_what_is_not_drawn():
         next(iter(built)).parameter[:25] = 0.0
     ax = plot_layers(built)
     assert any("50% at centre" in text.get_text() for text in ax.texts)
-    assert "1 under improper priors" in ax.get_xlabel()
+    assert "not drawn: 1 flat or improper" in ax.get_xlabel()
     empty = plot_layers(br.ModelPrior(nn.Linear(2, 2), br.Flat()))
     assert "no weights under a proper prior" in empty.texts[0].get_text()
     with pytest.raises(br.InvalidArgumentError, match="limit"):
@@ -261,3 +263,89 @@ def test_a_draw_leaves_the_model_and_follows_the_prior():
     assert float(drawn["weight"].std()) == pytest.approx(0.3, rel=0.03)
     assert prior.sample_(generator=torch.Generator().manual_seed(0)) == ["bias"]
     assert torch.equal(model.weight, drawn["weight"])
+
+
+def test_contours_of_parameters_in_any_layout_leave_modules_as_they_were():
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Conv2d(2, 3, 2), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(12, 1)).double()
+    data = (torch.randn(20, 2, 3, 3, dtype=torch.float64), torch.randn(20, 1, dtype=torch.float64))
+    elements = [("0.weight", (0, 1, 0, 1)), ("3.weight", (0, 2))]
+    ends = []
+    for model in (plain, copy.deepcopy(plain).to(memory_format=torch.channels_last)):
+        model.train()
+        model[1].eval()
+        ax = plot_contours(
+            model, br.ModelPrior(model, br.Gaussian(0.3)), NOISE, data, elements=elements, strengths=[1.0]
+        )
+        assert [module.training for module in model] == [True, False, True, True]
+        ends.append([float(v[0]) for v in line(ax, "MAP under this prior").get_data()])
+    assert ends[0] == pytest.approx(ends[1], abs=1e-6)
+    assert ends[0] != pytest.approx([plain[0].weight[0, 1, 0, 1].item(), plain[3].weight[0, 2].item()], abs=1e-3)
+
+
+def test_the_path_turns_where_a_weight_becomes_zero():
+    """Between two dots, on and off the axis, the line goes over the point where it meets it."""
+    model, whole, data = two_weights(br.Laplace(0.1))
+    ax = plot_contours(model, whole, NOISE, data, strengths=np.array([0.5, 30.0]))
+    dots = np.array(line(ax, "MAP as λ grows").get_data()).T
+    drawn = np.array(max(ax.lines, key=lambda one: len(one.get_xdata())).get_data()).T
+    assert len(dots) == 2
+    on_axis = drawn[(drawn == 0).any(1)]
+    assert len(drawn) > 2
+    # The first point on an axis is where the exact path meets it, to the precision of the bisection.
+    first = on_axis[0]
+    strengths = np.geomspace(0.5, 30.0, 400)
+    exact = None
+    for c in strengths:
+        here = br.sparsity.with_strength(whole, float(c))
+        br.MAPTrainer(model, here, NOISE, optimizer="proximal", progress=False, tolerance=1e-8).fit(data)
+        if (model.weight == 0).any():
+            exact = model.weight.detach().numpy()[0]
+            break
+    assert np.abs(first - exact).max() < 0.02
+
+
+def test_contours_refuse_what_would_mean_nothing():
+    model, whole, data = two_weights(br.Gaussian(0.2))
+    for elements in ([("weight", 0), ("weight", (0, 0))], ["weight", "weight"], [("weight", 0)]):
+        with pytest.raises(br.InvalidArgumentError, match="elements: expected"):
+            plot_contours(model, whole, NOISE, data, elements=elements)
+    with pytest.raises(br.InvalidArgumentError, match="at least one factor"):
+        plot_contours(model, whole, NOISE, data, strengths=[])
+    dead = (torch.zeros_like(data[0]), data[1])
+    with pytest.raises(br.InvalidArgumentError, match="the likelihood does not change with"):
+        plot_contours(model, whole, NOISE, dead, strengths=[1.0])
+    assert plot_contours(model, whole, NOISE, data, elements=[("weight", np.int64(0)), ("weight", -1)], strengths=[1.0])
+
+
+def test_weights_beyond_the_axis_are_pointed_at_and_the_centre_is_the_parameters():
+    model = nn.Linear(20, 10)
+    far = plot_layers(br.ModelPrior(model, br.Gaussian(0.001)))
+    arrows = [one for one in far.lines if one.get_marker() in "<>" and len(one.get_xdata()) == 1]
+    assert len(arrows) == 1
+    assert abs(arrows[0].get_xdata()[0]) < far.get_xlim()[1]
+    half = nn.Linear(20, 10).to(torch.bfloat16)
+    prior = br.ModelPrior(half, br.Laplace(0.1, loc=0.3))
+    with torch.no_grad():
+        half.weight.fill_(0.3)
+    assert any("100% at centre" in text.get_text() for text in plot_layers(prior).texts)
+
+
+def test_several_axes_are_saved_and_bad_input_is_named(tmp_path):
+    save(br.Gaussian(0.2).plot(), tmp_path / "three.pdf")
+    assert (tmp_path / "three.pdf").read_bytes().startswith(b"%PDF")
+    with pytest.raises(br.InvalidArgumentError, match="expected a suffix of"):
+        save(br.Gaussian(0.2).plot(), tmp_path / "three.xyz")
+    for bad in ({"a": {"ten": [0.5]}}, {"a": {10: 0.5}}, {"a": [0.5]}):
+        with pytest.raises(br.InvalidArgumentError, match="scores: expected"):
+            plot_accuracy(bad)
+    # As after a JSON round trip.
+    assert plot_accuracy({"a": {"10": [0.5, 0.6]}}).get_xlabel() == "training examples n"
+    many = plot_accuracy({str(k): {10: [0.5]} for k in range(12)})
+    looks = {(c[0].get_color(), c[0].get_marker(), c[0].get_linestyle()) for c in many.containers}
+    assert len(looks) == 12
+    with pytest.raises(br.UnsupportedError, match="a part of the line only"):
+        br.FromDistribution(torch.distributions.HalfNormal(1.0)).plot()
+    assert br.Uniform(-1.0, 1.0).plot(reach=5.0)[0].get_xlim()[1] > 5.0
+    with pytest.raises(br.UnsupportedError, match="no density says how far"):
+        br.MCP(1.0, 2.0).plot(shape=(2,))

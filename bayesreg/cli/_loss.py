@@ -30,6 +30,10 @@ def loss_scale_of(
     likelihood_weight: float,
 ) -> LossScale:
     """Return the loss scale, asking for the options that it needs."""
+    if batch_size is not None and loss is not Loss.minibatch_sum:
+        raise InvalidArgumentError(
+            f"--batch-size: it plays no part with --loss {loss.value}; n is the size of the training set. Leave it out."
+        )
     if loss is Loss.sum:
         return LossScale.sum(likelihood_weight=likelihood_weight)
     if num_data is None:

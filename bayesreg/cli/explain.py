@@ -57,7 +57,9 @@ def explain(
         raise InvalidArgumentError(
             "--optimizer: name one (sgd, adam, adamw, ...), or pass a checkpoint or settings file, or --keras-l2."
         )
-    if penalties and (checkpoint is not None or optimizer is not None):
+    flags = {"--weight-decay": weight_decay, "--lr": lr, "--momentum": momentum}
+    given = [flag for flag, value in flags.items() if value is not None]
+    if penalties and (checkpoint is not None or optimizer is not None or given or clip_norm is not None):
         raise InvalidArgumentError("--keras-l1, --keras-l2: a penalty in the loss has no optimizer; pass them alone.")
     scale = loss_scale_of(loss, num_data, noise_std, num_outputs, batch_size, likelihood_weight)
     clip = None if clip_norm is None else _checks.positive_float("--clip-norm", clip_norm)
@@ -65,13 +67,13 @@ def explain(
         _show(explain_settings({"class_name": "L1L2", "config": penalties}, loss_scale=scale), as_json)
         return
     if checkpoint is not None:
-        flags = {"--weight-decay": weight_decay, "--lr": lr, "--momentum": momentum}
-        given = [flag for flag, value in flags.items() if value is not None]
         if given:
-            raise InvalidArgumentError(f"{', '.join(given)}: the checkpoint has its own; leave them out.")
+            raise InvalidArgumentError(f"{', '.join(given)}: the file has its own; leave them out.")
         if is_prior_file(checkpoint):
             raise InvalidArgumentError(f"{checkpoint}: a prior file, no optimizer: bayesreg prior show {checkpoint}")
         if checkpoint.suffix.lower() in (".json", ".yaml", ".yml"):
+            if optimizer is not None:
+                raise InvalidArgumentError("--optimizer: the settings name their own; leave it out.")
             _show(explain_settings(_read_settings(checkpoint), loss_scale=scale, clip_norm=clip), as_json)
             return
         content = read_tensor_file(checkpoint)

@@ -60,7 +60,7 @@ class Situation:
         loss_scale: s.
         scale_free: Weights in front of a norm, and the norm.
         gradient_norm: Norm of the gradients at hand, None if there are none.
-        clip_norm: What the loop clips to, None if unknown.
+        clip_norm: What the loop clips to, None if unknown, infinite if it is known not to clip.
         missing: Trainable parameters of the model that no group holds.
         tied: Parameters with several names.
         missing_share: Their share of the trainable elements.
@@ -123,10 +123,8 @@ def _decoupled(situation: Situation) -> Iterator[Finding]:
             )
         else:
             remedy = "For a prior that can be named, set weight_decay=0 and br.attach one"
-            clipped = situation.clip_norm is not None
-            remedy += (
-                f", with before_clip=True as gradients are clipped to {situation.clip_norm:g}." if clipped else "."
-            )
+            clip = situation.clip_norm if situation.clip_norm != math.inf else None
+            remedy += "." if clip is None else f", with before_clip=True as gradients are clipped to {clip:g}."
             if has_metric(facts.cls, facts.settings):
                 remedy += (
                     " Explain again after some steps (or a checkpoint with its weights) for the Gaussian that pulls "
@@ -138,6 +136,8 @@ def _decoupled(situation: Situation) -> Iterator[Finding]:
 def _after_clip(situation: Situation, precision: float) -> str:
     """Say what a clip does to the advice: the second moment is that of clipped gradients."""
     clip, norm = situation.clip_norm, situation.gradient_norm
+    if clip == math.inf:
+        return ""
     if clip is None:
         return " If the loop clips gradients, pass clip_norm= to hear what that changes."
     if norm is not None and norm <= clip:
@@ -265,23 +265,30 @@ def _missing(situation: Situation) -> Iterator[Finding]:
 
 
 def _clip(situation: Situation) -> Iterator[Finding]:
-    strengths = [r for _, r in situation.decayed() if r.decay == "coupled"]
-    if not strengths:
+    coupled = [r for _, r in situation.decayed() if r.decay == "coupled"]
+    share = min(1.0, sum(map(situation.share, coupled)))
+    if not coupled or situation.clip_norm == math.inf:
         return
     clip, norm = situation.clip_norm, situation.gradient_norm
     remedy = "br.attach(..., before_clip=True) adds the prior before the clip, which keeps its strength."
     if clip is None:
-        text = "If the loop clips gradients, decay acts after the clip and counts E|g|/clip times as much."
-        yield Finding("clip-before-decay", "note", text, remedy, 0.1)
+        text = (
+            "If the loop clips gradients, decay acts after the clip: wherever that clips, the prior counts (norm of "
+            "the gradients)/(clip) times as much."
+        )
+        yield Finding("clip-before-decay", "note", text, remedy, 0.1 * share)
     elif norm is None:
-        text = f"Gradients are clipped to {clip:g}; decay acts after that and counts E|g|/{clip:g} times as much."
-        yield Finding("clip-before-decay", "warning", text, remedy, 0.5)
+        text = (
+            f"Gradients are clipped to {clip:g} and decay acts after that: wherever it clips, the prior counts (norm "
+            f"of the gradients)/{clip:g} times as much."
+        )
+        yield Finding("clip-before-decay", "warning", text, remedy, 0.5 * share)
     elif norm > clip:
         text = (
             f"Gradients are clipped to {clip:g} and their norm is {norm:.3g} now: decay, which acts after the clip, "
             f"counts {norm / clip:.3g} times as much, a prior std {math.sqrt(clip / norm):.3g} times the one above."
         )
-        yield Finding("clip-before-decay", "warning", text, remedy, 1.0 - clip / norm)
+        yield Finding("clip-before-decay", "warning", text, remedy, (1.0 - clip / norm) * share)
 
 
 def _scale_free(situation: Situation) -> Iterator[Finding]:

@@ -11,12 +11,12 @@ from torch import nn
 from torch.optim import Optimizer
 
 from bayesreg.errors import InvalidArgumentError
-from bayesreg.explaining.facts import GroupFacts, ParameterFacts, fact_of
+from bayesreg.explaining.facts import GroupFacts, ParameterFacts, Role, fact_of
 from bayesreg.explaining.findings import Finding
 from bayesreg.optimizers import DecayRule
 from bayesreg.selection import ParameterInfo, parameters_of
 
-__all__ = ["Settings", "groups_of", "number_of", "soft_targets"]
+__all__ = ["Settings", "groups_of", "heavy_ball", "number_of", "read_as", "soft_targets"]
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ def groups_of(
     return groups
 
 
-def _named(name: str, role: str = "weight") -> ParameterFacts:
-    return ParameterFacts(name, "bias" if role == "bias" else "weight", (0,), torch.float32, None, {})
+def _named(name: str, role: Role = "weight") -> ParameterFacts:
+    return ParameterFacts(name, role, (0,), torch.float32, None, {})
 
 
 def number_of(values: Mapping[str, Any], key: str, default: float) -> float:
@@ -118,3 +118,36 @@ def soft_targets(names: list[str]) -> tuple[Finding, ...]:
             "", 0.0,
         ),
     )  # fmt: skip
+
+
+def read_as(what: str) -> Finding:
+    """Say whose settings these were taken for."""
+    return Finding("read-as", "note", f"Read as {what}.", "")
+
+
+def heavy_ball(name: str, decay: float, momentum: float) -> tuple[float, tuple[Finding, ...]]:
+    """Read a decay beside an SGD with momentum: at rest as if coupled, with (1 − momentum) of it.
+
+    Args:
+        name: The optimizer's name.
+        decay: Its decay λ.
+        momentum: μ.
+
+    Returns:
+        The coupled weight decay that it comes to, and what is worth knowing.
+
+    Raises:
+        InvalidArgumentError: If the momentum is not below 1.
+    """
+    if momentum >= 1.0:
+        raise InvalidArgumentError(f"momentum: expected a number below 1, got {momentum:g}.")
+    coupled = decay * (1.0 - momentum)
+    if not decay or not momentum:
+        return coupled, ()
+    text = (
+        f"{name} shrinks weights apart from a gradient that momentum {momentum:g} multiplies by "
+        f"{1 / (1 - momentum):.3g}: weight_decay={decay:g} counts {1 - momentum:.3g} times as much as if it were "
+        f"coupled; that is shown above."
+    )
+    remedy = f"A coupled SGD with weight_decay={coupled:.3g} has the same prior."
+    return coupled, (Finding("decoupled-momentum", "warning", text, remedy, momentum),)

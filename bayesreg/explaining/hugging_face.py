@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
-from bayesreg.explaining.groups_of import Settings, groups_of, number_of, soft_targets
+from bayesreg.explaining.groups_of import Settings, groups_of, number_of, read_as, soft_targets
 from bayesreg.optimizers import DecayRule, class_of, decay_rule
 from bayesreg.selection import ParameterInfo
 
@@ -33,24 +34,29 @@ def hugging_face_settings(values: Mapping[str, Any], model: nn.Module | None) ->
     Returns:
         What they say.
     """
-    optim = values["optim"]
+    optim = values.get("optim") or "adamw_torch_fused"  # the Trainer's default
     name = str(getattr(optim, "value", optim))
     settings: dict[str, Any] = {
         "lr": number_of(values, "learning_rate", 5e-5),
         "weight_decay": number_of(values, "weight_decay", 0.0),
     }
-    settings.update(_own_arguments(values.get("optim_args")))
     cls, rule = None, DecayRule("unknown", name)
     known = "AdamW" if _ADAMW.match(name) else _TORCH.get(name)
     if known:
         cls, rule = class_of(known)[0], decay_rule(known)
+        if known != "AdamW":
+            # The Trainer's groups and its learning rate come before these.
+            settings = {**_own_arguments(values.get("optim_args")), **settings}
     elif _DECOUPLED.match(name):
         rule = DecayRule("decoupled", name)
     clip = number_of(values, "max_grad_norm", 1.0)
     smoothing = number_of(values, "label_smoothing_factor", 0.0)
     decayed = _decayed_in(model) if model is not None else None
     groups = groups_of(cls, rule, settings, model, decayed or (lambda _: True))
-    return Settings(groups, clip or None, soft_targets(["label smoothing"] if smoothing else []))
+    told = "" if values.get("max_grad_norm") is not None else ", its default"
+    clipped = f"gradients are clipped to {clip:g}{told}" if clip else "gradients are not clipped"
+    note = read_as(f"Hugging Face training arguments: what is named like a bias or a norm is left out, {clipped}")
+    return Settings(groups, clip or None, (note, *soft_targets(["label smoothing"] if smoothing else [])))
 
 
 def _own_arguments(given: Any) -> dict[str, float]:
@@ -58,7 +64,11 @@ def _own_arguments(given: Any) -> dict[str, float]:
     if not isinstance(given, str):
         return {}
     pairs = (part.split("=", 1) for part in given.replace(" ", "").split(",") if "=" in part)
-    return {key: float(value) for key, value in pairs if re.fullmatch(r"[-+.\deE]+", value)}
+    found = {}
+    for key, value in pairs:
+        with contextlib.suppress(ValueError):
+            found[key] = float(value)
+    return found
 
 
 def _decayed_in(model: nn.Module) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.explaining.findings import Finding
-from bayesreg.explaining.groups_of import Settings, groups_of, number_of
+from bayesreg.explaining.groups_of import Settings, groups_of, heavy_ball, number_of, read_as
 from bayesreg.explaining.reading import GroupReading
 from bayesreg.optimizers import DecayRule
 from bayesreg.priors import ElasticNet, Gaussian, Laplace, Prior
@@ -19,17 +19,20 @@ __all__ = ["keras_optimizer_settings", "keras_penalties", "read_penalties"]
 
 def keras_penalties(values: Mapping[str, Any]) -> dict[str, float] | None:
     """Return the coefficients of a serialized regularizer, or of its configuration alone; None if it is none."""
-    config = values.get("config", values)
-    if not isinstance(config, Mapping) or not {"l1", "l2"} & set(config) or "param_groups" in values:
+    config = values.get("config") if "class_name" in values else values
+    if not isinstance(config, Mapping) or not config or not set(config) <= {"l1", "l2"}:
         return None
-    found = {key: number_of(config, key, 0.0) for key in ("l1", "l2")}
+    found = {key: number_of(config, key, 0.0) for key in config}
     if not any(found.values()):
         raise InvalidArgumentError("regularizer: expected l1 or l2 > 0, got none; no penalty is the prior br.Flat().")
     return {key: value for key, value in found.items() if value}
 
 
 def keras_optimizer_settings(values: Mapping[str, Any]) -> Settings | None:
-    """Return what a serialized Keras optimizer says: all of them decay apart from the gradient; None if it is none."""
+    """Return what a serialized Keras optimizer says: all of them decay apart from the gradient; None if it is none.
+
+    For SGD that is a coupled decay all the same, of (1 − momentum) times as much.
+    """
     config = values.get("config")
     if not isinstance(config, Mapping) or "learning_rate" not in config:
         return None
@@ -41,7 +44,14 @@ def keras_optimizer_settings(values: Mapping[str, Any]) -> Settings | None:
         "weight_decay": number_of(config, "weight_decay", 0.0),
     }
     clip = number_of(config, "global_clipnorm", 0.0)
-    return Settings(groups_of(None, DecayRule("decoupled", name), settings, None, None), clip or None)
+    findings: tuple[Finding, ...] = (read_as("a Keras optimizer: its weight_decay is on all variables"),)
+    rule = DecayRule("decoupled", name)
+    if name == "keras.SGD":
+        rule = DecayRule("coupled", name)
+        momentum = number_of(config, "momentum", 0.0)
+        settings["weight_decay"], more = heavy_ball(name, settings["weight_decay"], momentum)
+        findings += more
+    return Settings(groups_of(None, rule, settings, None, None), clip or None, findings)
 
 
 def read_penalties(penalties: Mapping[str, float], scale: LossScale) -> tuple[GroupReading, tuple[Finding, ...]]:

@@ -58,7 +58,9 @@ def find_state_dict(content: Any) -> Mapping[str, Any]:
             )
         shown = ", ".join(list(places)[:8])
         raise InvalidArgumentError(
-            f"checkpoint: expected an optimizer's state_dict() or a mapping with one in it, got the keys {shown}."
+            f"checkpoint: expected an optimizer's state_dict() or a mapping with one in it, or settings of Hugging "
+            f"Face (learning_rate, weight_decay), timm (opt, weight_decay) or Keras (class_name, config), got "
+            f"{f'the keys {shown}' if shown else 'an empty mapping'}."
         )
     raise InvalidArgumentError(f"checkpoint: expected an optimizer's state_dict(), got {type(content).__name__}.")
 

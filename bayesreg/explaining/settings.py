@@ -30,6 +30,8 @@ def settings_of(given: object, model: nn.Module | None) -> Settings | None:
         Groups, clip and findings.
     """
     if isinstance(given, Mapping):
+        if _holds_state(given):
+            return None
         values: Mapping[str, Any] = given
     elif isinstance(given, Namespace):
         values = vars(given)
@@ -37,14 +39,27 @@ def settings_of(given: object, model: nn.Module | None) -> Settings | None:
         values = {key: getattr(given, key) for key in dir(given) if key in _READ}
     else:
         values = _config(given)
-    if all(key in values for key in _HUGGING_FACE):
+    if "learning_rate" in values and "weight_decay" in values and _is_hugging_face(values):
         return hugging_face_settings(values, model)
-    if "opt" in values and ("weight_decay" in values or "lr" in values):
+    if isinstance(values.get("opt"), str) and values.get("weight_decay") is not None:
         return timm_settings(values, model)
     return keras_optimizer_settings(values)
 
 
 _READ = (*_HUGGING_FACE, "optim_args", "max_grad_norm", "label_smoothing_factor")
+# Names that no other program's arguments are likely to have beside a learning rate and a weight decay.
+_ITS_OWN = ("max_grad_norm", "per_device_train_batch_size", "num_train_epochs", "lr_scheduler_type", "adam_beta1")
+
+
+def _is_hugging_face(values: Mapping[str, Any]) -> bool:
+    optim = values.get("optim")
+    named = str(getattr(optim, "value", optim)).startswith(("adamw_", "paged_", "galore_", "schedule_free_"))
+    return named or any(key in values for key in _ITS_OWN)
+
+
+def _holds_state(given: Mapping[Any, Any]) -> bool:
+    """Return whether a mapping is a checkpoint: an optimizer's state, or one that has it under some key."""
+    return "param_groups" in given or any(isinstance(v, Mapping) and "param_groups" in v for v in given.values())
 
 
 def penalties_of(given: object) -> dict[str, float] | None:
@@ -56,7 +71,8 @@ def penalties_of(given: object) -> dict[str, float] | None:
     Returns:
         The coefficients that are not 0.
     """
-    return keras_penalties(given if isinstance(given, Mapping) else _config(given))
+    values = given if isinstance(given, Mapping) else _config(given)
+    return None if _holds_state(values) else keras_penalties(values)
 
 
 def _config(given: object) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from bayesreg.explaining.findings import Finding
-from bayesreg.explaining.groups_of import Settings, groups_of, number_of, soft_targets
+from bayesreg.explaining.groups_of import Settings, groups_of, heavy_ball, number_of, read_as, soft_targets
 from bayesreg.optimizers import DecayRule, decay_rule
 from bayesreg.selection import ParameterInfo
 
@@ -47,7 +47,7 @@ _TORCH: dict[str, type[Optimizer]] = {
 
 
 def timm_settings(values: Mapping[str, Any], model: nn.Module | None) -> Settings:
-    """Read timm's arguments (of its training script, or of `create_optimizer_v2`).
+    """Read the arguments of timm's training script, or of `create_optimizer_v2`.
 
     Args:
         values: The arguments.
@@ -56,26 +56,28 @@ def timm_settings(values: Mapping[str, Any], model: nn.Module | None) -> Setting
     Returns:
         What they say.
     """
-    name = str(values["opt"] or "sgd").lower().removeprefix("lookahead_").replace("_", "")
-    decay = number_of(values, "weight_decay", 2e-5)
+    name = str(values["opt"]).lower().removeprefix("lookahead_").replace("_", "")
     momentum = number_of(values, "momentum", 0.9)
-    settings: dict[str, Any] = {"lr": number_of(values, "lr", 0.0), "weight_decay": decay}
-    findings: tuple[Finding, ...] = ()
+    settings: dict[str, Any] = {
+        "lr": number_of(values, "lr", 0.0), "weight_decay": number_of(values, "weight_decay", 0.0)
+    }  # fmt: skip
+    findings: tuple[Finding, ...] = (
+        read_as("timm's arguments: vectors, biases and what the model names are left out"),
+    )
     cls = _TORCH.get(name)
     if name in ("sgd", "momentum", "nesterov", "rmsprop", *_HEAVY_BALL):
         settings["momentum"] = momentum
     if name in _HEAVY_BALL:
-        settings["weight_decay"] = decay * (1.0 - momentum)
-        findings = (_heavy_ball(name, decay, momentum),)
+        settings["weight_decay"], more = heavy_ball(name, settings["weight_decay"], momentum)
+        findings += more
     mixed = [word for key, word in _MIXES.items() if number_of(values, key, 0.0)]
     clip, mode = number_of(values, "clip_grad", 0.0), str(values.get("clip_mode") or "norm")
-    if clip and mode != "norm":
+    rule = _rule(name, cls)
+    if clip and mode != "norm" and rule.kind == "coupled" and settings["weight_decay"]:
         findings += (_other_clip(mode),)
-    return Settings(
-        groups_of(cls, _rule(name, cls), settings, model, _decayed_in(model)),
-        clip if clip and mode == "norm" else None,
-        findings + soft_targets(mixed),
-    )
+    everything = values.get("filter_bias_and_bn") is False or values.get("weight_decay_exclude_1d") is False
+    groups = groups_of(cls, rule, settings, model, None if everything else _decayed_in(model))
+    return Settings(groups, clip if clip and mode == "norm" else None, findings + soft_targets(mixed))
 
 
 _MIXES = {"smoothing": "label smoothing", "mixup": "mixup", "cutmix": "cutmix"}
@@ -101,16 +103,6 @@ def _decayed_in(model: nn.Module | None) -> Any:
         return not kept_out and not any(fnmatch(info.name, pattern) for pattern in free)
 
     return decayed
-
-
-def _heavy_ball(name: str, decay: float, momentum: float) -> Finding:
-    text = (
-        f"{name} shrinks weights apart from a gradient that momentum {momentum:g} multiplies by "
-        f"{1 / (1 - momentum):.3g}: weight_decay={decay:g} counts {1 - momentum:.3g} times as much as if it were "
-        f"coupled; that is shown above."
-    )
-    remedy = f"A coupled SGD with weight_decay={decay * (1 - momentum):.3g} has the same prior."
-    return Finding("decoupled-momentum", "warning", text, remedy, momentum)
 
 
 def _other_clip(mode: str) -> Finding:

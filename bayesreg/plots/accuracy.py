@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from bayesreg._optional import require
 from bayesreg.errors import InvalidArgumentError
-from bayesreg.plots.canvas import SERIES, bare, new_axes
+from bayesreg.plots.canvas import bare, new_axes, series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,14 +48,13 @@ def plot_accuracy(
     require("matplotlib", "viz", "plots")
     from matplotlib.ticker import NullLocator
 
+    scores = _as_numbers(scores)
     cells = [(n, runs) for by_n in scores.values() for n, runs in by_n.items()]
-    if not cells or any(n <= 0 or not len(runs) for n, runs in cells):
-        raise InvalidArgumentError("scores: expected {method: {n: [score, ...]}} with n > 0 and at least one score.")
     if spread not in ("sd", "interval"):
         raise InvalidArgumentError(f"spread: expected 'sd' or 'interval', got {spread!r}.")
     ax = new_axes(1, (7.0, 4.4))[0] if ax is None else ax
     for index, (method, by_n) in enumerate(scores.items()):
-        colour, marker, dashes = SERIES[index % len(SERIES)]
+        colour, marker, dashes = series(index)
         sizes = sorted(by_n)
         # Shifted a little sideways, so that error bars do not hide each other.
         where = [n * 1.025 ** (index - (len(scores) - 1) / 2) for n in sizes]
@@ -73,6 +72,18 @@ def plot_accuracy(
     bare(ax)
     ax.legend(frameon=False, title=_said(spread, {len(runs) for _, runs in cells}), alignment="left")
     return ax
+
+
+def _as_numbers(scores: Mapping[str, Mapping[int, Sequence[float]]]) -> dict[str, dict[int, list[float]]]:
+    try:
+        plain = {name: {int(n): [float(v) for v in runs] for n, runs in by.items()} for name, by in scores.items()}
+    except (TypeError, ValueError, AttributeError) as error:
+        given = f"{scores!r:.80}"
+        raise InvalidArgumentError(f"scores: expected {{method: {{n: [score, ...]}}}}, got {given}: {error}") from error
+    runs_of = [(n, runs) for by in plain.values() for n, runs in by.items()]
+    if not runs_of or any(n <= 0 or not runs for n, runs in runs_of):
+        raise InvalidArgumentError("scores: expected {method: {n: [score, ...]}} with n > 0 and at least one score.")
+    return plain
 
 
 def _said(spread: str, counts: set[int]) -> str | None:

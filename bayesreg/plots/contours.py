@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator, Sequence
+import operator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 from bayesreg import _checks
 from bayesreg._describe import equivalent_weight_decay
 from bayesreg._optional import require
-from bayesreg.errors import CoverageError, InvalidArgumentError, nearest
+from bayesreg.errors import InvalidArgumentError, nearest
 from bayesreg.likelihoods import Likelihood
 from bayesreg.likelihoods.output import tensor_output
 from bayesreg.model_prior import ModelPrior
@@ -42,18 +44,13 @@ class _Plane:
     ) -> None:  # fmt: skip
         self.model, self.prior, self.likelihood, self.data = model, prior, likelihood, data
         by_name = {entry.name: entry.parameter for entry, _ in prior.active()}
-        places = _two_of(prior) if elements is None else list(elements)
-        if len(places) != 2:
-            raise InvalidArgumentError(f"elements: expected two, such as ('weight', (0, 3)), got {len(places)}.")
-        self.views = []
-        for name, index in places:
-            if name not in by_name:
-                raise InvalidArgumentError(
-                    f"elements: expected a trained parameter, got {name!r}{nearest(name, by_name)}"
-                )
-            flat = by_name[name].detach().reshape(-1)
-            at = _flat_index(name, index, by_name[name].shape)
-            self.views.append(flat[at : at + 1])
+        places = [_place(given, by_name) for given in (_two_of(prior) if elements is None else elements)]
+        if len(places) != 2 or places[0] == places[1]:
+            raise InvalidArgumentError(
+                "elements: expected two different ones, such as ('weight', (0, 3)) and ('bias', 0)."
+            )
+        # Views of single elements, whatever the parameter's layout in memory.
+        self.views = [by_name[name].detach()[index] for name, index in places]
         self.names = [_label(name, index) for name, index in places]
         self.centre = [_centre_of(prior, name, index) for name, index in places]
 
@@ -61,7 +58,7 @@ class _Plane:
     def kept(self) -> Iterator[None]:
         """Leave the model as it was found."""
         before = [view.clone() for view in self.views]
-        training = self.model.training
+        modes = [(module, module.training) for module in self.model.modules()]
         self.model.eval()
         try:
             with torch.no_grad():
@@ -70,7 +67,8 @@ class _Plane:
             with torch.no_grad():
                 for view, old in zip(self.views, before, strict=True):
                     view.copy_(old)
-            self.model.train(training)
+            for module, training in modes:
+                module.training = training
 
     def __call__(self, a: float, b: float) -> tuple[float, float]:
         """Return NLL and penalty, both summed, in nats."""
@@ -78,6 +76,14 @@ class _Plane:
         self.views[1].fill_(b)
         nll = self.likelihood.nll(tensor_output(self.model, self.data[0]), self.data[1]).sum()
         return float(nll), float(self.prior.penalty())
+
+    def map_at(self, c: float, start: tuple[float, float], step: float) -> tuple[float, float]:
+        """Return the MAP at strength c, of 1 · NLL + c · penalty, divided by c if c > 1."""
+        return self.minimum(1.0, c, start, step) if c <= 1.0 else self.minimum(1.0 / c, 1.0, start, step)
+
+    def at_centre(self, point: tuple[float, float]) -> tuple[bool, bool]:
+        """Return which coordinates are exactly the prior's centre."""
+        return point[0] == self.centre[0], point[1] == self.centre[1]
 
     def minimum(self, weight: float, strength: float, start: tuple[float, float], step: float) -> tuple[float, float]:
         """Return where weight · NLL + strength · penalty is least: nine points that follow their best and then shrink.
@@ -142,7 +148,8 @@ def plot_contours(
     Raises:
         ImportError: If matplotlib is not installed.
         CoverageError: If the prior is over another model.
-        InvalidArgumentError: If the elements are not two weights of the model, or a factor is not > 0.
+        InvalidArgumentError: If the elements are not two weights of the model, the likelihood does not depend on
+            them, or a factor is not > 0.
 
     Example:
         >>> import bayesreg as br
@@ -158,35 +165,79 @@ def plot_contours(
     from bayesreg.trainer.coverage import check_prior_of
 
     check_prior_of(model, prior)
-    factors = sorted(_checks.positive_float("strengths", c) for c in (strengths or _STRENGTHS))
+    factors = sorted(
+        _checks.positive_float("strengths", float(c)) for c in (_STRENGTHS if strengths is None else strengths)
+    )
+    if not factors:
+        raise InvalidArgumentError("strengths: expected at least one factor > 0, got none.")
     plane = _Plane(model, prior, likelihood, as_tensors(model, data), elements)
     ax = new_axes(1, (5.4, 5.4))[0] if ax is None else ax
     with plane.kept():
         step = 0.1 + max(abs(float(v) - c) for v, c in zip(plane.views, plane.centre, strict=True))
         here = (float(plane.views[0]), float(plane.views[1]))
-        path = []
+        solved: dict[float, tuple[float, float]] = {}
         for c in factors:
-            # As 1 · NLL + c · penalty for weak priors, and the same divided by c for strong ones.
-            weight, strength = (1.0, c) if c <= 1.0 else (1.0 / c, 1.0)
-            here = plane.minimum(weight, strength, here, step)
-            path.append(here)
+            here = solved[c] = plane.map_at(c, here, step)
+        path = [solved[c] for c in factors]
+        turns = _kinks_between(plane, factors, solved, step)
         own = plane.minimum(1.0, 1.0, path[int(np.argmin([abs(math.log(c)) for c in factors]))], step / 4)
-        x, y = _box([*path, own, (plane.centre[0], plane.centre[1])])
+        x, y = _box([*turns, own, (plane.centre[0], plane.centre[1])])
         grid = np.array([[plane(a, b) for a in x] for b in y])
         at_own = plane(*own)
+    _require_slope(grid[..., 0], plane.names)
     _draw(ax, x, y, grid, at_own)
-    ax.plot(*zip(*path, strict=True), color="black", lw=1.2, marker="o", ms=4, zorder=4, label="MAP as λ grows")
+    ax.plot(*zip(*turns, strict=True), color="black", lw=1.2, zorder=4)
+    ax.plot(*zip(*path, strict=True), color="black", ls="", marker="o", ms=4, zorder=4, label="MAP as λ grows")
     ax.plot(*own, marker="*", ms=14, color="black", mec="white", ls="", zorder=5, label="MAP under this prior")
     ax.plot(*plane.centre, marker="x", ms=8, mew=2, color=DATA, ls="", zorder=5, label="centre of the prior")
-    for c, point in {factors[0]: path[0], factors[-1]: path[-1]}.items():
+    for c, point, inner in ((factors[0], path[0], path[1:]), (factors[-1], path[-1], path[-2::-1])):
+        away = _away(point, inner)
         ax.annotate(
-            _strength_label(prior, c, len(plane.data[1])), point, xytext=(7, 7), textcoords="offset points", fontsize=9,
-            bbox={"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.8}, zorder=6,
+            _strength_label(prior, c, len(plane.data[1])), point, xytext=(13 * away[0], 13 * away[1]), fontsize=9,
+            textcoords="offset points", ha="left" if away[0] > 0 else "right", va="center", zorder=3,
+            bbox={"boxstyle": "round,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.7},
         )  # fmt: skip
     ax.set(xlabel=plane.names[0], ylabel=plane.names[1], aspect="equal")
     bare(ax)
     ax.legend(frameon=False, fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return ax
+
+
+def _kinks_between(
+    plane: _Plane, factors: list[float], solved: dict[float, tuple[float, float]], step: float
+) -> list[tuple[float, float]]:
+    """Return the path through all MAPs, with the points where a coordinate comes to its centre: lines turn there."""
+    line = [solved[factors[0]]]
+    for weak, strong in itertools.pairwise(factors):
+        low, high = (weak, solved[weak]), (strong, solved[strong])
+        if plane.at_centre(low[1]) != plane.at_centre(high[1]):
+            for _ in range(7):
+                middle = math.sqrt(low[0] * high[0])
+                found = plane.map_at(middle, low[1], step / 4)
+                if plane.at_centre(found) == plane.at_centre(solved[weak]):
+                    low = (middle, found)
+                else:
+                    high = (middle, found)
+            line += [low[1], high[1]]
+        line.append(solved[strong])
+    return line
+
+
+def _require_slope(nll: np.ndarray, names: Sequence[str]) -> None:
+    finite = nll[np.isfinite(nll)]
+    if not len(finite) or float(finite.max() - finite.min()) <= 1e-9 * max(1.0, abs(float(finite.min()))):
+        raise InvalidArgumentError(
+            f"elements: the likelihood does not change with {' or '.join(names)} (an input that is always 0, or a unit "
+            f"that nothing reads); name two that matter."
+        )
+
+
+def _away(point: tuple[float, float], inner: list[tuple[float, float]]) -> tuple[float, float]:
+    """Return the direction from the path's inside to its end, of length 1."""
+    other = next((p for p in inner if p != point), (point[0] - 1.0, point[1] - 1.0))
+    dx, dy = point[0] - other[0], point[1] - other[1]
+    length = math.hypot(dx, dy)
+    return dx / length, dy / length
 
 
 def _draw(ax: Axes, x: np.ndarray, y: np.ndarray, grid: np.ndarray, own: tuple[float, float]) -> None:
@@ -211,7 +262,7 @@ def _box(points: list[tuple[float, float]]) -> tuple[np.ndarray, np.ndarray]:
     """Return a grid over a square about all points, so that a circle is one."""
     at = np.array(points)
     low, high = at.min(0), at.max(0)
-    half = 0.65 * max(float((high - low).max()), 1e-3)
+    half = 0.7 * max(float((high - low).max()), 1e-3)
     first, second = (np.linspace(middle - half, middle + half, _GRID) for middle in (low + high) / 2)
     return first, second
 
@@ -235,27 +286,32 @@ def _example(prior: ModelPrior) -> str:
     return next((entry.name for entry, _ in prior.active()), "weight")
 
 
-def _flat_index(name: str, index: int | tuple[int, ...], shape: Sequence[int]) -> int:
+def _place(given: Any, by_name: Mapping[str, Tensor]) -> tuple[str, tuple[int, ...]]:
+    """Return name and index of an element as it was given."""
+    if not isinstance(given, tuple | list) or len(given) != 2 or not isinstance(given[0], str):
+        raise InvalidArgumentError(f"elements: expected pairs such as ('weight', (0, 3)), got {given!r}.")
+    name, index = given
+    if name not in by_name:
+        hint = nearest(name, by_name)
+        raise InvalidArgumentError(f"elements: expected a trained parameter, got {name!r}{hint}")
+    shape = tuple(by_name[name].shape)
     try:
-        if isinstance(index, int):
-            return int(np.arange(math.prod(shape))[index])
-        return int(np.ravel_multi_index(tuple(int(i) for i in index), tuple(shape)))
+        if not isinstance(index, tuple | list):
+            return name, tuple(int(i) for i in np.unravel_index(range(math.prod(shape))[operator.index(index)], shape))
+        return name, tuple(range(size)[operator.index(i)] for i, size in zip(index, shape, strict=True))
     except (IndexError, TypeError, ValueError) as error:
         raise InvalidArgumentError(
-            f"elements: expected an index into {name} of shape {tuple(shape)}, got {index!r}."
+            f"elements: expected an index into {name} of shape {shape}, got {index!r}."
         ) from error
 
 
-def _centre_of(prior: ModelPrior, name: str, index: int | tuple[int, ...]) -> float:
-    for entry, p in prior.active():
-        if entry.name == name:
-            whole = p.centre().double().cpu().broadcast_to(entry.parameter.shape).reshape(-1)
-            return float(whole[_flat_index(name, index, entry.parameter.shape)])
-    raise CoverageError(f"prior: it has no {name}.")
+def _centre_of(prior: ModelPrior, name: str, index: tuple[int, ...]) -> float:
+    entry, p = next(pair for pair in prior.active() if pair[0].name == name)
+    return float(p.centre().double().cpu().broadcast_to(entry.parameter.shape)[index])
 
 
-def _label(name: str, index: int | tuple[int, ...]) -> str:
-    return f"{name}[{index if isinstance(index, int) else ', '.join(map(str, index))}]"
+def _label(name: str, index: tuple[int, ...]) -> str:
+    return f"{name}[{', '.join(map(str, index))}]"
 
 
 def _strength_label(prior: ModelPrior, factor: float, count: int) -> str:

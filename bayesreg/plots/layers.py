@@ -41,7 +41,8 @@ def plot_layers(prior: ModelPrior, ax: Axes | None = None, *, limit: int = 40) -
 
     Grey is the prior: 90 % of its mass, and 50 % darker. A thin line is 90 % of the weights, a thick one 50 %, a dot
     their median, all about the prior's centre. A line much shorter than its band: the prior hardly acts. A line that
-    leaves it: prior and data disagree. The number is the weights' root mean square in the same units. The unit is the
+    leaves it: prior and data disagree. The number is the weights' root mean square in the same units, and the share of
+    weights that are exactly at the centre, where there are any. The unit is the
     width of half the prior's mass, over 0.6745: the standard deviation of a Gaussian.
 
     Args:
@@ -83,14 +84,19 @@ def plot_layers(prior: ModelPrior, ax: Axes | None = None, *, limit: int = 40) -
         ax.plot([w[0], w[4]], [y, y], color=DATA, lw=1.2, label=_first(y, "weights, 90 %"))
         ax.plot([w[1], w[3]], [y, y], color=DATA, lw=4.5, solid_capstyle="butt", label=_first(y, "weights, 50 %"))
         ax.plot(w[2], y, marker="o", ms=4, mfc="white", mec="black", ls="")
-        text = f"rms {row.rms:.2g}" + (f", {row.at_centre:.0%} at centre" if row.at_centre > 0 else "")
+        text = f"rms {row.rms:.2g} widths" + (f", {row.at_centre:.0%} at centre" if row.at_centre > 0 else "")
+        if max(map(abs, w)) > reach:
+            # What lies beyond the axis is not left unseen.
+            edge = math.copysign(0.985 * reach, w[4] if abs(w[4]) >= abs(w[0]) else w[0])
+            ax.plot(edge, y, marker=">" if edge > 0 else "<", ms=7, color=DATA, ls="")
         ax.annotate(text, (1.01, y), xycoords=ax.get_yaxis_transform(), va="center", fontsize=9)
     ax.axvline(0.0, color=GUIDE, lw=1, ls=":", zorder=0)
     ax.set_xlim(-reach, reach)
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.set_yticks(range(len(rows)), [row.name for row in rows], fontsize=9)
-    left = len(prior.active()) - len(rows)
-    note = f"\n(not drawn: {left} under improper priors or beyond the largest {limit})" if left else ""
+    others = {"flat or improper": len(prior.active()) - len(shown), "smaller ones": len(shown) - len(rows)}
+    left = ", ".join(f"{count} {what}" for what, count in others.items() if count)
+    note = f"\n(not drawn: {left})" if left else ""
     ax.set_xlabel(f"(weight − centre) / width of its prior{note}")
     ax.legend(frameon=False, ncols=4, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return ax
@@ -104,7 +110,9 @@ def _row(name: str, prior: Prior, parameter: Tensor, drawn: Tensor) -> _Row:
     weights = local(parameter).detach().double().cpu()
     centre = prior.centre().double().cpu().broadcast_to(drawn.shape)
     beliefs = (drawn.double().cpu() - centre).reshape(-1)
-    offsets = (weights - centre).reshape(-1) if weights.shape == centre.shape else weights.reshape(-1)
+    # As the parameter's dtype holds the centre: what lies on it is told exactly.
+    held = centre.to(parameter.dtype).double()
+    offsets = (weights - held).reshape(-1) if weights.shape == centre.shape else weights.reshape(-1)
     # A prior with a width for every weight is one band when each is measured by its own.
     own = prior.variance(tuple(drawn.shape))
     if isinstance(own, Tensor) and own.numel() == beliefs.numel() and bool((own > 0).all() & own.isfinite().all()):

@@ -10,7 +10,7 @@ import torch
 
 from bayesreg._optional import require
 from bayesreg.errors import InvalidArgumentError
-from bayesreg.plots.canvas import GUIDE, PRIOR, SERIES, bare, new_axes
+from bayesreg.plots.canvas import GUIDE, PRIOR, bare, new_axes, series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,14 +65,14 @@ def plot_path(path: Path, axes: Sequence[Axes] | None = None, *, labels: Sequenc
     order = flat.abs().amax(0).argsort(descending=True, stable=True)[:200].tolist()
     named = len(order) <= 12
     for rank, index in enumerate(order):
-        colour, _, dashes = SERIES[rank % len(SERIES)]
+        colour, _, dashes = series(rank)
         axes[0].plot(x, flat[:, index], color=colour, ls=dashes, lw=1.6 if named else 0.8)
     for axis, label in zip(axes, ("weight", "weights off their kink"), strict=True):
         axis.set(xscale="log", xlabel="strength of the prior (stronger to the left)", ylabel=label)
         axis.invert_xaxis()
         bare(axis)
     if named:
-        _name(axes[0], [(float(flat[-1, i]), names[i], SERIES[r % len(SERIES)][0]) for r, i in enumerate(order)], x[-1])
+        _name(axes[0], [(float(flat[-1, i]), names[i], series(r)[0]) for r, i in enumerate(order)], x[-1])
     axes[1].plot(x, [point.nonzero for point in path], color=PRIOR, marker="o", ms=3)
     if any(point.validation_nll is not None for point in path):
         best = path.best()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from bayesreg import _checks
 from bayesreg._optional import require
@@ -51,7 +52,7 @@ def plot_prior(prior: Prior, axes: Sequence[Axes] | None = None, *, reach: float
     Example:
         >>> import bayesreg as br
         >>> [ax.get_title() for ax in plot_prior(br.Laplace(0.1))][:2]
-        ['density p(w)', 'penalty −log p(w), nats']
+        ['density p(w)', 'penalty −log p(w) + const, nats']
     """
     require("matplotlib", "viz", "plots")
     if isinstance(prior, FanInGaussian):
@@ -76,10 +77,11 @@ def plot_prior(prior: Prior, axes: Sequence[Axes] | None = None, *, reach: float
     if prior.traits.proper:
         far, std = _extent(prior, centre, reach)
         if not isinstance(prior, Gaussian):
-            curves.append((Gaussian(std, loc=centre), _GAUSSIAN, "Gaussian"))
+            same = "variance" if isinstance(as_number(prior.variance()), float) else "half mass"
+            curves.append((Gaussian(std, loc=centre), _GAUSSIAN, f"Gaussian of its {same}"))
     x = centre + far * torch.linspace(-1.0, 1.0, 801, dtype=torch.float64)
     for drawn, style, label in curves:
-        log_p = torch.stack([drawn.log_prob(point) for point in x]).detach()
+        log_p = _log_density(drawn, x)
         if prior.traits.proper:
             axes[0].plot(x, log_p.exp(), **style)
         penalty = torch.stack([drawn.penalty(point) for point in x]).detach()
@@ -90,8 +92,8 @@ def plot_prior(prior: Prior, axes: Sequence[Axes] | None = None, *, reach: float
     axes[2].axhline(centre, **_GUIDE)
     for ax, title, label in zip(
         axes,
-        ("density p(w)", "penalty −log p(w), nats", f"shrinkage, noise std {far / 4.0:.2g}"),
-        ("w", "w", "observed w"),
+        ("density p(w)", "penalty −log p(w) + const, nats", "shrinkage: MAP of one observed weight"),
+        ("w", "w", f"observed w (noise std {far / 4.0:.2g})"),
         strict=True,
     ):
         ax.set_title(title, fontsize=10)
@@ -110,6 +112,15 @@ def plot_prior(prior: Prior, axes: Sequence[Axes] | None = None, *, reach: float
     return axes
 
 
+def _log_density(prior: Prior, x: Tensor) -> Tensor:
+    try:
+        return torch.stack([prior.log_prob(point) for point in x]).detach()
+    except ValueError as error:
+        raise UnsupportedError(
+            f"{prior.family}: its density is on a part of the line only, and torch refuses the rest: no picture."
+        ) from error
+
+
 def _extent(prior: Prior, centre: float, reach: float | None) -> tuple[float, float]:
     """Return how far to draw a density, and the standard deviation of the Gaussian beside it."""
     draws = prior.sample((20_000,), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -120,7 +131,7 @@ def _extent(prior: Prior, centre: float, reach: float | None) -> tuple[float, fl
     std = math.sqrt(variance) if isinstance(variance, float) else float(size.median()) / 0.6745
     if variance is None and reach is None:
         far = min(far, 6.0 * std)
-    if isinstance(prior, Uniform):
+    if isinstance(prior, Uniform) and reach is None:
         far = 1.5 * float(prior.high - prior.low) / 2
     return far, std
 
@@ -143,6 +154,7 @@ def plot_pair(prior: Prior, shape: Sequence[int], ax: Axes | None = None, *, rea
     Raises:
         ImportError: If matplotlib is not installed.
         InvalidArgumentError: If the shape has not two elements.
+        UnsupportedError: If the prior is improper, or has no proximal operator.
 
     Example:
         >>> import bayesreg as br
@@ -152,6 +164,9 @@ def plot_pair(prior: Prior, shape: Sequence[int], ax: Axes | None = None, *, rea
     require("matplotlib", "viz", "plots")
     if math.prod(shape) != 2:
         raise InvalidArgumentError(f"shape: expected a shape of two elements, got {tuple(shape)}.")
+    if not prior.traits.proper or not prior.traits.has_prox:
+        why = "no density says how far to draw" if not prior.traits.proper else "it has no proximal operator"
+        raise UnsupportedError(f"{prior.family}: {why}, so its pull on two elements cannot be drawn.")
     ax = new_axes(1, (4.2, 4.2))[0] if ax is None else ax
     generator = torch.Generator().manual_seed(0)
     draws = torch.stack([prior.sample(shape, generator=generator, dtype=torch.float64) for _ in range(1000)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -28,8 +29,11 @@ def refuse_decay(optimizer: Optimizer) -> None:
     name = type(optimizer).__name__
     for index, group in enumerate(optimizer.param_groups):
         if group.get("weight_decay") and not _own(group):
+            decay = float(group["weight_decay"])
+            parameter = inspect.signature(type(optimizer).__init__).parameters.get("weight_decay")
+            whose = f" ({name}'s default)" if parameter is not None and parameter.default == decay else ""
             raise InvalidArgumentError(
-                f"{name} param group {index} already has weight_decay={float(group['weight_decay']):g}, which would "
+                f"{name} param group {index} already has weight_decay={decay:g}{whose}, which would "
                 f"count on top of the prior; pass weight_decay=0 and let the prior decide."
             )
         if group.get("lambd"):

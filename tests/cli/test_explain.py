@@ -130,7 +130,7 @@ def test_refusals(run, tmp_path):
     assert "no such file" in refusal(run, "explain", "none.pt", "--num-data", "9")
     assert "one of Adam, AdamW" in refusal(run, "explain", "old.pt", "--num-data", "9")
     assert answer(run, "explain", "old.pt", "--optimizer", "adam", "--num-data", "9")["groups"][0]["decay"] == "coupled"
-    assert "--lr: the checkpoint has its own" in refusal(run, "explain", "good.pt", "--lr", "1", "--num-data", "9")
+    assert "--lr: the file has its own" in refusal(run, "explain", "good.pt", "--lr", "1", "--num-data", "9")
     assert "--num-data" in refusal(run, "explain", "good.pt")
     assert "--optimizer: name one" in refusal(run, "explain", "--num-data", "9")
     assert "did you mean" in refusal(run, "explain", "--optimizer", "adamm", "--num-data", "9")
@@ -181,3 +181,13 @@ def test_files_that_are_no_settings(run, tmp_path):
         assert message in refusal(run, "explain", str(path), "--num-data", "10")
     assert "cannot be read" in refusal(run, "explain", str(tmp_path / "none.json"), "--num-data", "10")
     assert "pass them alone" in refusal(run, "explain", "--keras-l2", "1", "--optimizer", "sgd", "--num-data", "10")
+
+
+def test_flags_that_a_file_or_a_penalty_would_ignore_are_refused(run, tmp_path):
+    path = tmp_path / "args.yaml"
+    path.write_text("opt: sgd\nweight_decay: 0.0005\n")
+    assert "--optimizer: the settings name their own" in refusal(
+        run, "explain", str(path), "--optimizer", "adamw", "--num-data", "9"
+    )
+    assert "pass them alone" in refusal(run, "explain", "--keras-l2", "1", "--lr", "0.1", "--num-data", "9")
+    assert "--batch-size: it plays no part" in refusal(run, "convert", "1e-4", "--num-data", "9", "--batch-size", "3")

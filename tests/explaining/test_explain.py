@@ -211,7 +211,7 @@ def test_clipping_is_measured_where_gradients_are_at_hand():
     model = net()
     optimizer = torch.optim.SGD(grouped(model, 0.3))
     assert find(optimizer, model, "clip-before-decay").severity == "note"
-    assert "counts E|g|/0.01 times" in find(optimizer, model, "clip-before-decay", clip_norm=0.01).text
+    assert "/0.01 times as much" in find(optimizer, model, "clip-before-decay", clip_norm=0.01).text
     F.cross_entropy(model(data()[0]), data()[1]).backward()
     norm = nn.utils.get_total_norm([p.grad for p in model.parameters()]).item()
     found = find(optimizer, model, "clip-before-decay", clip_norm=0.01)
@@ -339,7 +339,7 @@ def test_bad_arguments():
         br.explain(optimizer, net(), num_data=N)
     with pytest.raises(br.InvalidArgumentError, match="clip_norm"):
         br.explain(optimizer, model, num_data=N, clip_norm=0.0)
-    with pytest.raises(br.InvalidArgumentError, match="a list of them, a state dict, or training settings"):
+    with pytest.raises(br.InvalidArgumentError, match="got the path 'sgd': read it first"):
         br.explain("sgd", model, num_data=N)
 
 

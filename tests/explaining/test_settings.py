@@ -95,7 +95,7 @@ def test_the_trainers_optimizers(optim, kind):
 def test_advice_knows_of_the_trainers_clip():
     clipped = br.explain(hugging_face(), num_data=N).findings[0].remedy
     assert "before_clip=True as gradients are clipped to 1" in clipped
-    missing = {"optim": "adamw_torch", "learning_rate": 5e-5, "weight_decay": 0.01}
+    missing = {"learning_rate": 5e-5, "weight_decay": 0.01, "num_train_epochs": 3}
     assert br.explain(missing, num_data=N).findings[0].remedy == clipped
     assert "before_clip" not in br.explain(hugging_face(max_grad_norm=0.0), num_data=N).findings[0].remedy
     assert "flat" in identifiers(br.explain(hugging_face(weight_decay=0.0), num_data=N))
@@ -186,11 +186,72 @@ def test_other_keras_penalties():
         br.explain({"class_name": "L2", "config": {"l2": -1}}, num_data=N)
 
 
-def test_every_keras_optimizer_decouples():
+def test_keras_optimizers_decouple_and_sgd_is_a_prior_all_the_same():
     config = {"learning_rate": 0.01, "weight_decay": 1e-3, "momentum": 0.9}
     found = br.explain({"class_name": "SGD", "config": config}, num_data=N)
-    assert identifiers(found) == ["decoupled-decay"]
-    assert found.groups[0].decay == "decoupled"
+    assert found.groups[0].variance == pytest.approx(1 / (N * 1e-4))
+    assert identifiers(found) == ["decoupled-momentum", "read-as"]
+    plain = br.explain({"class_name": "SGD", "config": {**config, "momentum": 0.0}}, num_data=N)
+    assert plain.groups[0].variance == pytest.approx(1 / (N * 1e-3))
+    assert identifiers(plain) == ["read-as"]
+    adam = br.explain({"class_name": "Adam", "config": config}, num_data=N)
+    assert identifiers(adam) == ["decoupled-decay", "read-as"]
+
+
+def test_settings_of_others_are_not_taken_for_one_of_these():
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.1)
+    state = {"opt": optimizer.state_dict(), "lr": 0.1, "l2": 1e-4}
+    # A checkpoint is read as one, whatever else is in it.
+    assert br.explain(state, model, num_data=N).groups[0].weight_decay == 0.1
+    strangers = [
+        Namespace(opt="adam", lr=0.1, epochs=3),
+        Namespace(optim="sgd", learning_rate=0.1, weight_decay=5e-4, momentum=0.9),
+        {"opt": {"a": 1}, "weight_decay": 0.1},
+        {"l1": {"weight": torch.zeros(2)}, "fc": {}},
+        {},
+    ]
+    for given in strangers:
+        with pytest.raises(br.InvalidArgumentError, match=r"training settings|settings of Hugging"):
+            br.explain(given, model, num_data=N)
+    both = {"learning_rate": 0.1, "weight_decay": 0.01, "num_train_epochs": 3, "l1": 0.1}
+    assert "Read as Hugging Face training arguments" in str(br.explain(both, model, num_data=N))
+    assert "its default" in str(br.explain(both, model, num_data=N))
+
+
+def test_the_trainers_own_decay_and_rate_come_before_optim_args():
+    args = "weight_decay=0.5,lr=3,momentum=0.9,name=x,a=1e,b=-"
+    for optim in ("sgd", "adamw_torch"):
+        found = br.explain(hugging_face(optim=optim, optim_args=args), num_data=N)
+        assert found.groups[0].weight_decay == 0.01
+
+
+def test_timms_factory_may_decay_everything():
+    for flag in ("filter_bias_and_bn", "weight_decay_exclude_1d"):
+        found = br.explain({"opt": "sgd", "weight_decay": 0.1, flag: False}, Block(), num_data=N)
+        assert len(found.groups) == 1
+        assert "biases-decayed" in identifiers(found)
+
+
+def test_a_clip_and_a_momentum_that_change_nothing_are_not_told():
+    quiet = [
+        {"opt": "adamw", "weight_decay": 0.1, "clip_grad": 1.0, "clip_mode": "agc"},
+        {"opt": "sgdw", "weight_decay": 0.0},
+        {"opt": "sgdw", "weight_decay": 0.1, "momentum": 0.0},
+    ]
+    for given in quiet:
+        assert not {"clip-before-decay", "decoupled-momentum"} & set(identifiers(br.explain(given, num_data=N)))
+    with pytest.raises(br.InvalidArgumentError, match="momentum: expected a number below 1"):
+        br.explain({"opt": "sgdw", "weight_decay": 0.1, "momentum": 1.0}, num_data=N)
+
+
+def test_a_clip_counts_by_the_share_of_what_is_decayed():
+    model = nn.Sequential(nn.Linear(30, 30, bias=False), nn.Linear(30, 1, bias=False))
+    groups = [{"params": [model[0].weight], "weight_decay": 0.0}, {"params": [model[1].weight], "weight_decay": 0.1}]
+    model(torch.randn(4, 30)).sum().backward()
+    found = br.explain(torch.optim.SGD(groups, lr=0.1), model, num_data=N, clip_norm=1e-3)
+    importance = next(f.importance for f in found.findings if f.identifier == "clip-before-decay")
+    assert 0 < importance <= 30 / 930
 
 
 # -- what is shown -----------------------------------------------------------------------------------------------

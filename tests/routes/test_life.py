@@ -406,14 +406,17 @@ def test_unfreezing_by_param_groups_keeps_the_native_route():
     assert [len(group["params"]) for group in optimizer.param_groups] == [1, 1, 1, 1]
 
 
-def test_a_resumed_run_that_forgets_to_attach_raises_in_a_fresh_process(tmp_path):
-    model, _, optimizer, _ = attached({"*": br.Gaussian(0.3, loc=0.1)}, route="gradient")
+@pytest.mark.parametrize("made", ["{'*': br.Gaussian(0.3, loc=0.1)}", "load"])
+def test_a_resumed_run_that_forgets_to_attach_raises_in_a_fresh_process(made, tmp_path):
+    model, prior, optimizer, _ = attached({"*": br.Gaussian(0.3, loc=0.1)}, route="gradient")
     trained(model, optimizer, steps=1)
+    prior.save(tmp_path / "prior.safetensors")
+    prior_code = "br.ModelPrior.load('prior.safetensors', model)" if made == "load" else f"br.ModelPrior(model, {made})"
     torch.save(optimizer.state_dict(), tmp_path / "optimizer.pt")
     code = (
         "import torch, bayesreg as br\n"
         "model = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3)).double()\n"
-        "prior = br.ModelPrior(model, {'*': br.Gaussian(0.3, loc=0.1)})\n"
+        f"prior = {prior_code}\n"
         "optimizer = torch.optim.SGD(prior.param_groups(), lr=0.05)\n"
         "optimizer.load_state_dict(torch.load('optimizer.pt', weights_only=True))\n"
         "optimizer.step()\n"
