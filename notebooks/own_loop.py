@@ -90,6 +90,7 @@ handle.describe()
 
 # %%
 ax = prior.plot()
+plt.show()
 
 # %%
 figure, ax = plt.subplots(figsize=(6, 3), layout="constrained")
@@ -245,6 +246,7 @@ ax.axvline(1.0, color="0.4", lw=1, ls=":")
 ax.set_yticks(range(len(results)), list(results))
 ax.invert_yaxis()
 ax.set(xscale="log", xlabel="strength of the prior in effect (bar: as written; diamond: with br.attach)")
+plt.show()
 
 # %% [markdown]
 # Others do not end in a number, they end in an error that says what to write. Three of them:

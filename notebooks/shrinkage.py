@@ -35,6 +35,7 @@ import bayesreg as br
 # %%
 for prior in (br.Laplace(0.2), br.StudentT(df=2.0, scale=0.1), br.MCP(strength=4.0, gamma=0.15)):
     prior.plot(reach=1.0)
+plt.show()
 
 # %% [markdown]
 # - **Laplace (L1)**: everything below a threshold is exactly zero, everything above it is shrunk by the same
@@ -61,6 +62,7 @@ for ax, family in zip(axes, (br.Gaussian(0.08), br.Laplace(0.03), br.ElasticNet(
     ax.set(xlabel=f"body mass index ({family.family})", ylabel="s4")
 for ax in axes[1:]:
     ax.get_legend().remove()
+plt.show()
 
 # %% [markdown]
 # ## Ten weights, all strengths
@@ -88,7 +90,7 @@ for k, name in enumerate(names):
                 color=curve.get_color(), va="center")  # fmt: skip
 ax.set(xscale="log", xlabel="L2: precision of the prior (stronger to the left)", ylabel="weight")
 ax.invert_xaxis()
-ax.legend(frameon=False, fontsize=7, ncols=2)
+plt.show()
 
 # %% [markdown]
 # ## Four hundred weights, a hundred examples
@@ -158,6 +160,7 @@ for ax, (name, make) in zip(axes.flat, FAMILIES.items(), strict=True):
     print(f"{name:15s} relative error {error:.2f}; above 0.1: {int(found.sum())}, of the ten: {int(found[:10].sum())}")
 for ax in axes[1]:
     ax.set_xlabel("first 40 of 400 features")
+plt.show()
 
 # %% [markdown]
 # L2 spreads the signal over everything. L1 finds it, shrinks it, and lets some noise in. Spike and slab and MCP
@@ -194,6 +197,7 @@ for ax, rate in zip(axes[1:], (3.0, 10.0, 30.0, 60.0), strict=True):
     ax.set_title(f"rate {rate:g}: {int((used > 0).sum())} pixels,\naccuracy {accuracy:.3f}", fontsize=10)
 for ax in axes:
     ax.set(xticks=[], yticks=[])
+plt.show()
 
 # %% [markdown]
 # White pixels are exactly unused: the network gives the same output whatever stands there.

@@ -53,6 +53,7 @@ for ax, std in zip(axes, (0.1, 0.4, 1.5), strict=True):
     ax.set_title(f"σ = {std}: λ = {decay:.2g} at n = 1,000", fontsize=9)
     ax.set_xlabel("x")
 axes[0].set_ylabel("networks drawn from the prior")
+plt.show()
 
 # %% [markdown]
 # Small σ (strong decay) believes in functions that are nearly constant, large σ in wild ones. Whoever chooses a
@@ -142,6 +143,7 @@ for k in range(1, 61):
 
 # %%
 ax = prior.plot()
+plt.show()
 
 # %% [markdown]
 # For two weights the whole story fits in a picture. The data here are two classes and two pixels. Solid: the
@@ -158,6 +160,7 @@ for ax, std in zip(axes, (1.0, 0.3), strict=True):
     br.plots.plot_contours(two, br.ModelPrior(two, br.Gaussian(std)), br.likelihoods.Bernoulli(), (pair, is_eight), ax)
     ax.set_xlabel(f"weight of pixel 18 (prior: σ = {std})")
     ax.set_ylabel("weight of pixel 42")
+plt.show()
 
 # %% [markdown]
 # ## What n does: keep σ, not λ
@@ -192,6 +195,7 @@ for size, colour, line in zip(sizes, ("#c2571a", "#4f7a28", "#1b3a57"), (":", "-
 axes[0].set(xscale="log", yscale="log", xlabel="λ", ylabel="held-out NLL")
 axes[1].set(xscale="log", xlabel="σ of the prior")
 axes[0].legend(frameon=False)
+plt.show()
 
 # %% [markdown]
 # ## And AdamW?
