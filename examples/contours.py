@@ -22,7 +22,7 @@ def main() -> None:
     families = {
         "L2: Gaussian about 0": br.Gaussian(0.08),
         "L1: Laplace about 0": br.Laplace(0.035),
-        "a memory: Gaussian about (0.1, 0.4)": br.Gaussian(0.08, loc=torch.tensor([[0.1, 0.4]])),
+        "a memory: Gaussian elsewhere": br.Gaussian(0.08, loc=torch.tensor([[0.1, 0.4]])),
     }
     _, axes = pyplot.subplots(1, 3, figsize=(13.2, 4.7), layout="constrained")
     for index, (ax, (title, family)) in enumerate(zip(axes, families.items(), strict=True)):

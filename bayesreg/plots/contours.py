@@ -191,10 +191,10 @@ def plot_contours(
     ax.plot(*own, marker="*", ms=14, color="black", mec="white", ls="", zorder=5, label="MAP under this prior")
     ax.plot(*plane.centre, marker="x", ms=8, mew=2, color=DATA, ls="", zorder=5, label="centre of the prior")
     for c, point, inner in ((factors[0], path[0], path[1:]), (factors[-1], path[-1], path[-2::-1])):
-        away = _away(point, inner)
+        side = _side(point, inner)
         ax.annotate(
-            _strength_label(prior, c, len(plane.data[1])), point, xytext=(13 * away[0], 13 * away[1]), fontsize=9,
-            textcoords="offset points", ha="left" if away[0] > 0 else "right", va="center", zorder=3,
+            _strength_label(prior, c, len(plane.data[1])), point, xytext=(0, 13 * side), textcoords="offset points",
+            ha="center", va="center", fontsize=9, zorder=3,
             bbox={"boxstyle": "round,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.7},
         )  # fmt: skip
     ax.set(xlabel=plane.names[0], ylabel=plane.names[1], aspect="equal")
@@ -232,12 +232,10 @@ def _require_slope(nll: np.ndarray, names: Sequence[str]) -> None:
         )
 
 
-def _away(point: tuple[float, float], inner: list[tuple[float, float]]) -> tuple[float, float]:
-    """Return the direction from the path's inside to its end, of length 1."""
-    other = next((p for p in inner if p != point), (point[0] - 1.0, point[1] - 1.0))
-    dx, dy = point[0] - other[0], point[1] - other[1]
-    length = math.hypot(dx, dy)
-    return dx / length, dy / length
+def _side(point: tuple[float, float], inner: list[tuple[float, float]]) -> int:
+    """Return 1 for above or −1 for below: the side of the path's end that the path does not come from."""
+    other = next((p for p in inner if p != point), point)
+    return 1 if point[1] > other[1] else -1
 
 
 def _draw(ax: Axes, x: np.ndarray, y: np.ndarray, grid: np.ndarray, own: tuple[float, float]) -> None:
