@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.utils.parametrizations import _WeightNorm
 
 from bayesreg._entry import Entry
+from bayesreg._sharding import is_sharded
 from bayesreg._tables import Table
 from bayesreg.errors import NotEquivalentError
 from bayesreg.optimizers import OptimizerLike
@@ -188,11 +189,31 @@ def _notes(model_prior: ModelPrior, loss_scale: LossScale | None) -> list[str]:
             f"Scale-free: {_names(directions)} enters the model only through its direction (weight_norm), so its prior "
             f"pulls on a length that changes nothing; give it br.Flat() and keep the prior on original0, the length."
         )
+    notes += _width_notes(model_prior)
     for entry, prior in model_prior.active():
         said = prior.caution(entry.parameter.shape)
         if said is not None:
             notes.append(f"{entry.name}: {said}.")
     return notes
+
+
+def _width_notes(model_prior: ModelPrior) -> list[str]:
+    """Say where the prior is far narrower or wider than the weights that are there, the worst first."""
+    found = []
+    for entry, prior in _penalised(model_prior):
+        parameter = entry.parameter.detach()
+        wide = prior.variance(parameter.shape) if prior.traits.proper else None
+        if wide is None or parameter.is_meta or is_sharded(parameter):
+            continue
+        spread = torch.as_tensor(wide, dtype=torch.float64, device=parameter.device).sqrt()
+        rms = float(((parameter.double() - prior.centre().to(spread)) / spread).square().mean().sqrt())
+        about = "the weights' rms about their centre"
+        if rms > 3.0:
+            found.append((rms, f"{entry.name}: {about} is {rms:.1f} prior stds: prior and weights disagree."))
+        elif 0.0 < rms < 1 / 30:
+            found.append((1 / rms, f"{entry.name}: the prior's std is {1 / rms:.0f} times {about}: it hardly acts."))
+    shown = [text for _, text in sorted(found, reverse=True)]
+    return shown if len(shown) <= 3 else [*shown[:3], f"The same of {len(shown) - 3} more."]
 
 
 def _penalised(model_prior: ModelPrior) -> list[tuple[Entry, Prior]]:

@@ -293,3 +293,26 @@ def test_describe_gives_the_range_where_widths_follow_the_shape():
     alone = br.ModelPrior(model[0], br.GroupLaplace(10.0, "row")).describe(1000).to_dict()["rows"]
     assert alone[0]["std"] == pytest.approx(5**0.5 / 10)
     assert alone[0]["equivalent weight_decay"] == "none; 0.02 matches its variance"
+
+
+def test_describe_says_where_prior_and_weights_disagree_the_worst_first():
+    model = nn.Sequential(nn.Linear(20, 20), nn.Linear(20, 20), nn.Linear(20, 20), nn.Linear(20, 20, bias=False))
+    start = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    with torch.no_grad():
+        for layer, size in zip(model, (1.0, 1.0, 1e-3, 1.0), strict=True):
+            layer.weight.copy_(size * torch.randn(20, 20).sign())
+    rules = {br.biases: br.Flat(), "0.*": br.Gaussian(0.1), "1.*": br.Gaussian(0.5), "2.*": br.Laplace(0.1),
+             "3.*": br.Gaussian.centered_at(start, scale=1.0, extra="ignore")}  # fmt: skip
+    with torch.no_grad():
+        model[3].weight.copy_(start["3.weight"] + 5.0)
+    notes = [note for note in br.ModelPrior(model, rules).describe().notes if "rms about their centre" in note]
+    # Laplace's std is sqrt(2) b, 141 times the weights; then 10 stds, then 5; 2 stds are nothing to speak of.
+    assert [note.split(":")[0] for note in notes] == ["2.weight", "0.weight", "3.weight"]
+    assert "141 times" in notes[0]
+    assert "10.0 prior stds" in notes[1]
+    assert "5.0 prior stds" in notes[2]
+    # At its start a centred prior has nothing to pull yet: that is no width to warn of.
+    fresh = nn.Linear(5, 5)
+    assert not [
+        n for n in br.ModelPrior(fresh, br.Gaussian.centered_at(fresh, scale=1.0)).describe().notes if "rms" in n
+    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -34,6 +34,7 @@ class ParameterFacts:
         value: Its values, None if only a checkpoint's state is at hand.
         state: The optimizer's state of it.
         trainable: Whether it is not frozen.
+        centre: Of the prior that bayesreg has attached to it; None where there is none.
     """
 
     name: str
@@ -43,6 +44,7 @@ class ParameterFacts:
     value: Tensor | None = field(repr=False)
     state: Mapping[str, Any] = field(repr=False)
     trainable: bool = True
+    centre: Tensor | None = field(default=None, repr=False)
 
     @property
     def elements(self) -> int:
@@ -98,6 +100,9 @@ def facts_of_live(optimizer: Optimizer, model: nn.Module) -> list[GroupFacts]:
         for parameters in parts.values():
             member = routes.get(id(parameters[0]))
             facts = [fact_of(p, infos.get(id(p)), optimizer.state.get(p, {}), index) for p in parameters]
+            if member is not None:
+                priors = [routes[id(p)].prior.localized(p) for p in parameters]
+                facts = [replace(fact, centre=prior.centre()) for fact, prior in zip(facts, priors, strict=True)]
             prior, route = (member.prior, member.route) if member else (None, None)
             groups.append(
                 GroupFacts(index, type(optimizer), rule, settings, facts, prior, route, attachment is not None)

@@ -320,17 +320,21 @@ def _share_of(situation: Situation, names: Sequence[str]) -> float:
 
 def _width(situation: Situation) -> Iterator[Finding]:
     for reading in situation.readings:
-        rms, std = reading.weights_rms, reading.std
+        rms, std = reading.offset_rms, reading.std
+        about = "" if reading.mean == 0.0 else " about their centre"
         if not rms or std is None or not math.isfinite(std) or "weight" not in reading.roles:
             continue
         if std > 30 * rms:
             text = (
-                f"Group {reading.group}: the prior's std {std:.3g} is {std / rms:.0f} times the weights' rms {rms:.3g}."
+                f"Group {reading.group}: the prior's std {std:.3g} is {std / rms:.0f} times the weights' rms "
+                f"{rms:.3g}{about}."
             )
             missed = (1.0 - (rms / std) ** 2) * situation.share(reading)
             yield Finding("width", "warning", text, "It hardly acts on weights of this size.", missed)
         elif std < rms / 3:
-            text = f"Group {reading.group}: the weights' rms {rms:.3g} is {rms / std:.1f} prior stds ({std:.3g})."
+            text = (
+                f"Group {reading.group}: the weights' rms {rms:.3g}{about} is {rms / std:.1f} prior stds ({std:.3g})."
+            )
             remedy = "The prior is at odds with where the weights are, or training is young."
             yield Finding("width", "warning", text, remedy, (1.0 - (std / rms) ** 2) * situation.share(reading))
 

@@ -55,6 +55,7 @@ class GroupReading:
         variance: Its variance.
         implied: For decoupled decay, the precision per coordinate, if the state tells.
         weights_rms: Root mean square of the weights, None if they are not at hand.
+        offset_rms: The same of their distance from the prior's centre.
     """
 
     group: int
@@ -69,6 +70,7 @@ class GroupReading:
     variance: float | None
     implied: ImpliedPrecision | None
     weights_rms: float | None
+    offset_rms: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -120,6 +122,7 @@ def read_group(facts: GroupFacts, loss_scale: LossScale) -> GroupReading:
         variance=variance,
         implied=implied,
         weights_rms=_rms(facts),
+        offset_rms=_rms(facts, about_centre=True),
     )
 
 
@@ -165,7 +168,11 @@ def _roles(facts: GroupFacts) -> dict[str, int]:
     return counts
 
 
-def _rms(facts: GroupFacts) -> float | None:
-    values = [local(p.value) for p in facts.parameters if p.value is not None]
+def _rms(facts: GroupFacts, *, about_centre: bool = False) -> float | None:
+    values = [
+        local(p.value) - p.centre.to(p.value.device) if about_centre and p.centre is not None else local(p.value)
+        for p in facts.parameters
+        if p.value is not None
+    ]
     count = sum(v.numel() for v in values)
     return math.sqrt(sum(float(v.float().square().sum()) for v in values) / count) if count else None

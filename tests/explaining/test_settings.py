@@ -347,3 +347,17 @@ def test_nothing_is_changed():
     before = copy.deepcopy(model.state_dict())
     br.explain(hugging_face(), model, num_data=N)
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_the_width_is_measured_from_the_centre_of_an_attached_prior():
+    model = nn.Linear(30, 30)
+    prior = br.ModelPrior(model, br.Gaussian.centered_at(model, scale=1e-3))
+    optimizer = torch.optim.SGD(prior.param_groups(), lr=0.1)
+    br.attach(optimizer, prior, num_data=N)
+    assert "width" not in identifiers(br.explain(optimizer, model, num_data=N))
+    with torch.no_grad():
+        model.weight.add_(0.01)
+    found = br.explain(optimizer, model, num_data=N)
+    assert found.findings[0].identifier == "width"
+    assert "rms 0.01 about their centre is 10.0 prior stds" in found.findings[0].text
+    assert found.groups[0].offset_rms == pytest.approx(0.01, rel=1e-4)

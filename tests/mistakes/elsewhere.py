@@ -168,6 +168,7 @@ ELSEWHERE = [
             ("timm", "info.parameter.ndim <= 1 or", ""),
             ("timm", "fnmatch(info.name, pattern) for", "info.name == pattern for"),
             ("timm", '.removeprefix("lookahead_")', ""),
+            ("reading", "- p.centre.to(p.value.device)", ""),
             ("findings", "(1.0 - clip / norm) * share", "(1.0 - clip / norm)"),
             ("settings", "if _holds_state(given):", "if False:"),
             ("settings", "and _is_hugging_face(values)", ""),

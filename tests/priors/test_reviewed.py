@@ -309,7 +309,7 @@ def test_pictures_show_the_numbers():
     far = observed[-1] - 2.0
     step = (far / 4) ** 2
     assert shrunk[-1] == pytest.approx(prior.prox(torch.tensor(observed[-1:]), step).item())
-    assert [text.get_text() for text in axes[2].get_legend().get_texts()] == ["Laplace", "Gaussian"]
+    assert [text.get_text() for text in axes[2].get_legend().get_texts()] == ["Laplace", "Gaussian of its variance"]
     assert len(br.Gaussian(1.0).plot()[0].lines) == 1
 
 
