@@ -313,6 +313,5 @@ def test_describe_says_where_prior_and_weights_disagree_the_worst_first():
     assert "5.0 prior stds" in notes[2]
     # At its start a centred prior has nothing to pull yet: that is no width to warn of.
     fresh = nn.Linear(5, 5)
-    assert not [
-        n for n in br.ModelPrior(fresh, br.Gaussian.centered_at(fresh, scale=1.0)).describe().notes if "rms" in n
-    ]
+    at_start = br.ModelPrior(fresh, br.Gaussian.centered_at(fresh, scale=1.0))
+    assert not [note for note in at_start.describe().notes if "prior std" in note]

@@ -294,7 +294,7 @@ def test_the_path_turns_where_a_weight_becomes_zero():
     assert len(drawn) > 2
     # The first point on an axis is where the exact path meets it, to the precision of the bisection.
     first = on_axis[0]
-    strengths = np.geomspace(0.5, 30.0, 400)
+    strengths = np.geomspace(0.5, 30.0, 120)
     exact = None
     for c in strengths:
         here = br.sparsity.with_strength(whole, float(c))
@@ -302,7 +302,7 @@ def test_the_path_turns_where_a_weight_becomes_zero():
         if (model.weight == 0).any():
             exact = model.weight.detach().numpy()[0]
             break
-    assert np.abs(first - exact).max() < 0.02
+    assert np.abs(first - exact).max() < 0.03
 
 
 def test_contours_refuse_what_would_mean_nothing():
@@ -345,7 +345,7 @@ def test_several_axes_are_saved_and_bad_input_is_named(tmp_path):
     looks = {(c[0].get_color(), c[0].get_marker(), c[0].get_linestyle()) for c in many.containers}
     assert len(looks) == 12
     with pytest.raises(br.UnsupportedError, match="a part of the line only"):
-        br.FromDistribution(torch.distributions.HalfNormal(1.0)).plot()
+        br.FromDistribution(torch.distributions.HalfNormal(1.0, validate_args=True)).plot()
     assert br.Uniform(-1.0, 1.0).plot(reach=5.0)[0].get_xlim()[1] > 5.0
     with pytest.raises(br.UnsupportedError, match="no density says how far"):
         br.MCP(1.0, 2.0).plot(shape=(2,))
