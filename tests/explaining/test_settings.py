@@ -204,6 +204,8 @@ def test_settings_of_others_are_not_taken_for_one_of_these():
     state = {"opt": optimizer.state_dict(), "lr": 0.1, "l2": 1e-4}
     # A checkpoint is read as one, whatever else is in it.
     assert br.explain(state, model, num_data=N).groups[0].weight_decay == 0.1
+    saved = {"optimizer": optimizer.state_dict(), "learning_rate": 3.0, "weight_decay": 0.7, "num_train_epochs": 3}
+    assert br.explain(saved, model, num_data=N).groups[0].weight_decay == 0.1
     strangers = [
         Namespace(opt="adam", lr=0.1, epochs=3),
         Namespace(optim="sgd", learning_rate=0.1, weight_decay=5e-4, momentum=0.9),
