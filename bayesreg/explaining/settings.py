@@ -17,6 +17,9 @@ from bayesreg.explaining.timm import timm_settings
 __all__ = ["penalties_of", "settings_of"]
 
 _HUGGING_FACE = ("optim", "learning_rate", "weight_decay")
+_READ = (*_HUGGING_FACE, "optim_args", "max_grad_norm", "label_smoothing_factor")
+# Names that no other program's arguments are likely to have beside a learning rate and a weight decay.
+_ITS_OWN = ("max_grad_norm", "per_device_train_batch_size", "num_train_epochs", "lr_scheduler_type", "adam_beta1")
 
 
 def settings_of(given: object, model: nn.Module | None) -> Settings | None:
@@ -44,11 +47,6 @@ def settings_of(given: object, model: nn.Module | None) -> Settings | None:
     if isinstance(values.get("opt"), str) and values.get("weight_decay") is not None:
         return timm_settings(values, model)
     return keras_optimizer_settings(values)
-
-
-_READ = (*_HUGGING_FACE, "optim_args", "max_grad_norm", "label_smoothing_factor")
-# Names that no other program's arguments are likely to have beside a learning rate and a weight decay.
-_ITS_OWN = ("max_grad_norm", "per_device_train_batch_size", "num_train_epochs", "lr_scheduler_type", "adam_beta1")
 
 
 def _is_hugging_face(values: Mapping[str, Any]) -> bool:
