@@ -9,6 +9,9 @@ from bayesreg.trainer.full_batch import FullBatchProblem
 
 __all__ = ["newton_polish"]
 
+# Curvature along a direction d counts from this many units of rounding of ‖H‖·‖d‖² on: below, it may be rounding alone.
+_ROUNDING = 1000.0
+
 
 def newton_polish(problem: FullBatchProblem, start: Tensor, tolerance: float, max_steps: int = 20) -> Tensor:
     """Take Newton steps over the coordinates off their kinks while each lowers the KKT residual.
@@ -56,6 +59,10 @@ def _stay_on_side(problem: FullBatchProblem, flat: Tensor, candidate: Tensor) ->
 
 def _conjugate_gradients(problem: FullBatchProblem, flat: Tensor, target: Tensor, free: Tensor) -> Tensor | None:
     """Solve H x = target on the free coordinates; None where the curvature is not positive."""
+    # A direction in which the objective is flat (the common shift of all biases under a softmax) has a curvature of
+    # rounding errors, as often above zero as below: a step over it would go anywhere.
+    least = _ROUNDING * torch.finfo(target.dtype).eps
+    largest = 0.0
     solution = torch.zeros_like(target)
     rest = target.clone()
     direction = rest.clone()
@@ -66,8 +73,10 @@ def _conjugate_gradients(problem: FullBatchProblem, flat: Tensor, target: Tensor
         if norm <= goal or norm == 0.0:
             break
         image = torch.where(free, problem.hessian_times(flat, direction), 0.0)
-        curvature = float(direction @ image)
-        if not curvature > 0.0:
+        curvature, square = float(direction @ image), float(direction @ direction)
+        # ‖H‖ from below, by the steepest direction met: the first are the gradient's own.
+        largest = max(largest, float(image.norm()) / square**0.5)
+        if not curvature > least * largest * square:
             break
         step = norm / curvature
         solution = solution + step * direction

@@ -60,3 +60,22 @@ def test_both_solvers_descend_to_a_stationary_point_of_a_network(solver):
     result = trainer.fit(((X - X.mean(0)) / X.std(0), y))
     assert result.converged
     assert result.objective < result.history[0]["objective"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("solver", ["lbfgs", "proximal"])
+def test_nothing_drifts_along_a_direction_that_the_objective_does_not_see(solver, weighted, seed):
+    """Such as the common shift of flat biases under a softmax, whose curvature is rounding."""
+    X, y = load_iris(return_X_y=True)
+    torch.manual_seed(seed)
+    weights = 10.0 ** torch.randn(3).double()
+    likelihood = (
+        br.likelihoods.FromLoss(nn.CrossEntropyLoss(weight=weights)) if weighted else br.likelihoods.Categorical()
+    )
+    model = nn.Linear(X.shape[1], 3).double()
+    before = model.bias.detach().mean().item()
+    prior = br.Gaussian(0.5) if solver == "lbfgs" else br.Laplace(0.5)
+    trainer = br.MAPTrainer(model, prior, likelihood, optimizer=solver, tolerance=1e-10, progress=False)
+    assert trainer.fit(((X - X.mean(0)) / X.std(0), y)).converged
+    assert abs(model.bias.detach().mean().item() - before) < 1e-8
