@@ -11,8 +11,8 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from bayesreg._entry import Entry
 from bayesreg.errors import InvalidArgumentError, ReferenceMismatchError
-from bayesreg.priors.flat import Flat
-from bayesreg.priors.located import LocatedPrior
+from bayesreg.priors import Prior
+from bayesreg.priors.belief import is_flat
 from bayesreg.references import Reference
 from bayesreg.references.names import missing_words, rename_hint
 from bayesreg.selection import ParameterInfo, canonical_tensors, parameters_of
@@ -76,18 +76,18 @@ def bind(model: nn.Module, entries: Sequence[Entry]) -> tuple[list[Entry], list[
 
 
 def _reference(entry: Entry) -> Reference | None:
-    return entry.prior.reference if isinstance(entry.prior, LocatedPrior) else None
+    return None if entry.prior is None else entry.prior.reference
 
 
 def _match(entry: Entry, reference: Reference) -> tuple[str | None, list[str]]:
     """Return the name under which a reference holds a parameter, and what is wrong with it there."""
     prior = entry.prior
-    assert isinstance(prior, LocatedPrior)
+    assert prior is not None
     held = [name for name in entry.info.keys if name in reference]
     if not held:
         return None, []
     first = reference[held[0]]
-    if len(held) > 1 and prior.joins_parameters:
+    if len(held) > 1 and not isinstance(prior, Prior):
         return held[0], [f"{' and '.join(held)} are one tied parameter: leave all but one out of the mappings"]
     torn = tied_problem(entry.info, reference)
     if torn:
@@ -161,8 +161,8 @@ def _notes(model: nn.Module, reference: Reference, entries: Sequence[Entry], pla
     own = [e for e in entries if _reference(e) is None and e.prior is not None]
     absent = [e.name for e in own if not any(name in reference for name in e.info.keys)]
     unused = [e for e in own if any(name in reference for name in e.info.keys)]
-    zeroed = [e.name for e in unused if not isinstance(e.prior, Flat)]
-    flat = [e.name for e in unused if isinstance(e.prior, Flat)]
+    flat = [e.name for e in unused if e.prior is not None and is_flat(e.prior)]
+    zeroed = [e.name for e in unused if e.name not in flat]
     ignored = [name for name in (*reference, *reference.others) if name not in places]
     if absent:
         lines.append(f"not in it, with a prior of their own: {', '.join(absent)}")

@@ -15,68 +15,36 @@ from bayesreg._sharding import is_sharded
 from bayesreg._tables import Table
 from bayesreg.errors import NotEquivalentError
 from bayesreg.optimizers import OptimizerLike
-from bayesreg.priors import ElasticNet, Flat, Gaussian, Laplace, Prior
-from bayesreg.priors.tensors import as_number
+from bayesreg.priors import Belief
+from bayesreg.priors.belief import is_flat
 from bayesreg.scale import LossScale
 from bayesreg.selection import biases, norms
 
 if TYPE_CHECKING:
     from bayesreg.model_prior import ModelPrior
 
-__all__ = ["describe_model_prior", "describe_routes", "equivalent", "equivalent_weight_decay"]
-
-
-def equivalent_weight_decay(prior: Prior, loss_scale: LossScale) -> float | Tensor | None:
-    """Return the weight decay (toward the centre) of a coupled optimizer that a prior stands for, None if none."""
-    try:
-        if isinstance(prior, Gaussian):
-            return prior.weight_decay(loss_scale, about_loc=True)
-        return prior.weight_decay(loss_scale)
-    except NotEquivalentError:
-        return None
+__all__ = ["describe_model_prior", "describe_routes", "equivalent"]
 
 
 def equivalent(
-    prior: Prior, loss_scale: LossScale, optimizer: OptimizerLike | None = None, shape: Sequence[int] | None = None
+    prior: Belief, loss_scale: LossScale, optimizer: OptimizerLike | None = None, shape: Sequence[int] | None = None
 ) -> str:
     """Return the regularisation constant that a prior stands for, in words; "none" with what comes near."""
-    if isinstance(prior, Laplace):
-        strength = prior.l1(loss_scale)
-        return "none; L1 per element" if isinstance(strength, Tensor) else f"none; L1 coefficient {strength:.4g}"
+    parabola = prior.quadratic()
+    if parabola is None:
+        return prior.remarks(shape, loss_scale).near or "none"
     try:
-        if isinstance(prior, Gaussian):
-            strength = prior.weight_decay(loss_scale, optimizer, about_loc=True)
-            toward = "" if not bool((prior.loc != 0).any()) else " toward its centre"
-        else:
-            strength, toward = prior.weight_decay(loss_scale, optimizer), ""
+        strength = prior.weight_decay(loss_scale, optimizer, about_loc=True)
     except NotEquivalentError:
-        # A Gaussian has one: it is the optimizer that does not take it.
-        return "none" if isinstance(prior, Gaussian) else _near(prior, loss_scale, shape)
+        # The prior has one: it is the optimizer that does not take it.
+        return "none"
+    toward = "" if parabola.centre is None else " toward its centre"
     return f"one per element{toward}" if isinstance(strength, Tensor) else f"{strength:.4g}{toward}"
 
 
-def _near(prior: Prior, loss_scale: LossScale, shape: Sequence[int] | None) -> str:
-    """Return what comes nearest to a weight decay, by its name."""
-    said = prior.near_in_words(loss_scale)
-    if said is not None:
-        return said
-    readings = prior.weight_decay_readings(loss_scale)
-    if isinstance(prior, ElasticNet):
-        l1, l2 = prior.penalties(loss_scale)
-        if not isinstance(l1, Tensor) and not isinstance(l2, Tensor):
-            return f"none; L1 coefficient {l1:.4g} and decay {l2:.4g}"
-    if readings.curvature_matched:
-        return f"none; {readings.curvature_matched:.4g} matches its curvature at the centre"
-    matched = readings.variance_matched
-    if matched is None and shape is not None:
-        variance = as_number(prior.variance(shape))
-        matched = loss_scale.value / variance if isinstance(variance, float) else None
-    return "none" if matched is None else f"none; {matched:.4g} matches its variance"
-
-
-def describe_routes(title: str, members: Iterable[tuple[str, Prior, str]], loss_scale: LossScale) -> Table:
+def describe_routes(title: str, members: Iterable[tuple[str, Belief, str]], loss_scale: LossScale) -> Table:
     """Build the table of which parameters take which route: from (name, prior, route)."""
-    groups: dict[tuple[str, str], tuple[Prior, list[str]]] = {}
+    groups: dict[tuple[str, str], tuple[Belief, list[str]]] = {}
     for name, prior, route in members:
         groups.setdefault((route, prior.describe()), (prior, []))[1].append(name)
     rows = [
@@ -170,10 +138,8 @@ def _notes(model_prior: ModelPrior, loss_scale: LossScale | None) -> list[str]:
     if tied:
         notes.append(f"Tied, counted once: {_names(tied)}.")
     # About another centre the pull does not vanish as the weights shrink: there is a minimum.
-    shrinking = [entry for entry, prior in _penalised(model_prior) if getattr(prior, "_centred_on_zero", True)]
-    free_norms = [
-        e for e, prior in model_prior.active() if isinstance(prior, Flat) and norms(e.info) and not biases(e.info)
-    ]
+    shrinking = [e for e, prior in _penalised(model_prior) if prior.reference is None and not prior.centre().any()]
+    free_norms = [e for e, prior in model_prior.active() if is_flat(prior) and norms(e.info) and not biases(e.info)]
     if free_norms and shrinking:
         notes.append(
             f"No MAP may exist: normalisation scales ({_names([e.name for e in free_norms])}) are flat, so they can "
@@ -191,7 +157,7 @@ def _notes(model_prior: ModelPrior, loss_scale: LossScale | None) -> list[str]:
         )
     notes += _width_notes(model_prior)
     for entry, prior in model_prior.active():
-        said = prior.caution(entry.parameter.shape)
+        said = prior.remarks(entry.parameter.shape).caution
         if said is not None:
             notes.append(f"{entry.name}: {said}.")
     return notes
@@ -216,8 +182,8 @@ def _width_notes(model_prior: ModelPrior) -> list[str]:
     return shown if len(shown) <= 3 else [*shown[:3], f"The same of {len(shown) - 3} more."]
 
 
-def _penalised(model_prior: ModelPrior) -> list[tuple[Entry, Prior]]:
-    return [(entry, prior) for entry, prior in model_prior.active() if not isinstance(prior, Flat)]
+def _penalised(model_prior: ModelPrior) -> list[tuple[Entry, Belief]]:
+    return [(entry, prior) for entry, prior in model_prior.active() if not is_flat(prior)]
 
 
 def _is_direction(entry: Entry) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from bayesreg.priors import Prior
+from bayesreg.priors import Belief
 from bayesreg.selection import ParameterInfo
 
 __all__ = ["Entry"]
@@ -18,12 +18,12 @@ class Entry:
 
     Attributes:
         info: The parameter, with its names and owner.
-        prior: Its prior; None only for a frozen parameter that no rule covers.
+        prior: Its prior, or its part of a density over several; None only for a frozen parameter that no rule covers.
         rule: The rule that gave it, as text.
     """
 
     info: ParameterInfo
-    prior: Prior | None
+    prior: Belief | None
     rule: str
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,8 +11,8 @@ from typing import Literal
 from bayesreg._entry import Entry
 from bayesreg.errors import InvalidArgumentError, PriorFileError, UnsupportedError, nearest
 from bayesreg.prior_file import FileRow, read_rows
-from bayesreg.priors import AdapterGaussian, Prior
-from bayesreg.priors.adapter_scaling import adapter_place, said_scaling
+from bayesreg.priors import Belief
+from bayesreg.priors.joint import Part
 from bayesreg.references import Rename
 from bayesreg.references.names import rename_hint, renamed
 from bayesreg.selection import ParameterInfo, Selection, any_of, selected
@@ -33,7 +32,7 @@ class Differences:
     """
 
     new: Selection | None = None
-    head: Prior | None = None
+    head: Belief | None = None
     rename: Rename | None = None
     extra: Literal["raise", "ignore"] = "raise"
 
@@ -43,7 +42,7 @@ def load_entries(
 ) -> tuple[list[Entry], list[str]]:
     """Read a prior file and match it with a model's parameters, listing every mismatch; with its notes."""
     source = Path(path)
-    if differences.head is not None and not isinstance(differences.head, Prior):
+    if differences.head is not None and not isinstance(differences.head, Belief):
         raise InvalidArgumentError(
             f"head: expected a prior such as br.Gaussian(1.0), got {type(differences.head).__name__}."
         )
@@ -144,45 +143,37 @@ def _bound(source: Path, info: ParameterInfo, known: str, row: FileRow) -> Entry
     if prior is not None:
         if not info.parameter.is_meta:
             prior = prior.to(info.parameter.device)
-        joined = [name for name in info.names if prior.joins and name in prior.joins]
+        joined = [name for name in info.names if isinstance(prior, Part) and name in prior.joins]
         try:
             prior = prior.bound_to(joined[0] if joined else known, info.parameter)
+            if isinstance(prior, Part):
+                prior.check_place(info)
         except InvalidArgumentError as error:
             raise PriorFileError(f"{source}: damaged prior file ({error})") from error
-        _check_scaling(source, info, prior)
+        except UnsupportedError as error:
+            raise PriorFileError(f"{source}: {error}") from error
     return Entry(info, prior, row.rule)
-
-
-def _check_scaling(source: Path, info: ParameterInfo, prior: Prior) -> None:
-    """Raise where a layer multiplies its adapter's product by another number than when the prior was saved."""
-    if not isinstance(prior, AdapterGaussian) or (at := adapter_place(info)) is None:
-        return
-    said = said_scaling(at[1], at[2])
-    if said is not None and not math.isclose(said, prior.scaling, rel_tol=1e-6):
-        raise PriorFileError(
-            f"{source}: saved for the update {prior.scaling:g}·B·A of {info.name}, and its layer now adds {said:g}·B·A "
-            f"(another lora_alpha or rank): make the prior anew with br.transfer.lora_prior."
-        )
 
 
 def _restrict(source: Path, here: dict[str, FileRow], names: Mapping[str, list[str]]) -> None:
     """Tell the parts of joint densities which parameters are left, and their names in this model."""
     for name, row in list(here.items()):
-        if row.prior is None or row.prior.joins is None:
+        part = row.prior
+        if not isinstance(part, Part):
             continue
-        missing = [old for old in row.prior.joins if old not in names]
+        missing = [old for old in part.joins if old not in names]
         if missing:
             raise PriorFileError(
                 f"{source}: damaged prior file, {name} is joined with {missing[0]}, which is not in it."
             )
-        several = [old for old in row.prior.joins if len([new for new in names[old] if new in here]) > 1]
+        several = [old for old in part.joins if len([new for new in names[old] if new in here]) > 1]
         if several:
             raise PriorFileError(
                 f"{source}: {several[0]} becomes {' and '.join(names[several[0]])}: a joint density cannot be about "
                 f"one parameter twice."
             )
-        left = [new for old in row.prior.joins for new in names[old] if new in here]
+        left = [new for old in part.joins for new in names[old] if new in here]
         try:
-            here[name] = replace(row, prior=row.prior.restricted_to(left))
+            here[name] = replace(row, prior=part.restricted_to(left))
         except UnsupportedError as error:
             raise PriorFileError(f"{source}: the prior does not fit the model: {error}") from error

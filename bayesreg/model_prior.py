@@ -11,14 +11,15 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from bayesreg._binding import bind
+from bayesreg._calls import answering
 from bayesreg._entry import Entry
 from bayesreg._guard import install_guard
-from bayesreg._sharding import gather_sum, local, shard_like
+from bayesreg._sharding import gather_sum, is_sharded, local, shard_like
 from bayesreg._tables import Table
 from bayesreg.errors import CoverageError, InvalidArgumentError, PatternError, nearest
 from bayesreg.optimizers import OptimizerLike
-from bayesreg.priors import Flat, Gaussian, Prior, joint
-from bayesreg.priors.located import LocatedPrior
+from bayesreg.priors import Belief, Flat, Prior
+from bayesreg.priors.joint import SingleTerm, Term, terms_of
 from bayesreg.references import Rename
 from bayesreg.scale import LossScale, as_loss_scale
 from bayesreg.selection import (
@@ -65,22 +66,22 @@ class ModelPrior(nn.Module):
         torch.Size([])
     """
 
-    def __init__(self, model: nn.Module, rules: Prior | Mapping[SelectorLike, Prior]) -> None:
+    def __init__(self, model: nn.Module, rules: Belief | Mapping[SelectorLike, Belief]) -> None:
         super().__init__()
         install_guard()
         if not isinstance(model, nn.Module):
             raise InvalidArgumentError(
                 f"model: expected a module, got {type(model).__name__}; it comes first: br.ModelPrior(model, prior)."
             )
-        self.shorthand = isinstance(rules, Prior)
-        if isinstance(rules, Prior):
+        self.shorthand = isinstance(rules, Belief)
+        if isinstance(rules, Belief):
             rules = {biases | norms: Flat(), "*": rules}
         if not isinstance(rules, Mapping) or not rules:
             raise InvalidArgumentError(
                 f"rules: expected a prior or a mapping from rules to priors, got {type(rules).__name__}{_hint(rules)}."
             )
         for key, prior in rules.items():
-            if not isinstance(prior, Prior):
+            if not isinstance(prior, Belief):
                 raise InvalidArgumentError(
                     f"rules[{key!r}]: expected a prior such as br.Gaussian(0.1), got {type(prior).__name__}."
                 )
@@ -91,8 +92,10 @@ class ModelPrior(nn.Module):
 
     def _take(self, entries: list[Entry], notes: Sequence[str] = ()) -> None:
         self.notes = tuple(notes)
-        joint.join((entry.info, entry.prior) for entry in entries if entry.prior is not None)
         self._entries = entries
+        pairs = [(entry.info, entry.prior) for entry in entries if entry.prior is not None]
+        #: The densities that it is made of: one per parameter, and one for all parts of a joint one.
+        self.terms: tuple[Term, ...] = tuple(terms_of(pairs))
         unique = {id(e.prior): e.prior for e in entries if e.prior is not None}
         # Registered so that .to(), parameters() (learned scales) and state_dict() see them.
         self.priors = nn.ModuleList(unique.values())
@@ -114,7 +117,7 @@ class ModelPrior(nn.Module):
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __getitem__(self, name: str) -> Prior:
+    def __getitem__(self, name: str) -> Belief:
         """Return the prior of the parameter of this name (any of its names)."""
         for entry in self._entries:
             if name in entry.info.names and entry.prior is not None:
@@ -122,39 +125,117 @@ class ModelPrior(nn.Module):
         known = [n for e in self._entries for n in e.info.names]
         raise KeyError(f"no parameter {name!r} with a prior{nearest(name, known)}")
 
-    def active(self) -> list[tuple[Entry, Prior]]:
+    def active(self) -> list[tuple[Entry, Belief]]:
         """Return the entries that count now: covered and trainable."""
         return [(e, e.prior) for e in self._entries if e.prior is not None and e.parameter.requires_grad]
 
+    def kinked(self) -> list[tuple[Entry, Prior]]:
+        """Return the active entries whose prior has a kink or a boundary, where weights can come to rest exactly."""
+        return [
+            (entry, prior) for entry, prior in self.active() if isinstance(prior, Prior) and not prior.traits.smooth
+        ]
+
+    def active_terms(self) -> list[tuple[Term, list[Entry]]]:
+        """Return the densities that count now, each with its parameters that are trained.
+
+        Returns:
+            The terms, in the order of their first parameters.
+
+        Raises:
+            UnsupportedError: If a density over several parameters is trained in part, and has no value then.
+        """
+        trained = {entry.name: entry for entry, _ in self.active()}
+        found = [(term, [trained[name] for name in term.names if name in trained]) for term in self.terms]
+        for term, entries in found:
+            if entries:
+                term.require([entry.name for entry in entries])
+        return [(term, entries) for term, entries in found if entries]
+
     # -- its density -----------------------------------------------------------------------------------
 
-    def log_prob(self) -> Tensor:
-        """Return the log prior density of the model's current parameters, in nats, normalised.
+    @answering
+    def log_prob(self, values: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Return the log prior density of the model's parameters, in nats, normalised.
 
-        Improper (flat) parts count 0. Frozen parameters are not counted. Differentiable.
+        Improper (flat) parts count 0. Frozen parameters are not counted. Differentiable. Nothing is changed.
+
+        Args:
+            values: Values in place of the current ones, by the names that `model.named_parameters()` has, as
+                `torch.func.functional_call` takes them; those that are left out have their current values.
 
         Returns:
             A scalar, in float32 or better.
+
+        Raises:
+            InvalidArgumentError: If a name is none of the model's, or a value has another shape.
+
+        Example:
+            >>> import bayesreg as br
+            >>> prior = ModelPrior(nn.Linear(3, 2), br.Gaussian(0.5))
+            >>> draw = prior.draw()
+            >>> torch.allclose(prior.log_prob(draw), br.Gaussian(0.5).log_prob(draw["weight"]))
+            True
         """
-        penalty = self.penalty()
+        penalty = self.penalty(values)
         return self.log_constant().to(penalty) - penalty
 
-    def penalty(self) -> Tensor:
-        """Return −log p of the current parameters without its constant, in nats: what the MAP objective adds.
+    @answering
+    def penalty(self, values: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Return −log p of the parameters without its constant, in nats: what the MAP objective adds.
+
+        Args:
+            values: As in `log_prob`.
 
         Returns:
             A scalar, in float32 or better; differentiable.
+
+        Raises:
+            InvalidArgumentError: As in `log_prob`.
         """
-        active = [(entry.parameter, prior) for entry, prior in self.active()]
-        priors = [prior.localized(parameter) for parameter, prior in active]
-        terms = joint.penalty_terms(priors, [local(parameter) for parameter, _ in active])
-        total = gather_sum((term, active[index][0]) for term, index in terms)
+        given = {} if values is None else self._by_entry(values)
+        shares = []
+        for term, entries in self.active_terms():
+            here = {entry.name: local(given.get(entry.name, entry.parameter)) for entry in entries}
+            shares.append((self._localized(term, entries[0]).penalty(here), entries[0].parameter))
+        total = gather_sum(shares)
         return torch.zeros(()) if total is None else total
+
+    def _localized(self, term: Term, entry: Entry) -> Term:
+        if not is_sharded(entry.parameter):
+            return term
+        assert entry.prior is not None
+        shard = entry.prior.localized(entry.parameter)
+        assert isinstance(shard, Prior)
+        return SingleTerm(entry.info, shard)
+
+    def _by_entry(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return values by the names of the entries, from those of the model as it is."""
+        if not isinstance(values, Mapping):
+            raise InvalidArgumentError(
+                f"values: expected a mapping from the names of model.named_parameters() to tensors, got "
+                f"{type(values).__name__}."
+            )
+        by_raw = {raw: entry for entry in self._entries for raw in entry.info.raw}
+        found: dict[str, Tensor] = {}
+        for name, value in values.items():
+            entry = by_raw.get(name)
+            if entry is None:
+                raise InvalidArgumentError(
+                    f"values: {name!r} is no parameter of the model{nearest(str(name), by_raw) or '.'}"
+                )
+            if tuple(value.shape) != tuple(entry.parameter.shape):
+                raise InvalidArgumentError(
+                    f"values: expected {name} of shape {tuple(entry.parameter.shape)}, got {tuple(value.shape)}."
+                )
+            found[entry.name] = value
+        return found
 
     def log_constant(self) -> Tensor:
         """Return the constant of `log_prob`: log_prob = log_constant − penalty. A float64 scalar, in nats."""
-        active = self.active()
-        return joint.log_constants([prior for _, prior in active], [entry.parameter.shape for entry, _ in active])
+        total = torch.zeros((), dtype=torch.float64)
+        for term, entries in self.active_terms():
+            total = total + term.log_constant({entry.name: entry.parameter.shape for entry in entries}).to(total)
+        return total
 
     @torch.no_grad()
     def sample_(self, *, generator: torch.Generator | None = None) -> list[str]:
@@ -166,18 +247,35 @@ class ModelPrior(nn.Module):
         Returns:
             The names of the parameters left as they were: frozen ones and those under an improper prior.
         """
-        found = self.draw(generator=generator)
+        found = self._draws(generator)
         by_name = {entry.name: entry.parameter for entry in self._entries}
         for name, drawn in found.items():
             local(by_name[name]).copy_(shard_like(drawn, by_name[name]))
         return [entry.name for entry in self._entries if entry.name not in found]
+
+    def _draws(self, generator: torch.Generator | None) -> dict[str, Tensor]:
+        """Return a draw of the trained parameters under a proper prior, by the entries' names."""
+        found: dict[str, Tensor] = {}
+        for term, entries in self.active_terms():
+            if all(entry.prior is not None and entry.prior.traits.proper for entry in entries):
+                like = {
+                    entry.name: torch.empty(
+                        entry.parameter.shape,
+                        dtype=torch.promote_types(entry.parameter.dtype, torch.float32),
+                        device=entry.parameter.device,
+                    )
+                    for entry in entries
+                }
+                found.update(term.draw(like, generator))
+        return found
 
     @torch.no_grad()
     def draw(self, *, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Return a draw from the prior by parameter name, the model left as it is.
 
         With `torch.func.functional_call(model, draw, inputs)` it is a draw from the prior over functions (of a model in
-        half precision, cast it to that first).
+        half precision, cast it to that first). The names are those of `model.named_parameters()`: of the tensors behind
+        a parametrization, not of what it makes of them.
 
         Args:
             generator: Source of randomness; torch's global one by default.
@@ -191,15 +289,8 @@ class ModelPrior(nn.Module):
             >>> {name: tuple(drawn.shape) for name, drawn in prior.draw().items()}
             {'weight': (2, 3)}
         """
-        proper = [(entry, prior) for entry, prior in self.active() if prior.traits.proper]
-        found = joint.draws(
-            [prior for _, prior in proper],
-            [entry.parameter.shape for entry, _ in proper],
-            generator,
-            [torch.promote_types(entry.parameter.dtype, torch.float32) for entry, _ in proper],
-            [None if generator else entry.parameter.device for entry, _ in proper],
-        )
-        return {entry.name: drawn for (entry, _), drawn in zip(proper, found, strict=True)}
+        raw = {entry.name: entry.info.raw[0] for entry in self._entries}
+        return {raw[name]: drawn for name, drawn in self._draws(generator).items()}
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the weights against their prior, layer by layer.
@@ -239,12 +330,18 @@ class ModelPrior(nn.Module):
             >>> [len(group["params"]) for group in groups]
             [1, 1]
         """
+        together = {
+            name: index
+            for index, term in enumerate(self.terms)
+            if not isinstance(term, SingleTerm)
+            for name in term.names
+        }
         groups: dict[tuple[object, ...], list[nn.Parameter]] = {}
         selected = as_selector(only) if only is not None else None
         for entry, prior in self.active():
             if selected is not None and not selected(entry.info):
                 continue
-            groups.setdefault(_group_key(prior), []).append(entry.parameter)
+            groups.setdefault(_group_key(prior, together.get(entry.name)), []).append(entry.parameter)
         return [{"params": parameters, "weight_decay": 0.0} for parameters in groups.values()]
 
     def describe(
@@ -297,7 +394,7 @@ class ModelPrior(nn.Module):
         model: nn.Module,
         *,
         new: Selection | None = None,
-        head: Prior | None = None,
+        head: Belief | None = None,
         rename: Rename | None = None,
         extra: Literal["raise", "ignore"] = "raise",
     ) -> Self:
@@ -344,14 +441,13 @@ class ModelPrior(nn.Module):
         return cls._from_entries(entries, notes)
 
 
-def _group_key(prior: Prior) -> tuple[object, ...]:
-    if isinstance(prior, Gaussian) and prior.scale.ndim == 0 and not prior.scale.requires_grad:
-        return ("Gaussian", float(prior.scale))
-    if isinstance(prior, Flat):
-        return ("Flat",)
-    if prior.joint is not None:
-        return ("joint", id(prior.joint))
-    return (prior.family, id(prior) if not isinstance(prior, LocatedPrior) else None)
+def _group_key(prior: Belief, joint: int | None) -> tuple[object, ...]:
+    if joint is not None:
+        return ("joint", joint)
+    parabola = prior.quadratic()
+    if parabola is not None and parabola.uniform:
+        return ("parabola", parabola.variance)
+    return (prior.family,)
 
 
 def _hint(rules: object) -> str:
@@ -361,7 +457,7 @@ def _hint(rules: object) -> str:
     return f"; from words: br.prior_from_words({rules!r})" if isinstance(rules, str) else ""
 
 
-def _match(infos: list[ParameterInfo], rules: Mapping[SelectorLike, Prior]) -> list[Entry]:
+def _match(infos: list[ParameterInfo], rules: Mapping[SelectorLike, Belief]) -> list[Entry]:
     """Give each parameter to its first matching rule; refuse rules that select nothing."""
     selectors = [(key, as_selector(key), prior) for key, prior in rules.items()]
     hits = [[selector(info) for info in infos] for _, selector, _ in selectors]

@@ -6,8 +6,7 @@ from torch import Tensor
 
 from bayesreg.errors import UnsupportedError
 from bayesreg.model_prior import ModelPrior
-from bayesreg.priors import L0
-from bayesreg.priors.base import require_map
+from bayesreg.priors.belief import require_map
 from bayesreg.scale import LossScale, as_loss_scale
 
 __all__ = ["MAPObjective"]
@@ -44,10 +43,10 @@ class MAPObjective:
         self.loss_scale = as_loss_scale(num_data)
         for entry, part in prior.active():
             require_map(part, entry.name)
-            if isinstance(part, L0):
+            if not part.traits.has_slope:
                 raise UnsupportedError(
-                    f"{entry.name}: L0 has no slope anywhere, so in a loss it does nothing; train it with br.attach or "
-                    f"br.MAPTrainer (proximal steps)."
+                    f"{entry.name}: {part.family} has no slope anywhere, so in a loss it does nothing; train it with "
+                    f"br.attach or br.MAPTrainer (proximal steps)."
                 )
 
     def penalty(self) -> Tensor:

@@ -22,6 +22,7 @@ __all__ = [
     "decay_rule_of_group",
     "hand_set_decay",
     "require_coupled",
+    "steady_gain",
     "unwrap",
 ]
 
@@ -170,6 +171,19 @@ def decay_rule_of_group(optimizer: Optimizer, group: Mapping[str, Any], rule: De
         return rule
     kind: Literal["coupled", "decoupled"] = "decoupled" if group.get("decoupled_weight_decay") else "coupled"
     return DecayRule(kind, name, extra_decay=float(group.get("lambd", 0.0)))
+
+
+def steady_gain(group: Mapping[str, Any]) -> float:
+    """Return by how much the momentum of a param group multiplies a steady gradient in the long run.
+
+    Args:
+        group: A param group of SGD or of one like it.
+
+    Returns:
+        (1 − dampening)/(1 − momentum); 1 without momentum.
+    """
+    momentum = float(group.get("momentum") or 0.0)
+    return (1.0 - float(group.get("dampening") or 0.0)) / (1.0 - momentum) if momentum else 1.0
 
 
 def unwrap(optimizer: Any) -> Any:

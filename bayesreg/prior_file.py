@@ -19,15 +19,12 @@ from bayesreg._files import atomic
 from bayesreg._tables import Table
 from bayesreg._version import __version__
 from bayesreg.errors import BayesRegError, InvalidArgumentError, PriorFileError, UnsupportedError, nearest
-from bayesreg.priors import FAMILIES, Prior
+from bayesreg.priors import FAMILIES, Belief
 
 __all__ = ["FORMAT", "FileRow", "describe_file", "read_rows", "save_model_prior"]
 
 #: Raised when a file written before could not be read by the code before the change.
 FORMAT = 1
-
-# What a prior says of where it comes from, in describe().
-_SAID = ("source", "note")
 
 # What reading a field of foreign JSON can raise.
 _DAMAGED = (KeyError, TypeError, IndexError, ValueError, AttributeError)
@@ -51,7 +48,11 @@ def save_model_prior(entries: list[Entry], path: str | os.PathLike[str], notes: 
             held = entry.prior.hyperparameters()
             own = dict(entry.prior.named_parameters(recurse=False))
             _refuse_unregistered(entry.prior)
-            row: dict[str, Any] = {"family": type(entry.prior).__name__, "arguments": list(held), "learned": list(own)}
+            row: dict[str, Any] = {
+                "family": entry.prior._saved_family().__name__,
+                "arguments": list(held),
+                "learned": list(own),
+            }
             for name, value in held.items():
                 key = f"prior.{number}.{name}"
                 # A learned hyper-parameter may belong to several priors: it is kept once, as it is.
@@ -59,8 +60,7 @@ def save_model_prior(entries: list[Entry], path: str | os.PathLike[str], notes: 
                     row.setdefault("shared", {})[name] = learned[id(own[name])]
                     continue
                 tensors[key] = _as_tensor(own.get(name, value))
-            said = {key: text for key in _SAID if (text := getattr(entry.prior, key, None)) is not None}
-            priors.append({**row, "options": entry.prior.saved_options(), **said})
+            priors.append({**row, "options": entry.prior.saved_options(), **entry.prior._said()})
         rows.append({
             "name": entry.name,
             "names": list(entry.info.names),
@@ -102,7 +102,7 @@ class FileRow:
     shape: tuple[int, ...]
     dtype: str
     rule: str
-    prior: Prior | None
+    prior: Belief | None
 
 
 def read_rows(path: Path) -> tuple[dict[str, FileRow], list[str], dict[str, Any]]:
@@ -171,7 +171,7 @@ def describe_file(path: str | os.PathLike[str]) -> Table:
     )
 
 
-def _std(prior: Prior, shape: tuple[int, ...]) -> float | str | None:
+def _std(prior: Belief, shape: tuple[int, ...]) -> float | str | None:
     variance = prior.variance(shape)
     if variance is None:
         return None
@@ -217,17 +217,18 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return record, tensors
 
 
-def _refuse_unregistered(prior: Prior) -> None:
-    if FAMILIES.get(type(prior).__name__) is not type(prior):
+def _refuse_unregistered(prior: Belief) -> None:
+    family = prior._saved_family()
+    if FAMILIES.get(family.__name__) is not family:
         raise UnsupportedError(
-            f"{type(prior).__name__}: a prior file could not be read again, as bayesreg does not know this family: put "
+            f"{family.__name__}: a prior file could not be read again, as bayesreg does not know this family: put "
             f"@br.register_family on the class, here and where the file is read."
         )
 
 
 def _rebuild(
     path: Path, number: int, row: dict[str, Any], tensors: dict[str, Tensor], learned: dict[str, nn.Parameter]
-) -> Prior:
+) -> Belief:
     family = str(row["family"])
     if family not in FAMILIES:
         raise PriorFileError(
@@ -243,9 +244,6 @@ def _rebuild(
             arguments[name] = tensors[key]
     try:
         prior = FAMILIES[family].from_saved(arguments, row["options"])
-        for key in _SAID:
-            if row.get(key) is not None and hasattr(prior, key):
-                setattr(prior, key, str(row[key]))
-        return prior
+        return prior._say(row)
     except (BayesRegError, RuntimeError, *_DAMAGED) as error:
         raise PriorFileError(f"{path}: damaged prior file, {family} cannot be rebuilt ({error}).") from error

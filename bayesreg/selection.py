@@ -48,7 +48,9 @@ class ParameterInfo:
         modules: The modules around it, outermost first; the last one owns it.
         attribute: Its attribute name in the owner.
         shared: The modules around it at its other places, for tied weights.
-        keys: The names under which a state dict holds it: `names` without those that only stand for it.
+        keys: The names under which a state dict of the plain model holds it: `names` without those that only stand for
+            it.
+        raw: The names that it has in `model.named_parameters()`, as the model is: compiled, wrapped, parametrized.
     """
 
     name: str
@@ -57,6 +59,7 @@ class ParameterInfo:
     attribute: str
     shared: tuple[tuple[nn.Module, ...], ...] = field(default=(), repr=False)
     keys: tuple[str, ...] = field(default=(), repr=False)
+    raw: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def parameter(self) -> nn.Parameter:
@@ -325,13 +328,26 @@ def parameters_of(model: nn.Module) -> list[ParameterInfo]:
     by_identity: dict[int, list[_Found]] = {}
     for found in _walk(model, "", (), buffers=False):
         by_identity.setdefault(id(found.tensor), []).append(found)
+    raw: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        raw.setdefault(id(parameter), []).append(name)
     infos = []
     for group in by_identity.values():
         first = group[0]
         names = dict.fromkeys(n for found in group for n in (found.name, found.alias) if n is not None)
         shared = tuple(found.modules for found in group[1:])
         keys = tuple(dict.fromkeys(found.name for found in group))
-        infos.append(ParameterInfo(first.name, tuple(names), first.modules, first.attribute, shared, keys))
+        infos.append(
+            ParameterInfo(
+                first.name,
+                tuple(names),
+                first.modules,
+                first.attribute,
+                shared,
+                keys,
+                tuple(raw.get(id(first.tensor), keys)),
+            )
+        )
     return infos
 
 

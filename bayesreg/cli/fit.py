@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bayesreg.cli.tabular import Tabular
     from bayesreg.likelihoods import Likelihood
     from bayesreg.model_prior import ModelPrior
-    from bayesreg.priors import Prior
+    from bayesreg.priors import Belief
     from bayesreg.trainer import FitResult, MAPTrainer
 
 __all__ = ["fit"]
@@ -150,13 +150,11 @@ def _outputs(table: Tabular) -> int:
     return max(len(table.classes), 1)
 
 
-def _start_at_centre(family: Prior, prior: ModelPrior) -> None:
+def _start_at_centre(family: Belief, prior: ModelPrior) -> None:
     """Begin at the weights a prior is centred on, biases too: far from them the first steps would only lead back."""
     import torch
 
-    from bayesreg.priors.located import LocatedPrior
-
-    if not isinstance(family, LocatedPrior) or family.reference is None:
+    if family.reference is None:
         return
     for entry in prior:
         if entry.name in family.reference:

@@ -101,8 +101,8 @@ def facts_of_live(optimizer: Optimizer, model: nn.Module) -> list[GroupFacts]:
             member = routes.get(id(parameters[0]))
             facts = [fact_of(p, infos.get(id(p)), optimizer.state.get(p, {}), index) for p in parameters]
             if member is not None:
-                priors = [routes[id(p)].prior.localized(p) for p in parameters]
-                facts = [replace(fact, centre=prior.centre()) for fact, prior in zip(facts, priors, strict=True)]
+                centres = [routes[id(p)].prior.centre() for p in parameters]
+                facts = [replace(fact, centre=centre) for fact, centre in zip(facts, centres, strict=True)]
             prior, route = (member.prior, member.route) if member else (None, None)
             groups.append(
                 GroupFacts(index, type(optimizer), rule, settings, facts, prior, route, attachment is not None)

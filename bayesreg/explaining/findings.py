@@ -14,6 +14,7 @@ from bayesreg._guard import MARK
 from bayesreg._sharding import local
 from bayesreg.explaining.facts import GroupFacts
 from bayesreg.explaining.reading import GroupReading, peak_rate
+from bayesreg.optimizers import steady_gain
 from bayesreg.routes.metric import has_metric
 from bayesreg.routes.rounding import lost_to_rounding
 from bayesreg.scale import LossScale
@@ -238,10 +239,7 @@ def _rounding(situation: Situation) -> Iterator[Finding]:
         if reading.decay not in ("coupled", "decoupled") or facts.cls is None:
             continue
         steady = issubclass(facts.cls, SGD | ASGD)
-        rate = peak_rate(facts)
-        if steady and facts.settings.get("momentum"):
-            rate /= 1.0 - float(facts.settings["momentum"])
-        pull = rate * float(reading.weight_decay or 0.0)
+        pull = peak_rate(facts) * (steady_gain(facts.settings) if steady else 1.0) * float(reading.weight_decay or 0.0)
         for dtype in dict.fromkeys(p.dtype for p in facts.parameters if p.dtype.is_floating_point):
             counts = reading.decay == "decoupled" or (steady and torch.finfo(dtype).bits < 32)
             if counts and lost_to_rounding(pull, dtype):

@@ -9,11 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bayesreg._describe import equivalent_weight_decay
 from bayesreg._guard import MARK
 from bayesreg._sharding import local
 from bayesreg.explaining.facts import GroupFacts
-from bayesreg.priors import Flat
 from bayesreg.routes.decoupled import implied_precision
 from bayesreg.routes.metric import has_metric
 from bayesreg.scale import LossScale
@@ -85,11 +83,11 @@ def read_group(facts: GroupFacts, loss_scale: LossScale) -> GroupReading:
     mean: float | None = 0.0
     if facts.prior is not None:
         kind, words = "prior", f"{facts.prior.describe()} (attached, route {facts.route})"
-        found = facts.prior.variance()
-        variance = math.inf if isinstance(facts.prior, Flat) else (None if isinstance(found, Tensor) else found)
-        loc = getattr(facts.prior, "loc", None)
-        mean = float(loc) if isinstance(loc, Tensor) and loc.ndim == 0 else (0.0 if loc is None else None)
-        strength = equivalent_weight_decay(facts.prior, loss_scale)
+        parabola, centre = facts.prior.quadratic(), facts.prior.centre()
+        found = facts.prior.variance() if parabola is None else parabola.variance
+        variance = None if isinstance(found, Tensor) else found
+        mean = None if centre.ndim else float(centre)
+        strength = None if parabola is None else parabola.strength(loss_scale)
         decay_shown = strength if isinstance(strength, float) else None
     else:
         decay_shown = decay

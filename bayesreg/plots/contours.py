@@ -14,14 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from bayesreg import _checks
-from bayesreg._describe import equivalent_weight_decay
 from bayesreg._optional import require
 from bayesreg.errors import InvalidArgumentError, nearest
 from bayesreg.likelihoods import Likelihood
 from bayesreg.likelihoods.output import tensor_output
 from bayesreg.model_prior import ModelPrior
 from bayesreg.plots.canvas import DATA, PRIOR, bare, new_axes
-from bayesreg.priors import Flat
+from bayesreg.priors.belief import is_flat
 from bayesreg.scale import LossScale
 
 if TYPE_CHECKING:
@@ -266,7 +265,7 @@ def _box(points: list[tuple[float, float]]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _two_of(prior: ModelPrior) -> list[Element]:
-    held = [(entry, p) for entry, p in prior.active() if not isinstance(p, Flat)]
+    held = [(entry, p) for entry, p in prior.active() if not is_flat(p)]
     count = sum(entry.parameter.numel() for entry, _ in held)
     if count != 2:
         raise InvalidArgumentError(
@@ -314,13 +313,9 @@ def _label(name: str, index: tuple[int, ...]) -> str:
 
 def _strength_label(prior: ModelPrior, factor: float, count: int) -> str:
     """Return λ where one weight decay says it, else the factor on the prior."""
-    decays = {
-        decay
-        for _, p in prior.active()
-        if not isinstance(p, Flat)
-        for decay in [equivalent_weight_decay(p, LossScale.mean(count))]
-        if isinstance(decay, float)
-    }
+    parabolas = [parabola for _, p in prior.active() if (parabola := p.quadratic()) is not None and not parabola.flat]
+    strengths = [parabola.strength(LossScale.mean(count)) for parabola in parabolas]
+    decays = {strength for strength in strengths if isinstance(strength, float)}
     if len(decays) != 1:
         return f"{factor:g} × prior"
     decay = factor * decays.pop()

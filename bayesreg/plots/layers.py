@@ -13,12 +13,12 @@ from bayesreg import _checks
 from bayesreg._optional import require
 from bayesreg._sharding import local
 from bayesreg.plots.canvas import DATA, GUIDE, bare, new_axes
+from bayesreg.priors import Belief, Prior
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from bayesreg.model_prior import ModelPrior
-    from bayesreg.priors import Prior
 
 __all__ = ["plot_layers"]
 
@@ -66,10 +66,10 @@ def plot_layers(prior: ModelPrior, ax: Axes | None = None, *, limit: int = 40) -
     require("matplotlib", "viz", "plots")
     _checks.positive_int("limit", limit)
     drawn = prior.draw(generator=torch.Generator().manual_seed(0))
-    shown = [(entry, p) for entry, p in prior.active() if entry.name in drawn]
+    shown = [(entry, p) for entry, p in prior.active() if entry.info.raw[0] in drawn]
     largest = sorted(shown, key=lambda pair: -pair[0].parameter.numel())[:limit]
     kept = {entry.name for entry, _ in largest}
-    rows = [_row(e.name, p, e.parameter, drawn[e.name]) for e, p in shown if e.name in kept]
+    rows = [_row(e.name, p, e.parameter, drawn[e.info.raw[0]]) for e, p in shown if e.name in kept]
     ax = new_axes(1, (6.8, 1.3 + 0.32 * max(len(rows), 2)))[0] if ax is None else ax
     bare(ax)
     if not rows:
@@ -106,7 +106,7 @@ def _first(index: int, label: str) -> str:
     return label if index == 0 else "_"
 
 
-def _row(name: str, prior: Prior, parameter: Tensor, drawn: Tensor) -> _Row:
+def _row(name: str, prior: Belief, parameter: Tensor, drawn: Tensor) -> _Row:
     weights = local(parameter).detach().double().cpu()
     centre = prior.centre().double().cpu().broadcast_to(drawn.shape)
     beliefs = (drawn.double().cpu() - centre).reshape(-1)
@@ -119,7 +119,7 @@ def _row(name: str, prior: Prior, parameter: Tensor, drawn: Tensor) -> _Row:
         unit = own.double().cpu().sqrt().reshape(-1)
         beliefs, offsets = beliefs / unit, offsets / unit
     # A tensor with few weights is a small sample of its own prior: the band then is that of many draws.
-    if len(beliefs) < 2000 and prior.traits.elementwise and not len(prior.hyper_shape()):
+    if isinstance(prior, Prior) and len(beliefs) < 2000 and prior.traits.elementwise and not len(prior.hyper_shape()):
         many = prior.sample((20_000,), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         beliefs = many - prior.centre().double().cpu().reshape(-1)[0]
     width = float(_thin(beliefs).abs().quantile(0.5)) / _HALF

@@ -14,7 +14,7 @@ from bayesreg import _checks
 from bayesreg._optional import require
 from bayesreg.errors import InvalidArgumentError, UnsupportedError
 from bayesreg.plots.canvas import DATA, GUIDE, PRIOR, bare, new_axes
-from bayesreg.priors import FanInGaussian, Gaussian, Prior, Uniform
+from bayesreg.priors import Gaussian, Prior
 from bayesreg.priors.tensors import as_number
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def plot_prior(prior: Prior, axes: Sequence[Axes] | None = None, *, reach: float
         ['density p(w)', 'penalty −log p(w) + const, nats']
     """
     require("matplotlib", "viz", "plots")
-    if isinstance(prior, FanInGaussian):
+    if hasattr(prior, "for_shape"):
         raise UnsupportedError(
             f"{prior.family}: its width depends on a shape; draw prior.for_shape(weight.shape).plot()."
         )
@@ -76,7 +76,7 @@ def plot_prior(prior: Prior, axes: Sequence[Axes] | None = None, *, reach: float
     far = 0.0 if reach is None else reach
     if prior.traits.proper:
         far, std = _extent(prior, centre, reach)
-        if not isinstance(prior, Gaussian):
+        if prior.quadratic() is None:
             same = "variance" if isinstance(as_number(prior.variance()), float) else "half mass"
             curves.append((Gaussian(std, loc=centre), _GAUSSIAN, f"Gaussian of its {same}"))
     x = centre + far * torch.linspace(-1.0, 1.0, 801, dtype=torch.float64)
@@ -131,8 +131,9 @@ def _extent(prior: Prior, centre: float, reach: float | None) -> tuple[float, fl
     std = math.sqrt(variance) if isinstance(variance, float) else float(size.median()) / 0.6745
     if variance is None and reach is None:
         far = min(far, 6.0 * std)
-    if isinstance(prior, Uniform) and reach is None:
-        far = 1.5 * float(prior.high - prior.low) / 2
+    ends = prior.bounds()
+    if ends is not None and reach is None and math.isfinite(width := float(ends[1] - ends[0])):
+        far = 1.5 * width / 2
     return far, std
 
 

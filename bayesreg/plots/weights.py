@@ -8,14 +8,13 @@ import torch
 
 from bayesreg._optional import require
 from bayesreg.plots.canvas import DATA, PRIOR, bare, new_axes
-from bayesreg.priors.located import LocatedPrior
+from bayesreg.priors import Prior
 from bayesreg.priors.tensors import as_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from bayesreg.model_prior import ModelPrior
-    from bayesreg.priors import Prior
 
 __all__ = ["plot_weights"]
 
@@ -46,9 +45,8 @@ def plot_weights(prior: ModelPrior, ax: Axes | None = None) -> Axes:
     groups: dict[str, tuple[Prior, list[torch.Tensor]]] = {}
     for entry, p in prior.active():
         variance = as_number(p.variance())
-        if p.traits.proper and p.traits.elementwise and isinstance(variance, float):
-            loc = p.loc.to(entry.parameter.device) if isinstance(p, LocatedPrior) else torch.zeros(())
-            offset = (entry.parameter.detach() - loc).reshape(-1).double().cpu()
+        if isinstance(p, Prior) and p.traits.proper and p.traits.elementwise and isinstance(variance, float):
+            offset = (entry.parameter.detach() - p.centre().to(entry.parameter)).reshape(-1).double().cpu()
             groups.setdefault(f"{p.family} {variance:.6g}", (p, []))[1].append(offset)
     ax.set_xlabel("weight − centre of its prior")
     ax.set_ylabel("density")
@@ -64,9 +62,9 @@ def plot_weights(prior: ModelPrior, ax: Axes | None = None) -> Axes:
     ax.hist(offsets.numpy(), bins=51, range=(-reach, reach), density=True, color=DATA, alpha=0.55, label="weights")
     grid = torch.linspace(-reach, reach, 401, dtype=torch.float64)
     # Of a prior with a centre for every weight any one centre will do: the curve is that of the offset.
-    centre = shown.loc.reshape(-1)[:1].double().cpu() if isinstance(shown, LocatedPrior) else torch.zeros(1)
-    one = type(shown)(**{**shown.hyperparameters(), "loc": float(centre)}) if isinstance(shown, LocatedPrior) else shown
-    density = torch.stack([one.log_prob(point + centre[0]) for point in grid]).exp().detach()
+    centre = shown.centre().double().cpu()
+    at = torch.stack([shown.element_penalty(point + centre).reshape(-1)[0] for point in grid])
+    density = torch.exp(-at - shown.log_normaliser().reshape(-1)[0].cpu()).detach()
     ax.plot(grid.numpy(), density.numpy(), color=PRIOR, lw=2, label=f"{shown.family} prior, std {variance**0.5:.3g}")
     zeros = float((offsets == 0).double().mean())
     if zeros > 0:

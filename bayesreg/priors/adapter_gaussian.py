@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn, Self, final
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Self, final
 
 import torch
 from torch import Tensor, nn
@@ -11,18 +12,24 @@ from torch import Tensor, nn
 from bayesreg import _checks
 from bayesreg.errors import InvalidArgumentError, UnsupportedError, nearest
 from bayesreg.priors.adapter_joint import JointAdapter
-from bayesreg.priors.base import Traits
+from bayesreg.priors.adapter_scaling import adapter_place, said_scaling
+from bayesreg.priors.belief import Belief
 from bayesreg.priors.gaussian import Gaussian
-from bayesreg.priors.located import Loc, LocatedPrior
-from bayesreg.priors.readings import WeightDecayReadings
-from bayesreg.priors.tensors import Hyperparameter
+from bayesreg.priors.joint import JointPrior, Part
+from bayesreg.priors.located import Loc
+from bayesreg.priors.registry import register_family
+from bayesreg.priors.tensors import Hyperparameter, as_given, plain
+from bayesreg.priors.traits import Traits
+from bayesreg.references import Reference, load_reference
 from bayesreg.scale import LossScale
+from bayesreg.selection import ParameterInfo
 
 __all__ = ["AdapterGaussian"]
 
 
+@register_family
 @final
-class AdapterGaussian(LocatedPrior):
+class AdapterGaussian(JointPrior):
     r"""Gaussian elements of a merged update, ``−log p = ½·Σ_ij (ΔW_ij − ΔW⁰_ij)²/scale_ij²``, ΔW = scaling·B·A.
 
     A LoRA adapter turns a pretrained weight W₀ into W₀ + scaling·B·A; this is N(W₀ + ΔW; W₀, scale²), the prior that
@@ -41,7 +48,6 @@ class AdapterGaussian(LocatedPrior):
             `br.transfer.lora_prior` finds them in a model.
         scaling: What multiplies B·A in the model, PEFT's `scaling`, α/r: a number, or a mapping from left names.
         loc: Centre: 0 (default, no update), or a mapping from the factors' names to those of the update at the centre.
-        joins: The pair that a part of it belongs to; prior files set it.
 
     Raises:
         InvalidArgumentError: If `scale` is not > 0, `scaling` is 0, a pair is none or a name is in several.
@@ -63,31 +69,21 @@ class AdapterGaussian(LocatedPrior):
         (2004), Maximum-Margin Matrix Factorization, lemma 1 (decay of factors and the nuclear norm).
     """
 
-    traits = Traits(proper=False, convex=False, smooth=True, elementwise=False, has_prox=False)
-    # The centre may have another rank; both are checked together.
-    _not_shaped = frozenset({"scale", "loc"})
+    traits = Traits(proper=False, convex=False, smooth=True, elementwise=False, has_prox=False, gaussian=True)
 
     def __init__(
         self,
-        scale: Hyperparameter | Mapping[str, Hyperparameter] | None = None,
-        factors: Sequence[tuple[str, str]] | None = None,
+        scale: Hyperparameter | Mapping[str, Hyperparameter],
+        factors: Sequence[tuple[str, str]],
         *,
         scaling: float | Mapping[str, float] = 1.0,
         loc: Loc = 0.0,
-        joins: Sequence[str] | None = None,
     ) -> None:
-        self.joins = None if joins is None else tuple(joins)
+        super().__init__()
         self._pairs: dict[str, tuple[str, str]] = {}
-        self._scales: Mapping[str, Hyperparameter] = {}
-        self._scalings: Mapping[str, float] = {}
-        if self.joins is not None:
-            # One factor's part. A scale of many numbers is held by the left one alone.
-            held = {} if scale is None else {"scale": _fixed(scale)}
-            super().__init__(loc=loc, **held)
-            self.scaling = _nonzero("scaling", scaling)
-            return
-        super().__init__(loc=loc)
-        if not isinstance(loc, Mapping) and bool((self.loc != 0).any()):
+        if isinstance(loc, Mapping):
+            self.reference = loc if isinstance(loc, Reference) else load_reference(loc)
+        elif bool((torch.as_tensor(_checks.finite("loc", loc)) != 0).any()):
             raise InvalidArgumentError(
                 "AdapterGaussian loc: expected 0 or a mapping from the factors' names to tensors."
             )
@@ -95,8 +91,8 @@ class AdapterGaussian(LocatedPrior):
 
     def _take(
         self,
-        factors: Sequence[tuple[str, str]] | None,
-        scale: Hyperparameter | Mapping[str, Hyperparameter] | None,
+        factors: Sequence[tuple[str, str]],
+        scale: Hyperparameter | Mapping[str, Hyperparameter],
         scaling: float | Mapping[str, float],
     ) -> None:
         if not isinstance(factors, list | tuple) or not factors:
@@ -121,16 +117,8 @@ class AdapterGaussian(LocatedPrior):
 
     # -- parts -----------------------------------------------------------------------------------------
 
-    @property
-    def joins_parameters(self) -> bool:
-        """Always: it is a density over both factors."""
-        return True
-
-    def bound_to(self, name: str, parameter: Tensor) -> Self:
+    def bound_to(self, name: str, parameter: Tensor) -> AdapterPart:
         """Return the part of one factor; see `Prior.bound_to`."""
-        if self.joins is not None:
-            self.part_name = name
-            return self
         if name not in self._pairs:
             raise InvalidArgumentError(
                 f"AdapterGaussian is over the factors {', '.join(list(self._pairs)[:4])}"
@@ -139,72 +127,22 @@ class AdapterGaussian(LocatedPrior):
             )
         left, right = self._pairs[name]
         scale = self._scales[left]
-        is_tensor = isinstance(scale, Tensor) and scale.ndim > 0
-        held = None if is_tensor and name != left else scale
-        part = type(self)(held, scaling=self._scalings[left], joins=(left, right))
-        if self.reference is not None:
-            part._buffers["loc"] = self.reference[name].to(parameter.device)
-            part.source = self.reference.source
-        part.part_name = name
+        # A scale of many numbers is held by the left factor's part alone.
+        elsewhere = isinstance(scale, Tensor) and scale.ndim > 0 and name != left
+        loc = 0.0 if self.reference is None else self.reference[name].to(parameter.device)
+        part = AdapterPart((left, right), None if elsewhere else scale, self._scalings[left], loc, name)
+        part.source = None if self.reference is None else self.reference.source
         part.check_shape(parameter.shape, f"parameter {name!r}")
         return part
 
-    def with_loc(self, loc: Loc) -> Self:
-        if self.joins is not None:
-            raise UnsupportedError("AdapterGaussian of named factors: give the centre when it is made, loc=mapping.")
-        pairs = list(dict.fromkeys(self._pairs.values()))
-        return type(self)(self._scales, pairs, scaling=self._scalings, loc=loc)
+    def shape_fits_centre(self, centre: Sequence[int], parameter: Sequence[int]) -> bool:
+        """Return True: factors of another rank make an update of the same shape."""
+        return True
 
-    def joined(self) -> JointAdapter:
-        """Return the density of both factors."""
-        assert self.joins is not None
-        return JointAdapter(self.joins)
-
-    def held_scale(self) -> Tensor | None:
-        """Return the scale, None where the other factor's part holds it."""
-        return self._buffers.get("scale")
-
-    def follow(self, device: torch.device) -> None:
-        """Move to where the factors are, once.
-
-        Args:
-            device: Theirs.
-        """
-        for name, held in self._buffers.items():
-            if held is not None and held.ndim and held.device != device:
-                self._buffers[name] = held.to(device)
-
-    # -- the contract: of both factors together, so none of it on a single tensor --------------------------------
-
-    def _alone(self) -> NoReturn:
-        raise UnsupportedError(
-            "AdapterGaussian is a prior on the product of two factors and has no value for a single tensor: use it in "
-            "br.ModelPrior(model, ...), or br.transfer.lora_prior, and ask that."
-        )
-
-    def penalty(self, value: Tensor) -> Tensor:
-        self._alone()
-
-    def log_constant(self, shape: Sequence[int]) -> Tensor:
-        return torch.zeros((), dtype=torch.float64)
-
-    def add_grad_(self, grads: Sequence[Tensor], values: Sequence[Tensor], coefficient: float) -> None:
-        self._alone()
-
-    def curvature(self, value: Tensor) -> Tensor:
-        self._alone()
-
-    def sample(self, shape: Sequence[int] = (), **_: Any) -> Tensor:
-        raise UnsupportedError(
-            "AdapterGaussian is improper over its factors (they grow and shrink against each other at no cost), so "
-            "sampling is undefined; br.Gaussian(scale) is the prior of a whole update."
-        )
-
-    def draw_offsets(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
-        self._alone()
-
-    def variance(self, shape: Sequence[int] | None = None) -> None:
-        """Return None: a factor has no variance of its own. See `Prior.variance`."""
+    @classmethod
+    def from_saved(cls, arguments: dict[str, Tensor], options: dict[str, Any]) -> AdapterPart:
+        held = {name: as_given(value) for name, value in arguments.items()}
+        return AdapterPart(options["joins"], held.get("scale"), options["scaling"], held["loc"])
 
     def update(self) -> Gaussian:
         """Return the prior of the merged update's elements, where they have one scale in common.
@@ -223,60 +161,138 @@ class AdapterGaussian(LocatedPrior):
             2.5
         """
         numbers = {v for v in self._scales.values() if not isinstance(v, Tensor)}
-        if self.joins is not None and (held := self.held_scale()) is not None and not held.ndim:
-            return Gaussian(float(held))
         if len(numbers) != 1 or any(isinstance(v, Tensor) for v in self._scales.values()):
             raise UnsupportedError("AdapterGaussian: its updates have several scales, so no one Gaussian.")
         return Gaussian(numbers.pop())
 
-    def weight_decay_readings(self, loss_scale: LossScale | int, at: Tensor | None = None) -> WeightDecayReadings:
-        """Return no readings: no decay of the factors resembles it; see `update` for that of full fine-tuning."""
-        return WeightDecayReadings(None, None, None, None)
+    def times(self, factor: float) -> Self:
+        """Return the prior of scale/√factor; see `Prior.times`."""
+        scales = {name: held * factor**-0.5 for name, held in self._scales.items()}
+        pairs = list(dict.fromkeys(self._pairs.values()))
+        return type(self)(scales, pairs, scaling=self._scalings, loc=0.0 if self.reference is None else self.reference)
 
-    def near_in_words(self, loss_scale: LossScale) -> str | None:
-        """Return the decay of full fine-tuning under the same prior; see `Prior.near_in_words`."""
-        scale = self.held_scale() if self.joins is not None else None
-        if scale is None or scale.ndim:
-            return None
-        return f"none; {loss_scale.value / float(scale) ** 2:.4g} toward the pretrained weights, on the update"
-
-    def shape_fits_centre(self, centre: Sequence[int], parameter: Sequence[int]) -> bool:
-        """Return True: factors of another rank make an update of the same shape."""
-        return True
-
-    def why_no_decay(self, loss_scale: LossScale) -> str:
-        return (
-            "No weight_decay is equivalent to AdapterGaussian: decay of the factors of an update penalises its nuclear "
-            "norm, not its squares. Train it with br.attach or br.MAPTrainer; prior.update().weight_decay(...) is what "
-            "full fine-tuning would have."
-        )
-
-    # -- keeping it ------------------------------------------------------------------------------------
-
-    def hyperparameters(self) -> dict[str, Hyperparameter]:
-        if self.joins is None:
-            raise UnsupportedError("AdapterGaussian: save it in a br.ModelPrior, which knows the factors.")
-        return super().hyperparameters()
-
-    def saved_options(self) -> dict[str, Any]:
-        return {} if self.joins is None else {"joins": list(self.joins), "scaling": self.scaling}
+    def _why_no_decay(self, loss_scale: LossScale) -> str:
+        return _NO_DECAY
 
     def describe(self) -> str:
         """Return the prior in one line of plain words."""
-        scales = [self.held_scale()] if self.joins is not None else list(self._scales.values())
-        numbers = {float(s) for s in scales if s is not None and (not isinstance(s, Tensor) or not s.ndim)}
-        width = f"std {min(numbers):.4g}" if numbers else "a std for each element"
-        if len(numbers) > 1:
-            width += f" to {max(numbers):.4g}"
-        factors = {self.scaling} if self.joins is not None else set(self._scalings.values())
-        times = f"{factors.pop():.4g}·B·A" if len(factors) == 1 else "scaling·B·A"
-        centre = "centred on no update" if self._centred_on_zero else self._centre_in_words()
-        return f"Gaussian on the merged update {times}, {width}, {centre}"
+        return _in_words(self._scales.values(), set(self._scalings.values()), self._centre_in_words())
+
+    def _centre_in_words(self) -> str:
+        return "centred on no update" if self.reference is None else f"centred on {self.reference.source}"
 
     def __repr__(self) -> str:
-        if self.joins is not None:
-            return f"AdapterGaussian({' · '.join(self.joins)}, scaling={self.scaling:g})"
         return f"AdapterGaussian({self.describe()}, {len(self._pairs) // 2} pairs of factors)"
+
+
+class AdapterPart(Part):
+    """One factor's part of the prior on an update.
+
+    Args:
+        joins: The names of both factors, left first.
+        scale: That of the update; None where the left factor's part holds it.
+        scaling: What multiplies the product of the factors.
+        loc: The factor of the update at the centre; 0 for none.
+        name: The factor's name.
+    """
+
+    traits = AdapterGaussian.traits
+    # The centre may have another rank; both are checked together.
+    _not_shaped = frozenset({"scale", "loc"})
+    loc: Tensor
+
+    def __init__(
+        self, joins: Sequence[str], scale: Hyperparameter | None, scaling: float, loc: Hyperparameter, name: str = ""
+    ) -> None:
+        super().__init__(joins, name)
+        if scale is not None:
+            self._hold("scale", _fixed(scale))
+        self._hold("loc", _checks.finite("loc", loc))
+        self.scaling = _nonzero("scaling", scaling)
+
+    def _saved_family(self) -> type[Belief]:
+        return AdapterGaussian
+
+    @classmethod
+    def term(cls, parts: Mapping[str, AdapterPart], infos: Mapping[str, ParameterInfo]) -> JointAdapter:
+        """Return the density of both factors; see `Part.term`."""
+        return JointAdapter(parts, infos)
+
+    def check_place(self, info: ParameterInfo) -> None:
+        """Raise if the layer multiplies its adapter's product by another number; see `Part.check_place`."""
+        if (at := adapter_place(info)) is None:
+            return
+        said = said_scaling(at[1], at[2])
+        if said is not None and not math.isclose(said, self.scaling, rel_tol=1e-6):
+            raise UnsupportedError(
+                f"saved for the update {self.scaling:g}·B·A of {info.name}, and its layer now adds {said:g}·B·A "
+                f"(another lora_alpha or rank): make the prior anew with br.transfer.lora_prior."
+            )
+
+    def held_scale(self) -> Tensor | None:
+        """Return the scale, None where the other factor's part holds it."""
+        return self._buffers.get("scale")
+
+    def follow(self, device: torch.device) -> None:
+        """Move to where the factors are, once.
+
+        Args:
+            device: Theirs.
+        """
+        for name, held in self._buffers.items():
+            if held is not None and held.ndim and held.device != device:
+                self._buffers[name] = held.to(device)
+
+    def centre(self) -> Tensor:
+        return self.loc.detach()
+
+    def times(self, factor: float) -> Self:
+        """Return the part of scale/√factor; see `Prior.times`."""
+        scale = self.held_scale()
+        wider = None if scale is None else scale * math.pow(factor, -0.5)
+        return type(self)(self.joins, wider, self.scaling, self.loc, self.name)._say(self._said())
+
+    def hyperparameters(self) -> dict[str, Hyperparameter]:
+        scale = self.held_scale()
+        return {**({} if scale is None else {"scale": plain(scale)}), "loc": plain(self.loc)}
+
+    def saved_options(self) -> dict[str, Any]:
+        return {**super().saved_options(), "scaling": self.scaling}
+
+    def _near(self, loss_scale: LossScale, shape: Sequence[int] | None) -> str:
+        """Return the decay of full fine-tuning under the same prior."""
+        scale = self.held_scale()
+        if scale is None or scale.ndim:
+            return "none"
+        return f"none; {loss_scale.value / float(scale) ** 2:.4g} toward the pretrained weights, on the update"
+
+    def _why_no_decay(self, loss_scale: LossScale) -> str:
+        return _NO_DECAY
+
+    def describe(self) -> str:
+        """Return the prior in one line of plain words."""
+        centred = f"centred on {self.source}" if self.source is not None else "centred on given weights"
+        about = centred if bool((self.loc != 0).any()) else "centred on no update"
+        return _in_words([self.held_scale()], {self.scaling}, about)
+
+    def __repr__(self) -> str:
+        return f"AdapterGaussian({' · '.join(self.joins)}, scaling={self.scaling:g})"
+
+
+_NO_DECAY = (
+    "No weight_decay is equivalent to AdapterGaussian: decay of the factors of an update penalises its nuclear norm, "
+    "not its squares. Train it with br.attach or br.MAPTrainer; prior.update().weight_decay(...) is what full "
+    "fine-tuning would have."
+)
+
+
+def _in_words(scales: Iterable[Hyperparameter | None], scalings: set[float], centre: str) -> str:
+    numbers = {float(s) for s in scales if s is not None and (not isinstance(s, Tensor) or not s.ndim)}
+    width = f"std {min(numbers):.4g}" if numbers else "a std for each element"
+    if len(numbers) > 1:
+        width += f" to {max(numbers):.4g}"
+    times = f"{scalings.pop():.4g}·B·A" if len(scalings) == 1 else "scaling·B·A"
+    return f"Gaussian on the merged update {times}, {width}, {centre}"
 
 
 def _fixed(scale: object, name: str = "") -> Hyperparameter:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol, cast
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from bayesreg._sharding import is_sharded
 from bayesreg.errors import InvalidArgumentError, UnsupportedError
-from bayesreg.priors.base import Prior, require_proper
 from bayesreg.priors.factored import Factored, energy, pull
-from bayesreg.priors.joint import Joint
+from bayesreg.priors.joint import Term, Values
 from bayesreg.priors.tensors import promoted
 from bayesreg.selection import ParameterInfo
 
 __all__ = ["JointAdapter"]
 
 
-class _Part(Protocol):
+class AdapterHalf(Protocol):
     """What each part gives."""
 
     scaling: float
@@ -29,18 +28,22 @@ class _Part(Protocol):
     def follow(self, device: torch.device) -> None: ...
 
 
-class JointAdapter(Joint):
+class JointAdapter(Term):
     """The Gaussian on scaling·(left·right − left₀·right₀), as a density of the factors.
 
     A factor that is frozen, or in another param group or optimizer, takes part with the value it has.
 
     Args:
-        names: Those of left and right.
+        parts: Those of left and right, by their names.
+        infos: The factors by the same names.
+
+    Raises:
+        InvalidArgumentError: If their shapes do not go together.
+        UnsupportedError: If a factor is complex.
     """
 
-    needs_all = False
-
-    def bind(self, parts: Mapping[str, Prior], infos: Mapping[str, ParameterInfo]) -> None:
+    def __init__(self, parts: Mapping[str, AdapterHalf], infos: Mapping[str, ParameterInfo]) -> None:
+        super().__init__(infos)
         self._parts, self._infos = dict(parts), dict(infos)
         left, right = (infos[name].parameter for name in self.names)
         if left.is_complex() or right.is_complex():
@@ -69,10 +72,10 @@ class JointAdapter(Joint):
                 f"{self.names[0]}, got {tuple(scale.shape)}."
             )
 
-    def _own(self, index: int) -> _Part:
-        return cast("_Part", self._parts[self.names[index]])
+    def _own(self, index: int) -> AdapterHalf:
+        return self._parts[self.names[index]]
 
-    def _value(self, index: int, given: Mapping[str, Tensor]) -> Tensor:
+    def _value(self, index: int, given: Values) -> Tensor:
         name = self.names[index]
         value = given[name] if name in given else self._infos[name].parameter.detach()
         if is_sharded(value):
@@ -80,9 +83,8 @@ class JointAdapter(Joint):
         wide = promoted(value)
         return wide.reshape(len(wide), -1)
 
-    def _matrix(self, parts: Sequence[Prior], values: Sequence[Tensor]) -> tuple[Factored, Tensor, Tensor]:
+    def _matrix(self, given: Values) -> tuple[Factored, Tensor, Tensor]:
         """Return the update minus its centre, and the two factors."""
-        given = {str(part.part_name): value for part, value in zip(parts, values, strict=True)}
         left, right = self._value(0, given), self._value(1, given)
         for index in (0, 1):
             self._own(index).follow(left.device)
@@ -102,48 +104,41 @@ class JointAdapter(Joint):
             wide = torch.cat([left, -old[0]], 1), torch.cat([right, old[1]], 0)
         return Factored(scaling * wide[0], wide[1], scale), left, right
 
-    def _share(self, part: Prior, up: Tensor, down: Tensor) -> Tensor:
-        return up if part.part_name == self.names[0] else down
-
-    def penalty(self, parts: Sequence[Prior], values: Sequence[Tensor]) -> Tensor:
+    def penalty(self, values: Values) -> Tensor:
         # About a centre the two updates may be near where their factors are not.
         centred = bool(self._own(0).loc.ndim)
-        return energy(self._matrix(parts, values)[0], wide=centred)
+        return energy(self._matrix(values)[0], wide=centred)
 
-    def share(self, parts: Sequence[Prior]) -> float:
+    def share(self, names: Sequence[str]) -> float:
         trained = [name for name in self.names if self._infos[name].parameter.requires_grad]
-        return len(parts) / max(len(trained), 1)
+        return len(names) / max(len(trained), 1)
 
     @torch.no_grad()
-    def add_grad_(
-        self, parts: Sequence[Prior], grads: Sequence[Tensor | None], values: Sequence[Tensor], coefficient: float
-    ) -> None:
-        up, down = pull(*self._matrix(parts, values))
+    def add_grad_(self, grads: Mapping[str, Tensor | None], values: Values, coefficient: float) -> None:
+        pulls = dict(zip(self.names, pull(*self._matrix(values)), strict=True))
         factor = coefficient * self._own(0).scaling
-        for part, grad in zip(parts, grads, strict=True):
+        for name, grad in grads.items():
             if grad is not None:
-                grad.add_(self._share(part, up, down).reshape(grad.shape), alpha=factor)
+                grad.add_(pulls[name].reshape(grad.shape), alpha=factor)
 
     @torch.no_grad()
-    def curvature_times(
-        self, parts: Sequence[Prior], values: Sequence[Tensor], vectors: Sequence[Tensor]
-    ) -> list[Tensor]:
-        matrix, left, right = self._matrix(parts, values)
-        along = {str(part.part_name): vector for part, vector in zip(parts, vectors, strict=True)}
+    def curvature_times(self, values: Values, vectors: Values) -> dict[str, Tensor]:
+        matrix, left, right = self._matrix(values)
         moves = [
-            along[name].to(factor).reshape(factor.shape) if name in along else torch.zeros_like(factor)
+            vectors[name].to(factor).reshape(factor.shape) if name in vectors else torch.zeros_like(factor)
             for name, factor in zip(self.names, (left, right), strict=True)
         ]
         scaling = self._own(0).scaling
         turned = Factored(scaling * torch.cat([moves[0], left], 1), torch.cat([right, moves[1]], 0), matrix.scale)
-        up, down = (scaling * (a + b) for a, b in zip(pull(turned, left, right), pull(matrix, *moves), strict=True))
-        return [self._share(part, up, down).reshape(v.shape) for part, v in zip(parts, values, strict=True)]
+        both = zip(pull(turned, left, right), pull(matrix, *moves), strict=True)
+        found = dict(zip(self.names, (scaling * (a + b) for a, b in both), strict=True))
+        return {name: found[name].reshape(value.shape) for name, value in values.items()}
 
-    def log_constant(self, parts: Sequence[Prior]) -> Tensor:
+    def log_constant(self, shapes: Mapping[str, Sequence[int]]) -> Tensor:
         return torch.zeros((), dtype=torch.float64)
 
-    def draw(
-        self, parts: Sequence[Prior], generator: torch.Generator | None, dtypes: Sequence[torch.dtype]
-    ) -> list[Tensor]:
-        require_proper(parts[0], "sampling")
-        raise AssertionError
+    def draw(self, like: Values, generator: torch.Generator | None) -> dict[str, Tensor]:
+        raise UnsupportedError(
+            "AdapterGaussian is improper over its factors (they grow and shrink against each other at no cost), so "
+            "sampling is undefined; br.Gaussian(scale) is the prior of a whole update."
+        )

@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from bayesreg.errors import InvalidArgumentError, NotEquivalentError, UnsupportedError
-from bayesreg.optimizers import OptimizerLike
-from bayesreg.priors.bindable import Bindable
-from bayesreg.priors.readings import WeightDecayReadings, read_weight_decay
-from bayesreg.priors.tensors import Hyperparameter, as_given, promoted, short
-from bayesreg.priors.traits import Traits, require_map, require_proper
+from bayesreg._calls import answering
+from bayesreg.errors import InvalidArgumentError, UnsupportedError
+from bayesreg.priors.belief import Belief, require_proper
+from bayesreg.priors.readings import WeightDecayReadings, matched, over_variance
+from bayesreg.priors.tensors import promoted, sampling_device, wide_dtype
+from bayesreg.priors.traits import Traits
 from bayesreg.scale import LossScale, as_loss_scale
 
-__all__ = ["Prior", "Traits", "require_map", "require_proper"]
+__all__ = ["Prior"]
 
 
-class Prior(Bindable):
+class Prior(Belief):
     """A density over a parameter tensor.
 
-    A family implements `penalty`, `log_constant`, `add_grad_`, `curvature`, `sample`, `variance`,
-    `hyperparameters`, `weight_decay` and, where it has a kink, `prox` and `subdiff_distance`; everything else
-    follows. Classes are either this interface or final.
+    A family implements `penalty`, `log_constant`, `add_grad_`, `curvature`, `variance`, `hyperparameters` and, where it
+    has them, draws (`_draw`), the parabola that it is (`quadratic`), a kink (`prox` and `subdiff_distance`) and powers
+    of its own family (`times`); everything else follows. Classes are either this interface or final.
 
     Scalar hyper-parameters are float64 buffers that stay on the CPU, so neither `.bfloat16()` nor `.to("cuda")`
     changes what the prior says. Tensor ones move with the module and are never narrowed.
     """
-
-    #: Abilities; an instance may narrow them.
-    traits: Traits
 
     # -- to implement -----------------------------------------------------------------------------------
 
@@ -81,68 +79,9 @@ class Prior(Bindable):
             Tensor of the shape of `value`, in float32 or better.
         """
 
-    @abstractmethod
-    def sample(
-        self,
-        shape: Sequence[int] = (),
-        *,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> Tensor:
-        """Draw independent elements.
-
-        Args:
-            shape: Shape of the result; must broadcast with the hyper-parameters.
-            generator: Source of randomness; torch's global one by default.
-            dtype: Default `torch.get_default_dtype()`.
-            device: Default: the generator's device, else the CPU.
-
-        Returns:
-            The draws.
-        """
-
-    @abstractmethod
-    def variance(self, shape: Sequence[int] | None = None) -> Hyperparameter | None:
-        """Return the variance of one element, or None where it has none (infinite or undefined).
-
-        Args:
-            shape: Shape of the parameter; needed only by families whose variance depends on it.
-
-        Returns:
-            A float, or a tensor where elements differ.
-        """
-
-    @abstractmethod
-    def hyperparameters(self) -> dict[str, Hyperparameter]:
-        """Return the constructor's arguments, detached; what is saved in files."""
-
-    def why_no_decay(self, loss_scale: LossScale) -> str:
-        """Return why no `weight_decay` is this prior, and what to use; families with none say it.
-
-        Args:
-            loss_scale: s.
-
-        Returns:
-            Sentences, for the error.
-        """
-        return f"No weight_decay is equivalent to {self.family}: train it with br.attach or br.MAPTrainer."
-
-    def weight_decay(self, loss_scale: LossScale | int, optimizer: OptimizerLike | None = None) -> Hyperparameter:
-        """Return the `weight_decay` that makes an optimizer mean exactly this prior.
-
-        Args:
-            loss_scale: s, or the size of the training set of a mean loss.
-            optimizer: The optimizer in use; a coupled one is assumed if None.
-
-        Returns:
-            The number (or, for a diagonal prior, the tensor of numbers).
-
-        Raises:
-            NotEquivalentError: If there is none, as for all but Gaussians and flat priors; the message says why and
-                what to use.
-        """
-        raise NotEquivalentError(self.why_no_decay(as_loss_scale(loss_scale)))
+    def _draw(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return draws of w, of the shape, dtype (float32 or better) and device of `like`."""
+        raise UnsupportedError(f"{self.family}: it does not say how to draw from it; write _draw(like, generator).")
 
     # -- what follows ----------------------------------------------------------------------------------
 
@@ -162,6 +101,14 @@ class Prior(Bindable):
             raise InvalidArgumentError(f"value: expected a tensor, got {type(value).__name__}.")
         penalty = self.penalty(value)
         return self.log_constant(value.shape).to(penalty) - penalty
+
+    @classmethod
+    def _check_abilities(cls, traits: Any) -> None:
+        if isinstance(traits, Traits) and traits.has_prox and cls.prox is Prior.prox:
+            raise InvalidArgumentError(
+                f"{cls.__name__}: its traits declare has_prox=True, and it has no prox(self, value, step): write it "
+                f"or declare has_prox=False."
+            )
 
     def forward(self, value: Tensor) -> Tensor:
         """Return `log_prob(value)`."""
@@ -192,7 +139,7 @@ class Prior(Bindable):
         """
         raise UnsupportedError(f"{self.family}: its elements have no normaliser of their own.")
 
-    def slope_beside_kink(self, value: Tensor) -> Tensor:
+    def _slope_beside_kink(self, value: Tensor) -> Tensor:
         """Return the slope of −log p just beside the centre, elementwise: how far the subdifferential there reaches.
 
         Args:
@@ -218,17 +165,27 @@ class Prior(Bindable):
         """
         raise UnsupportedError(f"{self.family}: this prior has no proximal operator; use the gradient route.")
 
-    def prox_(self, value: Tensor, step: float | Tensor) -> None:
+    def prox_(self, value: Tensor, step: float | Tensor, longest: float | Tensor | None = None) -> None:
         """Replace `value` by `prox(value, step)`, in place; families override it where that saves memory traffic.
 
         Args:
             value: The point, changed in place.
             step: As in `prox`.
+            longest: Shorten steps, one per element and changed in place, so that the prior's slope moves none further
+                than this. Default: as they are.
 
         Raises:
             UnsupportedError: If the family has no prox.
         """
+        if longest is not None and isinstance(step, Tensor):
+            step = self._shortened(step, value, longest)
         value.copy_(self.prox(value, step))
+
+    def _shortened(self, step: Tensor, value: Tensor, longest: float | Tensor) -> Tensor:
+        slope = torch.zeros_like(step)
+        self.add_grad_([slope], [value], 1.0)
+        # On a kink the slope is 0, and so is the move.
+        return torch.where(slope == 0, step, torch.minimum(step, longest / slope.abs()))
 
     def subdiff_distance(self, value: Tensor, grad: Tensor, coefficient: float = 1.0) -> Tensor:
         """Return how far −grad is from coefficient · ∂(−log p)(value), elementwise: 0 at a MAP.
@@ -244,10 +201,6 @@ class Prior(Bindable):
         total = promoted(grad).clone()
         self.add_grad_([total], [promoted(value.detach())], coefficient)
         return total.abs()
-
-    def steepest(self) -> float | None:
-        """Return the slope that every element off its kink has, None where slopes differ or have no bound."""
-        return None
 
     def at_kink(self, value: Tensor) -> Tensor:
         """Return which elements sit exactly at a kink of −log p: the exact zeros of a sparse MAP.
@@ -313,68 +266,67 @@ class Prior(Bindable):
         self.add_grad_([slope], [promoted(value.detach())], 1.0)
         return torch.where(offset == 0, curved, slope / torch.where(offset == 0, 1.0, offset)).clamp_min(0.0)
 
-    def centre(self) -> Tensor:
-        """Return the point about which the prior is symmetric: a scalar or a tensor; 0 by default."""
-        return torch.zeros((), dtype=torch.float64)
-
-    def exact_pull(self, loss_scale: LossScale) -> Hyperparameter:
-        """Return the weight decay toward the centre that is exactly this prior.
+    @torch.no_grad()
+    @answering
+    def sample(
+        self,
+        shape: Sequence[int] = (),
+        *,
+        generator: torch.Generator | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        """Draw independent elements.
 
         Args:
-            loss_scale: s.
+            shape: Shape of the result; must broadcast with the hyper-parameters.
+            generator: Source of randomness; torch's global one by default.
+            dtype: Default `torch.get_default_dtype()`.
+            device: Default: the generator's device, else the CPU.
 
         Returns:
-            The number, or one per element.
+            The draws.
 
         Raises:
-            NotEquivalentError: If there is none.
+            InvalidArgumentError: If the shape does not fit.
+            UnsupportedError: If the prior is improper.
         """
-        raise NotEquivalentError(f"No weight_decay is equivalent to {self.family}.")
+        require_proper(self, "sampling")
+        self._require_bound()
+        self.check_shape(shape, "the shape asked for")
+        like = torch.empty(tuple(shape), dtype=wide_dtype(dtype), device=sampling_device(generator, device))
+        return self._draw(like, generator).to(dtype or torch.get_default_dtype())
 
-    def weight_decay_readings(self, loss_scale: LossScale | int, at: Tensor | None = None) -> WeightDecayReadings:
-        """Return the weight decays that the prior resembles, each by its name; only the exact one has the same MAP.
+    def _require_bound(self) -> None:
+        """Raise where it cannot be evaluated before a `ModelPrior` has bound it."""
 
-        Args:
-            loss_scale: s, or the size of the training set of a mean loss.
-            at: Weights at which to match gradient and curvature. Default: the curvature at the centre, no gradient.
-
-        Returns:
-            The readings.
-
-        Raises:
-            InvalidArgumentError: If `at` has a shape that does not fit.
-        """
-        return read_weight_decay(self, as_loss_scale(loss_scale), at)
-
-    def caution(self, shape: Sequence[int]) -> str | None:
-        """Return what a user should know of the MAP of a parameter of this shape; None if nothing.
-
-        Args:
-            shape: Its shape.
-
-        Returns:
-            Words for `describe()`.
-        """
-        return None
-
-    def why_improper(self) -> str:
-        """Return why the density is not normalised, in words."""
-        return "it has no total mass of 1"
-
-    def why_no_map(self) -> str | None:
-        """Return why −log p has no minimum to train to, and what to use; None where it has one."""
-        return None
-
-    def near_in_words(self, loss_scale: LossScale) -> str | None:
-        """Return what comes nearest to a weight decay where it is none of `weight_decay_readings`, in words.
-
-        Args:
-            loss_scale: s.
-
-        Returns:
-            The words for a table; None where there are none.
-        """
-        return None
+    @answering
+    def weight_decay_readings(self, num_data: int | LossScale, at: Tensor | None = None) -> WeightDecayReadings:
+        s = as_loss_scale(num_data)
+        if at is not None and not isinstance(at, Tensor):
+            raise InvalidArgumentError(
+                f"at: expected the tensor of one parameter, such as model[0].weight, got {type(at).__name__}."
+            )
+        parabola = self.quadratic()
+        centre = self.centre()
+        gradient = curvature = None
+        if at is not None:
+            point = promoted(at.detach())
+            slope = torch.zeros_like(point)
+            self.add_grad_([slope], [point], s.value)
+            gradient = matched(slope, point - centre.to(point.device))
+        elif self.traits.elementwise:
+            point = centre.expand(self.hyper_shape())
+        else:
+            point = centre
+        if (at is not None or self.traits.elementwise or centre.ndim) and not bool(self.at_kink(point).any()):
+            curvature = s.value * float(self.curvature(point).mean())
+        return WeightDecayReadings(
+            None if parabola is None else parabola.strength(s),
+            gradient,
+            curvature if curvature is not None and math.isfinite(curvature) else None,
+            over_variance(s.value, self.variance(None if at is None else at.shape)),
+        )
 
     def plot(self, axes: Any = None, *, shape: Sequence[int] | None = None, reach: float | None = None) -> Any:
         """Draw density, penalty and shrinkage; of a prior that joins elements the contours over two of them.
@@ -394,28 +346,3 @@ class Prior(Bindable):
         from bayesreg.plots import plot_pair, plot_prior
 
         return plot_prior(self, axes, reach=reach) if shape is None else plot_pair(self, shape, axes, reach=reach)
-
-    def describe(self) -> str:
-        """Return the prior in one line of plain words."""
-        return repr(self)
-
-    def saved_options(self) -> dict[str, Any]:
-        """Return what a file must keep besides the hyper-parameters, ready for JSON."""
-        return {}
-
-    @classmethod
-    def from_saved(cls, arguments: dict[str, Tensor], options: dict[str, Any]) -> Self:
-        """Rebuild the prior from `hyperparameters()` and `saved_options()`.
-
-        Args:
-            arguments: The hyper-parameters as a file holds them; scalars have no dimension.
-            options: The options.
-
-        Returns:
-            The prior.
-        """
-        return cls(**{name: as_given(held) for name, held in arguments.items()}, **options)
-
-    def __repr__(self) -> str:
-        inner = ", ".join(f"{name}={short(value)}" for name, value in self.hyperparameters().items())
-        return f"{self.family}({inner})"

@@ -10,11 +10,13 @@ from torch import Tensor
 from bayesreg import _checks
 from bayesreg.priors.heavy_tailed import HeavyTailed
 from bayesreg.priors.located import Loc
+from bayesreg.priors.registry import register_family
 from bayesreg.priors.tensors import Hyperparameter
 
 __all__ = ["Cauchy"]
 
 
+@register_family
 @final
 class Cauchy(HeavyTailed):
     r"""Independent Cauchy elements, ``log p(w) = −Σ log(1 + ((w − loc)/scale)²) − Σ log(π·scale)``.

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from bayesreg._sharding import is_sharded
 from bayesreg.errors import InvalidArgumentError, UnsupportedError
 from bayesreg.priors.base import Prior
+from bayesreg.priors.joint import JointPrior
+from bayesreg.priors.registry import FAMILIES
 from bayesreg.priors.tensors import Hyperparameter
 
-__all__ = ["Composite"]
+__all__ = ["Composite", "held_by", "options_of", "parts_from"]
 
 
 class Composite(Prior, ABC):
@@ -30,13 +32,13 @@ class Composite(Prior, ABC):
 
     def __init__(self, parts: Sequence[Prior]) -> None:
         super().__init__()
+        joint = [part for part in parts if isinstance(part, JointPrior)] if isinstance(parts, Sequence) else []
+        if joint:
+            raise InvalidArgumentError(f"{self.family}: {joint[0].family} is a density over several parameters.")
         if not isinstance(parts, Sequence) or len(parts) < 2 or not all(isinstance(part, Prior) for part in parts):
             raise InvalidArgumentError(
                 f"{self.family}: expected a list of two or more priors, such as [br.Laplace(0.1), br.Gaussian(1.0)]."
             )
-        for part in parts:
-            if part.joins_parameters:
-                raise InvalidArgumentError(f"{self.family}: {part.family} is a density over several parameters.")
         self._parts_of = nn.ModuleList(parts)
 
     @property
@@ -51,12 +53,12 @@ class Composite(Prior, ABC):
         return made
 
     def bound_to(self, name: str, parameter: Tensor) -> Self:
-        bound = [part.bound_to(name, parameter) for part in self.parts]
+        bound = [part for one in self.parts if isinstance(part := one.bound_to(name, parameter), Prior)]
         made = self if all(new is old for new, old in zip(bound, self.parts, strict=True)) else self._with(bound)
         made.check_shape(parameter.shape, f"parameter {name!r}")
         return made
 
-    def localized(self, parameter: Tensor) -> Prior:
+    def localized(self, parameter: Tensor) -> Self:
         if not is_sharded(parameter):
             return self
         if not self.traits.elementwise:
@@ -86,51 +88,10 @@ class Composite(Prior, ABC):
     # -- files -----------------------------------------------------------------------------------------
 
     def hyperparameters(self) -> dict[str, Hyperparameter]:
-        return {
-            f"{index}.{name}": value
-            for index, part in enumerate(self.parts)
-            for name, value in part.hyperparameters().items()
-        }
+        return held_by(self.parts)
 
     def saved_options(self) -> dict[str, Any]:
-        said = ("source", "note")
-        return {
-            "parts": [
-                {
-                    "family": type(part).__name__,
-                    "options": part.saved_options(),
-                    "said": {key: text for key in said if (text := getattr(part, key, None)) is not None},
-                }
-                for part in self.parts
-            ]
-        }
-
-    @staticmethod
-    def parts_from(arguments: Mapping[str, Tensor], options: Mapping[str, Any]) -> list[Prior]:
-        """Return the parts that a file describes.
-
-        Args:
-            arguments: What `hyperparameters` gave.
-            options: What `saved_options` gave.
-
-        Returns:
-            The parts.
-        """
-        from bayesreg.priors.families import FAMILIES
-
-        found: list[Prior] = []
-        for index, row in enumerate(options["parts"]):
-            own = {
-                name.partition(".")[2]: value
-                for name, value in arguments.items()
-                if name.partition(".")[0] == str(index)
-            }
-            part = FAMILIES[row["family"]].from_saved(own, row["options"])
-            for key, text in row["said"].items():
-                if hasattr(part, key):
-                    setattr(part, key, str(text))
-            found.append(part)
-        return found
+        return options_of(self.parts)
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return what the state dict keeps besides the parts' hyper-parameters."""
@@ -142,3 +103,40 @@ class Composite(Prior, ABC):
         Args:
             state: That.
         """
+
+
+def held_by(parts: Sequence[Prior]) -> dict[str, Hyperparameter]:
+    """Return the hyper-parameters of some priors, each name after its prior's number."""
+    return {
+        f"{index}.{name}": value for index, part in enumerate(parts) for name, value in part.hyperparameters().items()
+    }
+
+
+def options_of(parts: Sequence[Prior]) -> dict[str, Any]:
+    """Return what a file must keep of some priors besides their hyper-parameters."""
+    rows = [
+        {"family": part._saved_family().__name__, "options": part.saved_options(), "said": part._said()}
+        for part in parts
+    ]
+    return {"parts": rows}
+
+
+def parts_from(arguments: Mapping[str, Tensor], options: Mapping[str, Any]) -> list[Prior]:
+    """Return the priors that a file describes.
+
+    Args:
+        arguments: What `held_by` gave.
+        options: What `options_of` gave.
+
+    Returns:
+        The priors.
+    """
+    found: list[Prior] = []
+    for index, row in enumerate(options["parts"]):
+        own = {
+            name.partition(".")[2]: value for name, value in arguments.items() if name.partition(".")[0] == str(index)
+        }
+        part = FAMILIES[row["family"]].from_saved(own, row["options"])
+        assert isinstance(part, Prior)
+        found.append(part._say(row["said"]))
+    return found

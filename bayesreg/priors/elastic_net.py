@@ -11,15 +11,17 @@ from torch import Tensor
 
 from bayesreg import _checks
 from bayesreg.errors import InvalidArgumentError
-from bayesreg.priors.base import Traits
 from bayesreg.priors.elementwise import ElementwisePrior, soft_threshold
 from bayesreg.priors.located import Loc
+from bayesreg.priors.registry import register_family
 from bayesreg.priors.tensors import Hyperparameter, plain
+from bayesreg.priors.traits import Traits
 from bayesreg.scale import LossScale, as_loss_scale
 
 __all__ = ["ElasticNet"]
 
 
+@register_family
 @final
 class ElasticNet(ElementwisePrior):
     r"""Independent elements with ``log p(w) = −Σ [l1·|r| + l2·r²/2] − Σ log Z``, r = w − loc.
@@ -120,7 +122,7 @@ class ElasticNet(ElementwisePrior):
         series = (2.0 - 10.0 / square + 74.0 / square**2 - 706.0 / square**3 + 8162.0 / square**4) / square
         return plain(torch.where(a > 25.0, series, 1.0 + a.square() - a / mills) / l2)
 
-    def why_no_decay(self, loss_scale: LossScale) -> str:
+    def _why_no_decay(self, loss_scale: LossScale) -> str:
         l1, l2 = self.penalties(loss_scale)
         size = "" if isinstance(l1, Tensor) or isinstance(l2, Tensor) else f" of {l1:.3g} beside a decay of {l2:.3g}"
         return (
@@ -143,6 +145,16 @@ class ElasticNet(ElementwisePrior):
         """
         s = as_loss_scale(loss_scale).value
         return plain(s * self.l1), plain(s * self.l2)
+
+    def times(self, factor: float) -> Self:
+        """Return the elastic net of factor·l1 and factor·l2; see `Prior.times`."""
+        return self._to_powers(factor, l1=1.0, l2=1.0)
+
+    def _near(self, loss_scale: LossScale, shape: Sequence[int] | None) -> str:
+        l1, l2 = self.penalties(loss_scale)
+        if isinstance(l1, Tensor) or isinstance(l2, Tensor):
+            return super()._near(loss_scale, shape)
+        return f"none; L1 coefficient {l1:.4g} and decay {l2:.4g}"
 
     def describe(self) -> str:
         """Return the prior in one line of plain words."""

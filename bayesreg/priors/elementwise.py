@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from bayesreg.errors import InvalidArgumentError
 from bayesreg.priors.located import LocatedPrior
 from bayesreg.priors.tensors import Hyperparameter, promoted, total_constant
+from bayesreg.priors.traits import Traits
 from bayesreg.scale import LossScale
 
 __all__ = ["ElementwisePrior"]
@@ -80,6 +83,16 @@ class ElementwisePrior(LocatedPrior, ABC):
         """
         return super().prox(offset, step)
 
+    @classmethod
+    def _check_abilities(cls, traits: Any) -> None:
+        super()._check_abilities(traits)
+        own = cls.offset_prox is not ElementwisePrior.offset_prox or cls.prox is not ElementwisePrior.prox
+        if isinstance(traits, Traits) and traits.has_prox and not own:
+            raise InvalidArgumentError(
+                f"{cls.__name__}: its traits declare has_prox=True, and it has no offset_prox(self, offset, step): "
+                f"write it or declare has_prox=False."
+            )
+
     # -- the contract ----------------------------------------------------------------------------------
 
     def element_penalty(self, value: Tensor) -> Tensor:
@@ -111,9 +124,9 @@ class ElementwisePrior(LocatedPrior, ABC):
             return super().at_kink(value)
         return self._shifted(value.detach()) == 0
 
-    def slope_beside_kink(self, value: Tensor) -> Tensor:
+    def _slope_beside_kink(self, value: Tensor) -> Tensor:
         if self.traits.smooth:
-            return super().slope_beside_kink(value)
+            return super()._slope_beside_kink(value)
         wide = promoted(value.detach())
         return self.offset_slope(torch.full_like(wide, torch.finfo(wide.dtype).tiny)).abs()
 
@@ -122,14 +135,14 @@ class ElementwisePrior(LocatedPrior, ABC):
             return super().subdiff_distance(value, grad, coefficient)
         offset = self._shifted(value.detach())
         # At the kink the subdifferential reaches to the slopes just beside it.
-        on_kink = (grad.abs() - coefficient * self.slope_beside_kink(value)).clamp_min(0.0)
+        on_kink = (grad.abs() - coefficient * self._slope_beside_kink(value)).clamp_min(0.0)
         return torch.where(offset == 0, on_kink, (promoted(grad) + coefficient * self.offset_slope(offset)).abs())
 
     def variance(self, shape: Sequence[int] | None = None) -> Hyperparameter | None:
         """Return None; families that have a variance say so. See `Prior.variance`."""
         return None
 
-    def why_no_decay(self, loss_scale: LossScale) -> str:
+    def _why_no_decay(self, loss_scale: LossScale) -> str:
         near = self.weight_decay_readings(loss_scale)
         return (
             f"No weight_decay is equivalent to {self.family}: its pull is not in proportion to the weight ({near}). "

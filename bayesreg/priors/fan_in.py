@@ -11,11 +11,13 @@ from torch import Tensor
 
 from bayesreg import _checks
 from bayesreg.errors import InvalidArgumentError, nearest
-from bayesreg.priors.base import Prior, Traits
+from bayesreg.priors.base import Prior
 from bayesreg.priors.gaussian import Gaussian
 from bayesreg.priors.located import Loc, LocatedPrior
 from bayesreg.priors.readings import WeightDecayReadings
+from bayesreg.priors.registry import register_family
 from bayesreg.priors.tensors import Hyperparameter
+from bayesreg.priors.traits import Traits
 from bayesreg.scale import LossScale
 
 __all__ = ["FanInGaussian"]
@@ -23,6 +25,7 @@ __all__ = ["FanInGaussian"]
 Fan: TypeAlias = Literal["fan_in", "fan_out", "fan_avg"]
 
 
+@register_family
 @final
 class FanInGaussian(LocatedPrior):
     r"""Independent Gaussian elements, ``w ~ N(loc, gain²/fan)``, with the fan read off each parameter's shape.
@@ -58,7 +61,7 @@ class FanInGaussian(LocatedPrior):
         Deep into Rectifiers, equation 10.
     """
 
-    traits = Traits(proper=True, convex=True, smooth=True, elementwise=True, has_prox=True)
+    traits = Traits(proper=True, convex=True, smooth=True, elementwise=True, has_prox=True, gaussian=True)
     gain: Tensor
 
     def __init__(self, gain: float, fan: Fan = "fan_in", *, loc: Loc = 0.0) -> None:
@@ -69,6 +72,11 @@ class FanInGaussian(LocatedPrior):
             )
         super().__init__(loc=loc, gain=_checks.positive_float("gain", gain))
         self.fan: Fan = fan
+
+    @property
+    def may_end(self) -> bool:
+        """No: its width is that of the whole parameter."""
+        return False
 
     @classmethod
     def he(cls, gain: float = math.sqrt(2.0), *, loc: Loc = 0.0) -> Self:
@@ -188,7 +196,7 @@ class FanInGaussian(LocatedPrior):
         """Return gain²/fan; None without a shape, as the fan is not known then. See `Prior.variance`."""
         return None if shape is None else self.for_shape(shape).variance()
 
-    def why_no_decay(self, loss_scale: LossScale) -> str:
+    def _why_no_decay(self, loss_scale: LossScale) -> str:
         return (
             f"{self.family} has one weight decay per shape of parameter: prior.for_shape(weight.shape)."
             f"weight_decay(loss_scale). br.ModelPrior and br.attach put each in its place."

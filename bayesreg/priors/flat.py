@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import final
+from typing import Self, final
 
 import torch
 from torch import Tensor
 
-from bayesreg.optimizers import OptimizerLike
-from bayesreg.priors.base import Prior, Traits, require_proper
+from bayesreg.priors.base import Prior
+from bayesreg.priors.quadratic import Quadratic
+from bayesreg.priors.registry import register_family
 from bayesreg.priors.tensors import Hyperparameter, promoted
-from bayesreg.scale import LossScale
+from bayesreg.priors.traits import Traits
 
 __all__ = ["Flat"]
 
 
+@register_family
 @final
 class Flat(Prior):
     """The improper prior p(w) ∝ 1: no penalty, what biases and normalisation parameters get by default.
@@ -46,30 +49,19 @@ class Flat(Prior):
     def curvature(self, value: Tensor) -> Tensor:
         return torch.zeros_like(promoted(value.detach()))
 
-    def sample(
-        self,
-        shape: Sequence[int] = (),
-        *,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> Tensor:
-        """Raise: an improper prior cannot be drawn from."""
-        require_proper(self, "drawing from it")
-        raise AssertionError("unreachable")
-
     def variance(self, shape: Sequence[int] | None = None) -> Hyperparameter | None:
         return None
 
     def hyperparameters(self) -> dict[str, Hyperparameter]:
         return {}
 
-    def weight_decay(self, loss_scale: LossScale | int, optimizer: OptimizerLike | None = None) -> float:
-        """Return 0.0: a flat prior is no decay, on any optimizer."""
-        return 0.0
+    def quadratic(self) -> Quadratic:
+        """Return the parabola of infinite variance: no decay, on any optimizer; see `Prior.quadratic`."""
+        return Quadratic(math.inf)
 
-    def exact_pull(self, loss_scale: LossScale) -> Hyperparameter:
-        return self.weight_decay(loss_scale)
+    def times(self, factor: float) -> Self:
+        """Return the prior itself; see `Prior.times`."""
+        return self
 
     def describe(self) -> str:
         """Return the prior in one line of plain words."""

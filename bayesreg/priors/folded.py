@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NoReturn
 
 import torch
 from torch import Tensor
 
-from bayesreg.priors.base import Traits, require_proper
+from bayesreg.priors.belief import require_proper
 from bayesreg.priors.elementwise import ElementwisePrior
+from bayesreg.priors.traits import Traits
 from bayesreg.scale import LossScale
 
 __all__ = ["Folded"]
@@ -83,17 +83,11 @@ class Folded(ElementwisePrior, ABC):
     def log_normaliser(self) -> Tensor:
         return torch.zeros((), dtype=torch.float64)
 
-    def _refuse_draws(self) -> NoReturn:
+    def draw_offsets(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
         require_proper(self, "sampling")
         raise AssertionError
 
-    def sample(self, shape: Sequence[int] = (), **_: object) -> Tensor:
-        self._refuse_draws()
-
-    def draw_offsets(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
-        self._refuse_draws()
-
-    def why_no_decay(self, loss_scale: LossScale) -> str:
+    def _why_no_decay(self, loss_scale: LossScale) -> str:
         return (
             f"No weight_decay is equivalent to {self.family}, which pulls on small weights and leaves large ones "
             f"alone: train it with br.attach or br.MAPTrainer (proximal steps)."

@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from bayesreg._sharding import is_sharded
-from bayesreg.errors import InvalidArgumentError, NotEquivalentError, UnsupportedError
-from bayesreg.optimizers import OptimizerLike
-from bayesreg.priors.base import Prior, Traits
-from bayesreg.priors.gaussian import Gaussian
+from bayesreg.errors import InvalidArgumentError, UnsupportedError
+from bayesreg.priors.base import Prior
+from bayesreg.priors.quadratic import Quadratic
+from bayesreg.priors.registry import register_family
 from bayesreg.priors.tensors import Hyperparameter, promoted
+from bayesreg.priors.traits import Traits
 from bayesreg.scale import LossScale
 
 __all__ = ["FromDistribution"]
@@ -27,6 +28,7 @@ _NAMED = {"Logistic", "Gumbel", "LogNormal", "HalfNormal", "HalfCauchy", "Weibul
 _LOG_CONCAVE = {"Normal", "MultivariateNormal", "LowRankMultivariateNormal", "Laplace", "Gumbel", "Logistic"}
 
 
+@register_family(words=False)
 @final
 class FromDistribution(Prior):
     """A prior whose density is a `torch.distributions` (or Pyro) distribution, differentiated by autograd.
@@ -73,7 +75,7 @@ class FromDistribution(Prior):
             has_prox=False,
         )
 
-    def localized(self, parameter: Tensor) -> Prior:
+    def localized(self, parameter: Tensor) -> Self:
         if is_sharded(parameter) and self.distribution.batch_shape:
             raise UnsupportedError(
                 f"{self.family}: the parameter is sharded over processes and the distribution has one set of arguments "
@@ -130,25 +132,16 @@ class FromDistribution(Prior):
             (product,) = torch.autograd.grad((slope * vector).sum(), leaf, allow_unused=True)
         return torch.zeros_like(leaf).detach() if product is None else product.detach()
 
-    def sample(
-        self,
-        shape: Sequence[int] = (),
-        *,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> Tensor:
+    def _draw(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
         own = tuple(self.distribution.batch_shape + self.distribution.event_shape)
-        self.check_shape(tuple(shape), "the shape asked for")
-        wanted = tuple(shape)
+        wanted = tuple(like.shape)
         extra = wanted[: len(wanted) - len(own)]
         widened = self.distribution
         if own != wanted[len(extra) :]:
             batch = wanted[len(extra) : len(wanted) - len(self.distribution.event_shape)]
             widened = self.distribution.expand(torch.Size(batch))
-        with torch.no_grad(), _RngFrom(generator):
-            draws = widened.sample(torch.Size(extra))
-        return draws.to(dtype=dtype or torch.get_default_dtype(), device=device)
+        with _RngFrom(generator):
+            return widened.sample(torch.Size(extra)).to(like.device)
 
     def variance(self, shape: Sequence[int] | None = None) -> Hyperparameter | None:
         try:
@@ -190,17 +183,36 @@ class FromDistribution(Prior):
         build: Callable[..., Distribution] = kind
         return cls(build(**arguments), smooth=options["smooth"], convex=options["convex"])
 
-    def weight_decay(self, loss_scale: LossScale | int, optimizer: OptimizerLike | None = None) -> Hyperparameter:
-        """Return s/σ² for a zero-centred Normal, and raise for everything else; see `Prior.weight_decay`."""
+    def quadratic(self) -> Quadratic | None:
+        """Return the parabola of a Normal, None for every other distribution; see `Prior.quadratic`."""
         base = _base(self.distribution)
         shifted = isinstance(self.distribution, torch.distributions.TransformedDistribution)
-        if isinstance(base, torch.distributions.Normal) and not shifted:
-            same = Gaussian(scale=_collapsed(base.scale), loc=_collapsed(base.loc))
-            return same.weight_decay(loss_scale, optimizer)
-        raise NotEquivalentError(
+        if shifted or not isinstance(base, torch.distributions.Normal):
+            return None
+        scale, loc = _collapsed(base.scale), torch.as_tensor(_collapsed(base.loc))
+        return Quadratic(scale * scale, loc.to(torch.float64) if bool((loc != 0).any()) else None)
+
+    def centre(self) -> Tensor:
+        parabola = self.quadratic()
+        about = None if parabola is None else parabola.centre
+        return about if isinstance(about, Tensor) else super().centre()
+
+    def _why_no_decay(self, loss_scale: LossScale) -> str:
+        return (
             f"No weight_decay is equivalent to {self.family}: only a zero-centred Gaussian has one. Train it with "
             f"br.MAPTrainer or br.attach, which add its gradient."
         )
+
+    def bounds(self) -> tuple[Tensor, Tensor] | None:
+        """Return the ends of the distribution's support; see `Prior.bounds`."""
+        support: Any = self.distribution.support
+        while isinstance(support, constraints.independent):
+            support = support.base_constraint
+        low, high = (getattr(support, name, None) for name in ("lower_bound", "upper_bound"))
+        if low is None and high is None:
+            return None
+        ends = [math.inf * sign if end is None else end for end, sign in ((low, -1.0), (high, 1.0))]
+        return torch.as_tensor(ends[0]), torch.as_tensor(ends[1])
 
     def check_shape(self, shape: Sequence[int], what: str = "value") -> None:
         """Raise unless the distribution's shape broadcasts to `shape`; see `Prior.check_shape`."""
@@ -214,9 +226,6 @@ class FromDistribution(Prior):
             raise InvalidArgumentError(
                 f"{self.family}: expected a shape that broadcasts to {what} of shape {tuple(shape)}, got {tuple(own)}."
             )
-
-    def exact_pull(self, loss_scale: LossScale) -> Hyperparameter:
-        return self.weight_decay(loss_scale)
 
     def describe(self) -> str:
         """Return the prior in one line of plain words."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Protocol, cast
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from bayesreg.errors import InvalidArgumentError, NonFiniteObjectiveError, UnsupportedError
 from bayesreg.priors.base import Prior
 from bayesreg.priors.functions import Named
-from bayesreg.priors.joint import Joint
+from bayesreg.priors.joint import Term, Values
 from bayesreg.priors.tensors import promoted
 from bayesreg.selection import ParameterInfo
 
@@ -22,34 +22,37 @@ __all__ = ["JointFunction"]
 _NEAR, _NEARER = 1e-6, 1e-12
 
 
-class _Part(Protocol):
-    """What each part gives."""
+class Whole(Protocol):
+    """What the prior on the function says."""
 
     named: Named
     function_name: str
-    jacobian: str
+    outcome: Prior
 
     @property
-    def outcome(self) -> Prior: ...
-    @property
-    def base(self) -> Prior: ...
+    def jacobian(self) -> str: ...
 
 
-class JointFunction(Joint):
+class JointFunction(Term):
     """−log p of all parameters of a function together.
 
     Args:
-        names: The parameters, in the order in which the function takes them.
+        whole: The prior on the function.
+        bases: What it says of each parameter besides.
+        infos: The parameters by name, in the order in which the function takes them.
+
+    Raises:
+        InvalidArgumentError: If the function does not take their shapes, or is not finite at their values.
     """
 
-    #: Why −log p has no minimum; None where none was seen.
-    no_map: str | None = None
-    _shapes: list[tuple[int, ...]] | None = None
-
-    def bind(self, parts: Mapping[str, Prior], infos: Mapping[str, ParameterInfo]) -> None:
-        own = cast("_Part", parts[self.names[0]])
-        self._shapes = [tuple(infos[name].parameter.shape) for name in self.names]
-        values = [promoted(infos[name].parameter.detach()) for name in self.names]
+    def __init__(self, whole: Whole, bases: Mapping[str, Prior], infos: Mapping[str, ParameterInfo]) -> None:
+        super().__init__(infos)
+        self._whole, self._bases = whole, dict(bases)
+        #: Why −log p has no minimum; None where none was seen.
+        self.no_map: str | None = None
+        own = whole
+        self._shapes = [tuple(info.parameter.shape) for info in infos.values()]
+        values = [promoted(info.parameter.detach()) for info in infos.values()]
         if any(value.is_meta for value in values):
             return
         try:
@@ -78,7 +81,7 @@ class JointFunction(Joint):
                     f"br.GroupLaplace(rate, group='tensor'), whose norm is Gamma and whose MAP exists"
                 )
 
-    def _require_elementwise(self, own: _Part, value: Tensor, found: Tensor) -> None:
+    def _require_elementwise(self, own: Whole, value: Tensor, found: Tensor) -> None:
         same = found.shape == value.shape
         if same and value.numel():
             # A diagonal Jacobian maps every direction element by element.
@@ -100,70 +103,77 @@ class JointFunction(Joint):
 
     # -- value and derivatives -------------------------------------------------------------------------
 
-    def _whole(self, parts: Sequence[Prior], values: Sequence[Tensor]) -> Tensor:
-        own = cast("_Part", parts[0])
-        by_name = {str(part.part_name): promoted(value) for part, value in zip(parts, values, strict=True)}
-        ordered = [by_name[name] for name in self.names]
-        outcome = own.named.call(*ordered)
+    def require(self, names: Iterable[str]) -> None:
+        here = set(names)
+        missing = [name for name in self.names if name not in here]
+        if missing:
+            raise UnsupportedError(
+                f"FunctionPrior joins {len(self.names)} parameters, and {', '.join(missing[:4])} is not trained "
+                f"together with the others: unfreeze it and keep all in one param group of one optimizer."
+            )
+
+    def penalty(self, values: Values) -> Tensor:
+        own = self._whole
+        wide = {name: promoted(values[name]) for name in self.names}
+        outcome = own.named.call(*wide.values())
         total = own.outcome.penalty(outcome)
         if own.jacobian == "none":
-            for part, value in zip(parts, values, strict=True):
-                total = total + cast("_Part", part).base.penalty(value)
+            for name in self.names:
+                total = total + self._bases[name].penalty(values[name])
         elif own.jacobian == "radial":
-            total = total + (sum(value.numel() for value in ordered) - 1) * outcome.log()
+            total = total + (sum(value.numel() for value in wide.values()) - 1) * outcome.log()
         else:
             # Elementwise: the sum's gradient is the diagonal of the Jacobian.
+            (first,) = wide.values()
             with torch.enable_grad():
-                leaf = ordered[0] if ordered[0].requires_grad else ordered[0].clone().requires_grad_()
-                slope = torch.autograd.grad(own.named.call(leaf).sum(), leaf, create_graph=ordered[0].requires_grad)[0]
+                leaf = first if first.requires_grad else first.clone().requires_grad_()
+                slope = torch.autograd.grad(own.named.call(leaf).sum(), leaf, create_graph=first.requires_grad)[0]
             total = total - slope.abs().log().sum()
         return total
 
-    def penalty(self, parts: Sequence[Prior], values: Sequence[Tensor]) -> Tensor:
-        return self._whole(parts, values)
+    def _leaves(self, values: Values) -> dict[str, Tensor]:
+        return {name: promoted(values[name].detach()).clone().requires_grad_() for name in self.names}
 
-    def _gradients(self, parts: Sequence[Prior], leaves: Sequence[Tensor], graph: bool) -> tuple[Tensor, ...]:
-        whole = self._whole(parts, leaves)
+    def _gradients(self, leaves: Mapping[str, Tensor], graph: bool) -> tuple[Tensor, ...]:
+        whole = self.penalty(leaves)
         if not whole.requires_grad:
-            return tuple(torch.zeros_like(leaf) for leaf in leaves)
-        return torch.autograd.grad(whole, leaves, create_graph=graph, allow_unused=True, materialize_grads=True)
+            return tuple(torch.zeros_like(leaf) for leaf in leaves.values())
+        held = list(leaves.values())
+        return torch.autograd.grad(whole, held, create_graph=graph, allow_unused=True, materialize_grads=True)
 
-    def add_grad_(
-        self, parts: Sequence[Prior], grads: Sequence[Tensor | None], values: Sequence[Tensor], coefficient: float
-    ) -> None:
+    def add_grad_(self, grads: Mapping[str, Tensor | None], values: Values, coefficient: float) -> None:
         with torch.enable_grad():
-            leaves = [promoted(value.detach()).clone().requires_grad_() for value in values]
-            slopes = self._gradients(parts, leaves, graph=False)
+            slopes = self._gradients(self._leaves(values), graph=False)
         if not all(bool(slope.isfinite().all()) for slope in slopes):
-            own = cast("_Part", parts[0])
             raise NonFiniteObjectiveError(
-                f"{', '.join(self.names)}: the last step led to where {own.function_name} or its density is not "
-                f"finite; "
-                f"take smaller steps, or train a coordinate without bounds (the logarithm of a positive weight).",
+                f"{', '.join(self.names)}: the last step led to where {self._whole.function_name} or its density is "
+                f"not finite; take smaller steps, or train a coordinate without bounds (the logarithm of a positive "
+                f"weight).",
                 epoch=0, batch=0, parameter=self.names[0],
             )  # fmt: skip
         with torch.no_grad():
-            for grad, slope in zip(grads, slopes, strict=True):
+            for name, slope in zip(self.names, slopes, strict=True):
+                grad = grads[name]
                 if grad is not None:
                     grad.add_(slope, alpha=coefficient)
 
-    def curvature_times(
-        self, parts: Sequence[Prior], values: Sequence[Tensor], vectors: Sequence[Tensor]
-    ) -> list[Tensor]:
+    def curvature_times(self, values: Values, vectors: Values) -> dict[str, Tensor]:
         with torch.enable_grad():
-            leaves = [promoted(value.detach()).clone().requires_grad_() for value in values]
-            slopes = self._gradients(parts, leaves, graph=True)
+            leaves = self._leaves(values)
+            held = list(leaves.values())
+            slopes = self._gradients(leaves, graph=True)
             along = sum(
-                ((slope * vector).sum() for slope, vector in zip(slopes, vectors, strict=True)), leaves[0].new_zeros(())
+                ((slope * vectors[name]).sum() for name, slope in zip(self.names, slopes, strict=True)),
+                held[0].new_zeros(()),
             )
             if not along.requires_grad:
-                return [torch.zeros_like(leaf) for leaf in leaves]
-            found = torch.autograd.grad(along, leaves, allow_unused=True, materialize_grads=True)
-        return [one.detach() for one in found]
+                return {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
+            found = torch.autograd.grad(along, held, allow_unused=True, materialize_grads=True)
+        return {name: one.detach() for name, one in zip(self.names, found, strict=True)}
 
-    def log_constant(self, parts: Sequence[Prior]) -> Tensor:
-        own, zero = cast("_Part", parts[0]), torch.zeros((), dtype=torch.float64)
-        if own.jacobian == "none" or not own.outcome.traits.proper or self._shapes is None:
+    def log_constant(self, shapes: Mapping[str, Sequence[int]]) -> Tensor:
+        own, zero = self._whole, torch.zeros((), dtype=torch.float64)
+        if own.jacobian == "none" or not own.outcome.traits.proper:
             return zero
         if own.jacobian == "elementwise":
             return own.outcome.log_constant(self._shapes[0])
@@ -171,19 +181,17 @@ class JointFunction(Joint):
         sphere = math.log(2.0) + 0.5 * size * math.log(math.pi) - math.lgamma(0.5 * size)
         return own.outcome.log_constant(()) - sphere
 
-    def draw(
-        self, parts: Sequence[Prior], generator: torch.Generator | None, dtypes: Sequence[torch.dtype]
-    ) -> list[Tensor]:
-        own = cast("_Part", parts[0])
-        assert self._shapes is not None
-        wide = torch.float64
+    def draw(self, like: Values, generator: torch.Generator | None) -> dict[str, Tensor]:
+        own, wide = self._whole, torch.float64
         if own.jacobian == "elementwise":
+            (name,) = self.names
             if own.named.inverse is None:
                 raise UnsupportedError(f"{own.function_name}: draws need its inverse, which only named functions have.")
             outcome = own.outcome.sample(self._shapes[0], generator=generator, dtype=wide)
-            return [own.named.inverse(outcome).to(dtypes[0])]
+            return {name: own.named.inverse(outcome).to(like[name].dtype)}
         directions = [torch.randn(shape, generator=generator, dtype=wide) for shape in self._shapes]
         length = math.sqrt(sum(float(one.square().sum()) for one in directions))
         radius = own.outcome.sample((), generator=generator, dtype=wide)
-        ordered = {name: radius * one / length for name, one in zip(self.names, directions, strict=True)}
-        return [ordered[str(part.part_name)].to(dtype) for part, dtype in zip(parts, dtypes, strict=True)]
+        return {
+            name: (radius * one / length).to(like[name].dtype) for name, one in zip(self.names, directions, strict=True)
+        }

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, NoReturn, Self, TypeAlias, final, get_args
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Self, TypeAlias, final, get_args
 
-import torch
 from torch import Tensor
-from torch.distributions import constraints
 
 from bayesreg.errors import InvalidArgumentError, UnsupportedError, nearest
-from bayesreg.priors.base import Prior, Traits
-from bayesreg.priors.composite import Composite
+from bayesreg.priors.base import Prior
+from bayesreg.priors.belief import Belief
+from bayesreg.priors.composite import held_by, options_of, parts_from
 from bayesreg.priors.flat import Flat
 from bayesreg.priors.from_distribution import FromDistribution
 from bayesreg.priors.function_joint import JointFunction
 from bayesreg.priors.functions import FUNCTIONS, Named
-from bayesreg.priors.readings import WeightDecayReadings
+from bayesreg.priors.joint import JointPrior, Part
+from bayesreg.priors.registry import register_family
+from bayesreg.priors.tensors import Hyperparameter
+from bayesreg.priors.traits import Traits
 from bayesreg.scale import LossScale
+from bayesreg.selection import ParameterInfo
 
 __all__ = ["FunctionPrior", "Jacobian"]
 
 Jacobian: TypeAlias = Literal["none", "elementwise", "radial"]
 
 
+@register_family
 @final
-class FunctionPrior(Composite):
+class FunctionPrior(JointPrior):
     r"""A prior on ``f(parameters)``, and by name what that says about the parameters themselves.
 
     - jacobian="none": ``−log p = −log p_f(f(w)) − Σ log base(w)``. A penalty on f, times an ordinary prior on each
@@ -48,7 +54,6 @@ class FunctionPrior(Composite):
             prior: ``{name: prior for name in prior.of}``.
         jacobian: See above.
         base: With "none": the smooth prior on each parameter besides. Default `Flat()`.
-        joins: Prior files set it.
 
     Raises:
         InvalidArgumentError: If an argument is none of these.
@@ -76,7 +81,6 @@ class FunctionPrior(Composite):
         *,
         jacobian: Jacobian,
         base: Prior | None = None,
-        joins: Sequence[str] | None = None,
     ) -> None:
         if isinstance(function, str):
             if function not in FUNCTIONS:
@@ -97,10 +101,17 @@ class FunctionPrior(Composite):
             raise InvalidArgumentError(
                 f"jacobian: expected one of {', '.join(known)}, got {jacobian!r}{nearest(str(jacobian), known)}."
             )
-        super().__init__([prior, Flat() if base is None else base])
+        super().__init__()
+        for what, part in (("prior", prior), ("base", base or Flat())):
+            if not isinstance(part, Prior):
+                raise InvalidArgumentError(
+                    f"{what}: expected a prior of one tensor, such as br.Gaussian(0.1), got {type(part).__name__}."
+                )
+        self.outcome: Prior = prior
+        self.base: Prior = Flat() if base is None else base
         for what, part in (("prior", prior), ("base", self.base)):
-            if part.why_no_map() is not None:
-                raise InvalidArgumentError(f"{what}: {part.why_no_map()}.")
+            if part.remarks().no_map is not None:
+                raise InvalidArgumentError(f"{what}: {part.remarks().no_map}.")
             if not part.traits.smooth and (jacobian == "none" or not _of_positive_numbers(part)):
                 raise InvalidArgumentError(
                     f"{what}: {part.family} has a kink or a bound, and through a function there is no proximal step; "
@@ -123,134 +134,65 @@ class FunctionPrior(Composite):
                 "difference does not determine the weights: say jacobian='none' or, of a norm, 'radial'."
             )
         if jacobian != "none" and not prior.traits.proper:
-            raise InvalidArgumentError(f"prior: expected a density, got {prior.family} ({prior.why_improper()}).")
+            raise InvalidArgumentError(f"prior: expected a density, got {prior.family} ({prior.remarks().improper}).")
         self.named, self.function_name, self.jacobian = named, words, jacobian
-        self._by_name = isinstance(function, str)
+        self.by_name = isinstance(function, str)
         self.of = tuple(of)
-        self.joins = None if joins is None else tuple(joins)
         self.traits = Traits(
             proper=jacobian != "none",
             # A convex penalty of a linear function is convex.
-            convex=function == "difference" and all(part.traits.convex for part in self.parts),
+            convex=function == "difference" and prior.traits.convex and self.base.traits.convex,
             smooth=True,
             elementwise=False,
             has_prox=False,
         )
 
-    @property
-    def outcome(self) -> Prior:
-        """The prior on what the function returns."""
-        return self.parts[0]
-
-    @property
-    def base(self) -> Prior:
-        """The prior on each parameter besides."""
-        return self.parts[1]
-
-    # -- parts -----------------------------------------------------------------------------------------
-
-    @property
-    def joins_parameters(self) -> bool:
-        """Always: it is a density over all of them."""
-        return True
-
-    def bound_to(self, name: str, parameter: Tensor) -> Self:
+    def bound_to(self, name: str, parameter: Tensor) -> FunctionPart:
         """Return the part of one parameter; see `Prior.bound_to`."""
         if name not in self.of:
             raise InvalidArgumentError(
                 f"FunctionPrior is of={list(self.of)}, and the rule gives it to {name} as well: write the name in "
                 f"`of` as the model has it, or give {name} a prior by a rule before this one."
             )
-        part = self._with([self.outcome, self.base.bound_to(name, parameter)])
-        part.joins, part.part_name, part.joint = self.of, name, None
-        return part
+        base = self.base.bound_to(name, parameter)
+        assert isinstance(base, Prior)
+        return FunctionPart(self, base, name)
 
-    def joined(self) -> JointFunction:
-        """Return the density of all parameters together."""
-        return JointFunction(self.of)
+    def saved_options(self) -> dict[str, Any]:
+        if not self.by_name:
+            raise UnsupportedError(
+                f"FunctionPrior: a file cannot hold the function {self.function_name}; use one by name "
+                f"({', '.join(FUNCTIONS)})."
+            )
+        return {"function": self.function_name, "of": list(self.of), "jacobian": self.jacobian}
 
-    def check_shape(self, shape: Sequence[int], what: str = "value") -> None:
-        """Do nothing: what the function returns is looked at with all parameters together."""
-
-    def hyper_shape(self) -> torch.Size:
-        return torch.Size()
-
-    def centre(self) -> Tensor:
-        return torch.zeros((), dtype=torch.float64)
-
-    # -- the contract: of all parameters together, so none of it on a single tensor --------------------
-
-    def _alone(self) -> NoReturn:
-        raise UnsupportedError(
-            f"FunctionPrior is a prior on {self.function_name} of {', '.join(self.of)} and has no value for a single "
-            f"tensor: use it in br.ModelPrior(model, ...), and ask that."
+    @classmethod
+    def from_saved(cls, arguments: dict[str, Tensor], options: dict[str, Any]) -> FunctionPart:
+        prior, base = parts_from(arguments, options)
+        given = base if options["jacobian"] == "none" else None
+        return FunctionPart(
+            cls(options["function"], prior, options["of"], jacobian=options["jacobian"], base=given), base
         )
 
-    def penalty(self, value: Tensor) -> Tensor:
-        self._alone()
-
-    def log_constant(self, shape: Sequence[int]) -> Tensor:
-        return torch.zeros((), dtype=torch.float64)
-
-    def add_grad_(self, grads: Sequence[Tensor], values: Sequence[Tensor], coefficient: float) -> None:
-        self._alone()
-
-    def curvature(self, value: Tensor) -> Tensor:
-        self._alone()
-
-    def sample(self, shape: Sequence[int] = (), **_: Any) -> Tensor:
-        self._alone()
-
-    def variance(self, shape: Sequence[int] | None = None) -> None:
-        """Return None: single parameters have no variance of their own. See `Prior.variance`."""
-
-    def weight_decay_readings(self, loss_scale: LossScale | int, at: Tensor | None = None) -> WeightDecayReadings:
-        """Return no readings: no weight decay resembles a prior on a function."""
-        return WeightDecayReadings(None, None, None, None)
-
-    def why_no_map(self) -> str | None:
-        """Return why there is no MAP, as far as was seen when the parameters were known."""
-        return self.joint.no_map if isinstance(self.joint, JointFunction) else None
-
-    def why_improper(self) -> str:
+    def _why_improper(self) -> str:
         return "a penalty on a function, which is no density of the parameters"
 
-    def why_no_decay(self, loss_scale: LossScale) -> str:
+    def _why_no_decay(self, loss_scale: LossScale) -> str:
         return (
             "No weight_decay is equivalent to a prior on a function of parameters: train it with br.attach or "
             "br.MAPTrainer, which add its gradient."
         )
 
-    # -- words and files -------------------------------------------------------------------------------
-
-    def saved_options(self) -> dict[str, Any]:
-        if not self._by_name:
-            raise UnsupportedError(
-                f"FunctionPrior: a file cannot hold the function {self.function_name}; use one by name "
-                f"({', '.join(FUNCTIONS)})."
-            )
-        return {
-            **super().saved_options(), "function": self.function_name, "of": list(self.of), "jacobian": self.jacobian,
-        }  # fmt: skip
-
-    def get_extra_state(self) -> dict[str, Any]:
-        """Return nothing: the function belongs to the code."""
-        return {}
-
-    @classmethod
-    def from_saved(cls, arguments: dict[str, Tensor], options: dict[str, Any]) -> Self:
-        prior, base = cls.parts_from(arguments, options)
-        given = base if options["jacobian"] == "none" else None
-        return cls(
-            options["function"], prior, options["of"], jacobian=options["jacobian"], base=given, joins=options["of"]
-        )
-
     def describe(self) -> str:
         """Return the prior in one line of plain words."""
+        return self._in_words(self.base)
+
+    def _in_words(self, base: Prior) -> str:
         how = {"none": "as a penalty", "elementwise": "with its Jacobian", "radial": "all directions alike"}[
             self.jacobian
         ]
-        besides = "" if isinstance(self.base, Flat) else f"; besides {self.base.describe()}"
+        flat = (parabola := base.quadratic()) is not None and parabola.flat
+        besides = "" if flat else f"; besides {base.describe()}"
         return f"{self.function_name} of {', '.join(self.of)} ({how}): {self.outcome.describe()}{besides}"
 
     def __repr__(self) -> str:
@@ -260,11 +202,74 @@ class FunctionPrior(Composite):
         )
 
 
+class FunctionPart(Part):
+    """One parameter's part of a prior on a function of several.
+
+    Args:
+        whole: The prior.
+        base: What it says of this parameter besides.
+        name: The parameter's name.
+    """
+
+    def __init__(self, whole: FunctionPrior, base: Prior, name: str = "") -> None:
+        super().__init__(whole.of, name)
+        self.whole = [whole]  # in a list, so that what all parts share is registered once, below
+        self.traits = whole.traits
+        self.outcome, self.base = whole.outcome, base
+        self.no_map: str | None = None
+
+    def _saved_family(self) -> type[Belief]:
+        return FunctionPrior
+
+    @classmethod
+    def term(cls, parts: Mapping[str, FunctionPart], infos: Mapping[str, ParameterInfo]) -> JointFunction:
+        """Return the density of all parameters together; see `Part.term`."""
+        whole = next(iter(parts.values())).whole[0]
+        made = JointFunction(whole, {name: part.base for name, part in parts.items()}, infos)
+        for part in parts.values():
+            part.no_map = made.no_map
+        return made
+
+    def check_shape(self, shape: Sequence[int], what: str = "value") -> None:
+        """Do nothing: what the function returns is looked at with all parameters together."""
+
+    def bound_to(self, name: str, parameter: Tensor) -> Self:
+        base = self.base.bound_to(name, parameter)
+        assert isinstance(base, Prior)
+        return type(self)(self.whole[0], base, name)
+
+    def _joining(self, names: Sequence[str]) -> Self:
+        # The function's arguments by their names in this model.
+        whole = copy.copy(self.whole[0])
+        whole.of = tuple(names)
+        return type(self)(whole, self.base, self.name)
+
+    def _why_no_map(self) -> str | None:
+        return self.no_map
+
+    def _why_improper(self) -> str:
+        return self.whole[0].remarks().improper or ""
+
+    def _why_no_decay(self, loss_scale: LossScale) -> str:
+        return self.whole[0]._why_no_decay(loss_scale)
+
+    def hyperparameters(self) -> dict[str, Hyperparameter]:
+        return held_by([self.outcome, self.base])
+
+    def saved_options(self) -> dict[str, Any]:
+        return {**options_of([self.outcome, self.base]), **self.whole[0].saved_options(), "of": list(self.joins)}
+
+    def describe(self) -> str:
+        """Return the prior in one line of plain words."""
+        return self.whole[0]._in_words(self.base)
+
+    def __repr__(self) -> str:
+        return repr(self.whole[0])
+
+
 def _of_positive_numbers(prior: Prior) -> bool:
     """Return whether a density is over all positive numbers, without a kink among them."""
     if not isinstance(prior, FromDistribution):
         return False
-    support: Any = prior.distribution.support
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    return float(getattr(support, "lower_bound", -1.0)) == 0.0 and not hasattr(support, "upper_bound")
+    ends = prior.bounds()
+    return ends is not None and float(ends[0]) == 0.0 and float(ends[1]) == math.inf

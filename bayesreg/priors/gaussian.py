@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Self, final
 
 import torch
 from torch import Tensor
 
-from bayesreg.conversion import variance_to_weight_decay, weight_decay_to_variance
-from bayesreg.errors import InvalidArgumentError, NotEquivalentError
-from bayesreg.optimizers import OptimizerLike, require_coupled
-from bayesreg.priors.base import Traits
+from bayesreg.conversion import weight_decay_to_variance
+from bayesreg.errors import InvalidArgumentError
+from bayesreg.optimizers import OptimizerLike
 from bayesreg.priors.loc_scale import LocScalePrior
+from bayesreg.priors.quadratic import Quadratic
+from bayesreg.priors.registry import register_family
 from bayesreg.priors.tensors import Hyperparameter, plain, promoted, total_constant
-from bayesreg.scale import LossScale, as_loss_scale
+from bayesreg.priors.traits import Traits
+from bayesreg.scale import LossScale
 
 __all__ = ["Gaussian"]
 
+_WIDTH = "; a variance v is scale=v**0.5, a standard deviation is the scale"
 
+
+@register_family
 @final
 class Gaussian(LocScalePrior):
     r"""Independent Gaussian elements, ``log p(w) = −½ Σ ((w − loc)/scale)² − Σ log scale − (d/2) log 2π``.
@@ -37,7 +43,7 @@ class Gaussian(LocScalePrior):
 
     Example:
         >>> prior = Gaussian(scale=0.5)
-        >>> prior.weight_decay(loss_scale=1000)
+        >>> prior.weight_decay(num_data=1000)
         0.004
         >>> round(prior.log_prob(torch.zeros(3)).item(), 4)
         -0.6774
@@ -46,9 +52,8 @@ class Gaussian(LocScalePrior):
         MacKay (1992), A Practical Bayesian Framework for Backpropagation Networks, section 2.
     """
 
-    traits = Traits(proper=True, convex=True, smooth=True, elementwise=True, has_prox=True)
-    #: Where the width comes from, for describe().
-    note: str | None = None
+    traits = Traits(proper=True, convex=True, smooth=True, elementwise=True, has_prox=True, gaussian=True)
+    _hints = MappingProxyType(dict.fromkeys(("variance", "std", "sigma"), _WIDTH))
 
     @classmethod
     def from_weight_decay(
@@ -129,45 +134,13 @@ class Gaussian(LocScalePrior):
     def variance(self, shape: Sequence[int] | None = None) -> Hyperparameter:
         return plain(self.scale.square())
 
-    def weight_decay(
-        self, loss_scale: LossScale | int, optimizer: OptimizerLike | None = None, *, about_loc: bool = False
-    ) -> Hyperparameter:
-        """Return weight_decay = s / scale².
+    def quadratic(self) -> Quadratic:
+        """Return the parabola of variance scale²; see `Prior.quadratic`."""
+        return self._parabola(self.scale.square())
 
-        Args:
-            loss_scale: s, or the size of the training set of a mean loss.
-            optimizer: The optimizer in use; a coupled one is assumed if None.
-            about_loc: Return the λ of the pull (λ/2)‖w − loc‖² toward a centre other than 0, which no optimizer's
-                `weight_decay` can express. Default False: such a prior raises.
-
-        Returns:
-            A float; a tensor, one number per coordinate, for a diagonal prior.
-
-        Raises:
-            NotEquivalentError: If the centre is not 0 (unless `about_loc`), or the optimizer decouples its decay.
-
-        Example:
-            >>> Gaussian(scale=0.5).weight_decay(LossScale.mean(1000), torch.optim.SGD)
-            0.004
-        """
-        s = as_loss_scale(loss_scale)
-        variance = self.variance()
-        if not self._centred_on_zero and not about_loc:
-            pull = "" if isinstance(variance, Tensor) else f" (here lambda = {s.value / variance:.3g})"
-            raise NotEquivalentError(
-                f"An optimizer's weight_decay pulls toward 0, this prior toward loc{pull}: use br.attach(optimizer, "
-                f"prior, num_data=n), or ask for the strength of the pull with about_loc=True."
-            )
-        if about_loc and not self._centred_on_zero:
-            if optimizer is not None:
-                require_coupled(optimizer)
-            return s.value / variance
-        if isinstance(variance, Tensor):
-            return variance_to_weight_decay(variance, s, optimizer=optimizer)
-        return variance_to_weight_decay(variance, s, optimizer=optimizer)
-
-    def exact_pull(self, loss_scale: LossScale) -> Hyperparameter:
-        return self.weight_decay(loss_scale, about_loc=True)
+    def times(self, factor: float) -> Self:
+        """Return the Gaussian of std scale/√factor; see `Prior.times`."""
+        return self._to_powers(factor, scale=-0.5)
 
     def describe(self) -> str:
         """Return the prior in one line of plain words."""

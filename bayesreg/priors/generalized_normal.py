@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, final
+from typing import Any, Self, final
 
 import torch
 from torch import Tensor
 
 from bayesreg import _checks
 from bayesreg.errors import InvalidArgumentError
-from bayesreg.optimizers import OptimizerLike
-from bayesreg.priors.base import Traits
 from bayesreg.priors.elementwise import ElementwisePrior, soft_threshold
-from bayesreg.priors.gaussian import Gaussian
 from bayesreg.priors.located import Loc
+from bayesreg.priors.quadratic import Quadratic
+from bayesreg.priors.registry import register_family
 from bayesreg.priors.roots import increasing_root
-from bayesreg.priors.tensors import Hyperparameter, as_given, plain
-from bayesreg.scale import LossScale
+from bayesreg.priors.tensors import Hyperparameter, plain
+from bayesreg.priors.traits import Traits
 
 __all__ = ["GeneralizedNormal"]
 
 
+@register_family
 @final
 class GeneralizedNormal(ElementwisePrior):
     r"""Independent elements with ``log p(w) = −Σ |(w − loc)/scale|^power − Σ log(2·scale·Γ(1 + 1/power))``.
@@ -121,9 +121,6 @@ class GeneralizedNormal(ElementwisePrior):
             best = torch.where(stays, best, 0.0)
         return (best * scale * offset.sign()).to(offset.dtype)
 
-    def steepest(self) -> float | None:
-        return 1.0 / float(self.scale) if self._p == 1.0 and self.scale.ndim == 0 else None
-
     def draw_offsets(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
         # In float64: the gamma of small shapes comes near 0.
         shape = torch.full(like.shape, 1.0 / self._p, dtype=torch.float64, device=like.device)
@@ -139,35 +136,13 @@ class GeneralizedNormal(ElementwisePrior):
         ratio = math.exp(logarithm)
         return plain(ratio * self.scale.square())
 
-    def weight_decay(self, loss_scale: LossScale | int, optimizer: OptimizerLike | None = None) -> Hyperparameter:
-        """Return the weight decay of power 2, a Gaussian; raise for every other power.
+    def quadratic(self) -> Quadratic | None:
+        """Return the parabola of power 2, of variance scale²/2; None of any other power. See `Prior.quadratic`."""
+        return self._parabola(0.5 * self.scale.square()) if self._p == 2.0 else None
 
-        Args:
-            loss_scale: s, or the size of the training set of a mean loss.
-            optimizer: The optimizer in use; a coupled one is assumed if None.
-
-        Returns:
-            2·s/scale², a float, or a tensor where the scale is one.
-
-        Raises:
-            NotEquivalentError: If the power is not 2, the centre not 0, or the optimizer decouples its decay.
-
-        Example:
-            >>> round(GeneralizedNormal(power=2, scale=0.5).weight_decay(1000), 6)
-            0.008
-        """
-        if self._p == 2.0:
-            return self._as_gaussian().weight_decay(loss_scale, optimizer)
-        return super().weight_decay(loss_scale, optimizer)
-
-    def exact_pull(self, loss_scale: LossScale) -> Hyperparameter:
-        return self._as_gaussian().exact_pull(loss_scale) if self._p == 2.0 else super().exact_pull(loss_scale)
-
-    def _as_gaussian(self) -> Gaussian:
-        gaussian = Gaussian(as_given(self.scale / math.sqrt(2.0)))
-        gaussian._buffers["loc"] = self._buffers["loc"]
-        gaussian.reference = self.reference
-        return gaussian
+    def times(self, factor: float) -> Self:
+        """Return the prior of scale/factor^(1/power); see `Prior.times`."""
+        return self._to_powers(factor, scale=-1.0 / self._p)
 
     def describe(self) -> str:
         """Return the prior in one line of plain words."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias, final, get_args
+from typing import Any, Literal, Self, TypeAlias, final, get_args
 
 import torch
 from torch import Tensor
@@ -12,9 +12,10 @@ from torch import Tensor
 from bayesreg import _checks
 from bayesreg.errors import InvalidArgumentError, nearest
 from bayesreg.priors import groups
-from bayesreg.priors.base import Traits
 from bayesreg.priors.located import Loc, LocatedPrior
+from bayesreg.priors.registry import register_family
 from bayesreg.priors.tensors import Hyperparameter, plain, promoted
+from bayesreg.priors.traits import Traits
 from bayesreg.scale import LossScale
 
 __all__ = ["GroupLaplace"]
@@ -22,6 +23,7 @@ __all__ = ["GroupLaplace"]
 Group: TypeAlias = Literal["row", "column", "channel", "tensor"]
 
 
+@register_family
 @final
 class GroupLaplace(LocatedPrior):
     r"""Groups of m elements with ``log p(w) = −Σ_g [rate·‖w_g − loc_g‖₂ + log Z]``: group lasso, as a density.
@@ -66,6 +68,11 @@ class GroupLaplace(LocatedPrior):
             )
         super().__init__(loc=loc, rate=_checks.positive("rate", rate))
         self.group: Group = group
+
+    @property
+    def may_end(self) -> bool:
+        """Yes: of another rate from there on."""
+        return True
 
     # -- groups ----------------------------------------------------------------------------------------
 
@@ -235,7 +242,7 @@ class GroupLaplace(LocatedPrior):
         """Return (m + 1)/rate²; None without a shape, as m is not known then. See `Prior.variance`."""
         return None if shape is None else plain((self.group_size(shape) + 1) / self.rate.square())
 
-    def why_no_decay(self, loss_scale: LossScale) -> str:
+    def _why_no_decay(self, loss_scale: LossScale) -> str:
         return (
             "No weight_decay is equivalent to a group Laplace prior: its pull does not shrink with the group, it is s "
             "times the sum of rate·‖group‖. Train it with br.attach or br.MAPTrainer, which take proximal steps."
@@ -243,6 +250,14 @@ class GroupLaplace(LocatedPrior):
 
     def saved_options(self) -> dict[str, Any]:
         return {"group": self.group}
+
+    def groups(self, shape: Sequence[int]) -> list[int]:
+        """Return the dimensions along which a group extends; see `Prior.groups`."""
+        return self._inside(shape)
+
+    def times(self, factor: float) -> Self:
+        """Return the prior of factor·rate; see `Prior.times`."""
+        return self._to_powers(factor, rate=1.0)
 
     def describe(self) -> str:
         """Return the prior in one line of plain words."""

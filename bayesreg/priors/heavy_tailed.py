@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bayesreg.priors.base import Traits
 from bayesreg.priors.elementwise import ElementwisePrior
 from bayesreg.priors.roots import increasing_root
 from bayesreg.priors.tensors import Hyperparameter, plain
+from bayesreg.priors.traits import Traits
 
 __all__ = ["HeavyTailed"]
 

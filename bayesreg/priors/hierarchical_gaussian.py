@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NoReturn, Self, TypeAlias, final, get_args
+from typing import Any, Literal, TypeAlias, final, get_args
 
 import torch
 from torch import Tensor
 
 from bayesreg import hyperpriors
-from bayesreg.errors import InvalidArgumentError, UnsupportedError, nearest
+from bayesreg.errors import InvalidArgumentError, nearest
 from bayesreg.hyperpriors import HyperPrior
 from bayesreg.priors import groups
-from bayesreg.priors.base import Traits
 from bayesreg.priors.located import Loc, LocatedPrior
+from bayesreg.priors.registry import register_family
 from bayesreg.priors.tensors import Hyperparameter
+from bayesreg.priors.traits import Traits
 from bayesreg.priors.unknown_scale import ScaleCoordinate, UnknownScale
 from bayesreg.scale import LossScale
 
@@ -24,6 +25,7 @@ __all__ = ["HierarchicalGaussian", "ScaleGroup"]
 ScaleGroup: TypeAlias = Literal["element", "row", "column", "channel", "tensor"]
 
 
+@register_family
 @final
 class HierarchicalGaussian(LocatedPrior):
     r"""w | σ ~ N(loc, σ²) for the m weights of a group, which share σ; σ ~ hyper. What is done about σ is named.
@@ -217,23 +219,15 @@ class HierarchicalGaussian(LocatedPrior):
         noise = torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
         return (noise * scales).to(like.dtype)
 
-    def _refuse_draws(self) -> NoReturn:
-        raise UnsupportedError(
-            f"{self.family}(coordinate={self.coordinate!r}) is improper, a maximum over scales and no density: draw "
-            f"from {self.family}(hyper, coordinate=None)."
-        )
-
-    def sample(self, shape: Sequence[int] = (), **keywords: Any) -> Tensor:
-        if self.coordinate is not None:
-            self._refuse_draws()
-        return super().sample(shape, **keywords)
+    def _why_improper(self) -> str:
+        return f"a maximum over scales and no density; that is {self.family}(hyper, coordinate=None)"
 
     def variance(self, shape: Sequence[int] | None = None) -> Hyperparameter | None:
         """Return E[σ²]; None for a maximum over scales, or where it is infinite. See `Prior.variance`."""
         found = self.hyper.mean_square()
         return None if self.coordinate is not None or found == math.inf else found
 
-    def caution(self, shape: Sequence[int]) -> str | None:
+    def _caution(self, shape: Sequence[int]) -> str | None:
         """Return by how much an empty group beats one of the believed width; see `Prior.caution`."""
         unknown = self._unknown(shape)
         if self.coordinate == "noncentered" or not unknown.bounded or unknown.size < 2:
@@ -247,7 +241,7 @@ class HierarchicalGaussian(LocatedPrior):
             f"coordinate='noncentered' has no such mode)"
         )
 
-    def why_no_map(self) -> str | None:
+    def _why_no_map(self) -> str | None:
         """Return why −log p has no minimum, None where it has one."""
         if self.traits.smooth:
             return None
@@ -260,7 +254,7 @@ class HierarchicalGaussian(LocatedPrior):
             f"coordinate)"
         )
 
-    def why_no_decay(self, loss_scale: LossScale) -> str:
+    def _why_no_decay(self, loss_scale: LossScale) -> str:
         return (
             f"No weight_decay is equivalent to {self.family}: its pull follows from the weights themselves, s/σ² with "
             f"the σ of expected_scale(weights). Train it with br.attach or br.MAPTrainer, which add its gradient."
@@ -283,11 +277,6 @@ class HierarchicalGaussian(LocatedPrior):
         """
         fresh = type(self)(**state)
         self.hyper, self.coordinate, self.group, self.traits = fresh.hyper, fresh.coordinate, fresh.group, fresh.traits
-
-    def with_loc(self, loc: Loc) -> Self:
-        prior = type(self)(self.hyper, self.coordinate, self.group, loc=loc)
-        prior.beyond = self.beyond
-        return prior
 
     def describe(self) -> str:
         """Return the prior in one line of plain words."""

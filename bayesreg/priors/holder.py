@@ -4,43 +4,43 @@ from __future__ import annotations
 
 import inspect
 from abc import ABCMeta
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from bayesreg.errors import InvalidArgumentError, nearest
+from bayesreg._calls import wrong_call
+from bayesreg.errors import InvalidArgumentError
 from bayesreg.priors.tensors import Hyperparameter, promoted
 
 __all__ = ["Holder"]
 
 
 class _Strict(ABCMeta):
-    """Answers wrong arguments of a constructor with those that it takes."""
+    """Answers wrong arguments of a constructor with those that it takes; has classes check what they declare."""
 
     def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> None:
         super().__init__(name, bases, namespace)
         own = inspect.signature(cls.__init__)  # type: ignore[misc]
         # Said outright: help() would show the arguments of __call__ below.
         cls.__signature__ = own.replace(parameters=list(own.parameters.values())[1:])
+        if not inspect.isabstract(cls):
+            cls._check_abilities(getattr(cls, "traits", None))  # type: ignore[attr-defined]
 
     def __call__(cls, *arguments: Any, **keywords: Any) -> Any:
         try:
-            return super().__call__(*arguments, **keywords)
+            made = super().__call__(*arguments, **keywords)
+            own: Any = getattr(made, "__dict__", {})
+            if "traits" in own:
+                made._check_abilities(own["traits"])
+            return made
         except TypeError as error:
-            takes = inspect.signature(cls)
-            try:
-                takes.bind(*arguments, **keywords)
-            except TypeError as wrong:
-                unknown = [name for name in keywords if name not in takes.parameters]
-                hint = nearest(unknown[0], takes.parameters) if unknown else ""
-                if unknown and cls.__name__ == "Gaussian" and unknown[0] in ("variance", "std", "sigma"):
-                    hint = "; a variance v is scale=v**0.5, a standard deviation is the scale"
-                what = f"unexpected argument {unknown[0]!r}" if unknown else wrong
-                raise InvalidArgumentError(
-                    f"{cls.__name__}: {what}; it takes {', '.join(takes.parameters) or 'no arguments'}{hint}"
-                ) from error
+            said = wrong_call(cls.__name__, inspect.signature(cls), arguments, keywords)
+            if said:
+                hints: Mapping[str, str] = getattr(cls, "_hints", {})
+                raise InvalidArgumentError(said + "".join(hints.get(given, "") for given in keywords)) from error
             raise
 
 
@@ -52,6 +52,12 @@ class Holder(nn.Module, metaclass=_Strict):
 
     #: Hyper-parameters that are tensors but do not broadcast to the parameter.
     _not_shaped: frozenset[str] = frozenset()
+    #: What to write in place of an argument that people give and the constructor does not take.
+    _hints: Mapping[str, str] = MappingProxyType({})
+
+    @classmethod
+    def _check_abilities(cls, traits: Any) -> None:
+        """Raise if these are abilities that the class does not have; asked when it is made, or its object."""
 
     def _tensors(self) -> dict[str, Tensor]:
         return {**dict(self.named_parameters(recurse=False)), **dict(self.named_buffers(recurse=False))}

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias, final, get_args
 
 import torch
 from torch import Tensor
 
 from bayesreg import _checks
-from bayesreg.errors import InvalidArgumentError, UnsupportedError, nearest
-from bayesreg.priors.base import Traits
+from bayesreg.errors import InvalidArgumentError, nearest
 from bayesreg.priors.elementwise import ElementwisePrior
 from bayesreg.priors.exponential_integral import scaled_exponential_integrals, scaled_gap
 from bayesreg.priors.horseshoe_profiles import PROFILES, Centered
 from bayesreg.priors.located import Loc
+from bayesreg.priors.registry import register_family
 from bayesreg.priors.tensors import Hyperparameter
+from bayesreg.priors.traits import Traits
 from bayesreg.scale import LossScale
 
 __all__ = ["Coordinate", "Horseshoe"]
@@ -24,6 +24,7 @@ __all__ = ["Coordinate", "Horseshoe"]
 Coordinate: TypeAlias = Literal["centered", "noncentered"]
 
 
+@register_family
 @final
 class Horseshoe(ElementwisePrior):
     r"""Independent horseshoe elements: w | λ ~ N(loc, scale²·λ²) with λ ~ half-Cauchy(0, 1), each its own.
@@ -121,9 +122,6 @@ class Horseshoe(ElementwisePrior):
         found = Centered.prox(v, step.to(torch.float64) / scale.square())
         return (found * scale * offset.sign()).to(offset.dtype)
 
-    def steepest(self) -> None:
-        return None
-
     def log_normaliser(self) -> Tensor:
         if self.coordinate is not None:
             return torch.zeros((), dtype=torch.float64)
@@ -136,18 +134,13 @@ class Horseshoe(ElementwisePrior):
         under = torch.randn(like.shape, generator=generator, dtype=torch.float64, device=like.device)
         return noise * (over / under).abs().to(like) * self.scale.to(like)
 
-    def sample(self, shape: Sequence[int] = (), **keywords: Any) -> Tensor:
-        if self.coordinate is not None:
-            raise UnsupportedError(
-                f"Horseshoe({self.coordinate!r}) is improper, a maximum over local scales and no density: draw from "
-                f"Horseshoe(scale), without a coordinate."
-            )
-        return super().sample(shape, **keywords)
+    def _why_improper(self) -> str:
+        return "a maximum over local scales and no density; that is Horseshoe(scale), without a coordinate"
 
     def saved_options(self) -> dict[str, Any]:
         return {} if self.coordinate is None else {"coordinate": self.coordinate}
 
-    def why_no_map(self) -> str | None:
+    def _why_no_map(self) -> str | None:
         """Return why the density has no MAP, None for the coordinates that have one."""
         if self.coordinate is not None:
             return None
@@ -157,7 +150,7 @@ class Horseshoe(ElementwisePrior):
             "'noncentered' is smooth"
         )
 
-    def why_no_decay(self, loss_scale: LossScale) -> str:
+    def _why_no_decay(self, loss_scale: LossScale) -> str:
         return (
             "No weight_decay is equivalent to Horseshoe: train it with br.attach or br.MAPTrainer, in a coordinate "
             "that you name; weight_decay_readings(loss_scale, at=weights) has what comes near."

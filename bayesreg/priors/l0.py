@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import final
+from dataclasses import replace
+from typing import Self, final
 
 import torch
 from torch import Tensor
@@ -10,11 +11,13 @@ from torch import Tensor
 from bayesreg import _checks
 from bayesreg.priors.folded import Folded, Piece
 from bayesreg.priors.located import Loc
+from bayesreg.priors.registry import register_family
 from bayesreg.priors.tensors import Hyperparameter, promoted
 
 __all__ = ["L0"]
 
 
+@register_family
 @final
 class L0(Folded):
     r"""``−log p = strength·#{w ≠ loc}``: each weight off the centre costs the same, however large it is.
@@ -37,6 +40,7 @@ class L0(Folded):
         Blumensath and Davies (2008), Iterative Thresholding for Sparse Approximations, section 2.
     """
 
+    traits = replace(Folded.traits, has_slope=False)
     strength: Tensor
 
     def __init__(self, strength: Hyperparameter, *, loc: Loc = 0.0) -> None:
@@ -61,6 +65,10 @@ class L0(Folded):
 
     def kept_on_side(self, before: Tensor, after: Tensor) -> Tensor:
         return after
+
+    def times(self, factor: float) -> Self:
+        """Return the penalty of factor·strength; see `Prior.times`."""
+        return self._to_powers(factor, strength=1.0)
 
     def describe(self) -> str:
         """Return the prior in one line of plain words."""

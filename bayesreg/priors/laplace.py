@@ -11,14 +11,16 @@ from torch import Tensor
 
 from bayesreg.conversion import l1_to_laplace_scale
 from bayesreg.errors import InvalidArgumentError
-from bayesreg.priors.base import Traits
 from bayesreg.priors.loc_scale import LocScalePrior
+from bayesreg.priors.registry import register_family
 from bayesreg.priors.tensors import Hyperparameter, plain, promoted, total_constant
+from bayesreg.priors.traits import Traits
 from bayesreg.scale import LossScale, as_loss_scale
 
 __all__ = ["Laplace"]
 
 
+@register_family
 @final
 class Laplace(LocScalePrior):
     r"""Independent Laplace elements, ``log p(w) = −Σ |w − loc|/scale − Σ log(2·scale)``.
@@ -82,7 +84,7 @@ class Laplace(LocScalePrior):
     def log_constant(self, shape: Sequence[int]) -> Tensor:
         return -total_constant(self.log_normaliser(), shape)
 
-    def slope_beside_kink(self, value: Tensor) -> Tensor:
+    def _slope_beside_kink(self, value: Tensor) -> Tensor:
         return self.scale.detach().reciprocal().to(promoted(value)).expand(value.shape)
 
     @torch.no_grad()
@@ -97,8 +99,15 @@ class Laplace(LocScalePrior):
         # v − clamp(v, −t, t) is soft-thresholding, with an exact 0 inside the threshold.
         return (shifted - torch.clamp(shifted, -threshold, threshold) + self.loc).to(value.dtype)
 
-    def prox_(self, value: Tensor, step: float | Tensor) -> None:
+    def prox_(self, value: Tensor, step: float | Tensor, longest: float | Tensor | None = None) -> None:
         """Soft-threshold in place: one pass and no temporary for the plain L1 case; see `Prior.prox_`."""
+        if longest is not None and isinstance(step, Tensor):
+            # Off its kink every element has the same slope.
+            step = (
+                step.clamp_(max=longest * float(self.scale))
+                if self.scale.ndim == 0
+                else self._shortened(step, value, longest)
+            )
         plain_l1 = self._centred_on_zero_scalar and self.scale.ndim == 0
         if not plain_l1 or value.dtype not in (torch.float32, torch.float64) or not value.is_contiguous():
             value.copy_(self.prox(value, step))
@@ -118,9 +127,6 @@ class Laplace(LocScalePrior):
         at_kink = (grad.abs() - bound).clamp_min(0.0)
         return torch.where(shifted == 0, at_kink, off_kink)
 
-    def steepest(self) -> float | None:
-        return 1.0 / float(self.scale) if self.scale.ndim == 0 else None
-
     def at_kink(self, value: Tensor) -> Tensor:
         return self._shifted(value.detach()) == 0
 
@@ -135,7 +141,7 @@ class Laplace(LocScalePrior):
     def variance(self, shape: Sequence[int] | None = None) -> Hyperparameter:
         return plain(2.0 * self.scale.square())
 
-    def why_no_decay(self, loss_scale: LossScale) -> str:
+    def _why_no_decay(self, loss_scale: LossScale) -> str:
         strength = f" of {loss_scale.value / float(self.scale):.3g}" if self.scale.ndim == 0 else ""
         return (
             f"No weight_decay is equivalent to a Laplace prior: its pull s/scale does not shrink with the weight. It "
@@ -157,6 +163,14 @@ class Laplace(LocScalePrior):
             0.0001
         """
         return plain(as_loss_scale(loss_scale).value / self.scale)
+
+    def times(self, factor: float) -> Self:
+        """Return the Laplace prior of scale/factor; see `Prior.times`."""
+        return self._to_powers(factor, scale=-1.0)
+
+    def _near(self, loss_scale: LossScale, shape: Sequence[int] | None) -> str:
+        strength = self.l1(loss_scale)
+        return "none; L1 per element" if isinstance(strength, Tensor) else f"none; L1 coefficient {strength:.4g}"
 
     def describe(self) -> str:
         """Return the prior in one line of plain words."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 import torch
@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from bayesreg import _checks
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.priors.base import Prior
+from bayesreg.priors.quadratic import Quadratic
 from bayesreg.priors.resizing import check_beyond
 from bayesreg.priors.resizing import resized as resize
-from bayesreg.priors.tensors import Hyperparameter, as_given, plain, promoted, sampling_device, wide_dtype
+from bayesreg.priors.tensors import Hyperparameter, plain, promoted
 from bayesreg.references import Reference, Rename, Storage, load_reference
 
 __all__ = ["Loc", "LocatedPrior"]
@@ -38,12 +39,13 @@ class LocatedPrior(Prior, ABC):
 
     loc: Tensor
 
+    @property
+    def may_end(self) -> bool:
+        """Whether the density can be another one where the reference ends."""
+        return self.traits.elementwise
+
     def __init__(self, *, loc: Loc = 0.0, **hyperparameters: Hyperparameter) -> None:
         super().__init__()
-        self.reference: Reference | None = None
-        #: What holds where the reference is smaller than the parameter.
-        self.beyond: LocatedPrior | None = None
-        self.source: str | None = None
         for name, value in hyperparameters.items():
             # Families of other authors may not have looked.
             self._hold(name, (_checks.positive if name == "scale" else _checks.finite)(name, value))
@@ -121,7 +123,7 @@ class LocatedPrior(Prior, ABC):
             InvalidArgumentError: If `resized` is of another family or has tensors as hyper-parameters.
         """
         check_beyond(self, resized)
-        prior = self.with_loc(plain(self.loc) if self.reference is None else self.reference)
+        prior = self._changed()
         prior.beyond = resized
         return prior
 
@@ -143,10 +145,14 @@ class LocatedPrior(Prior, ABC):
             >>> br.Laplace(0.1).with_loc(2.0)
             Laplace(scale=0.1, loc=2)
         """
-        others: dict[str, Any] = {key: as_given(held) for key, held in self._tensors().items() if key != "loc"}
-        prior = type(self)(**others, **self.saved_options(), loc=loc)
-        prior.beyond = self.beyond
+        prior = self._changed(loc=loc)
+        # What was said of the old centre is not true of the new one.
+        prior.source, prior.beyond = None, self.beyond
         return prior
+
+    def _changed(self, **changed: Any) -> Self:
+        about: dict[str, Any] = {} if self.reference is None else {"loc": self.reference}
+        return super()._changed(**about, **changed) if "loc" not in changed else super()._changed(**changed)
 
     def bound_to(self, name: str, parameter: Tensor) -> Self:
         """Return the prior for one parameter, its named centre looked up; see `Prior.bound_to`."""
@@ -160,6 +166,7 @@ class LocatedPrior(Prior, ABC):
                 loc = loc.to(parameter.dtype)
             prior, words = self, ""
             if self.beyond is not None and loc.shape != parameter.shape:
+                assert isinstance(self.beyond, LocatedPrior)
                 prior, loc, words = resize(self, self.beyond, loc, parameter)
             prior = prior.with_loc(0.0)
             # The reference is a copy already: shared, not copied again.
@@ -167,18 +174,6 @@ class LocatedPrior(Prior, ABC):
             prior.source = self.reference.source + words
         prior.check_shape(parameter.shape, f"parameter {name!r}")
         return prior
-
-    def shape_fits_centre(self, centre: Sequence[int], parameter: Sequence[int]) -> bool:
-        """Return whether a reference of this shape can be the centre of a parameter of that shape.
-
-        Args:
-            centre: Shape of the reference.
-            parameter: Shape of the parameter.
-
-        Returns:
-            Whether they are the same, for most families.
-        """
-        return tuple(centre) == tuple(parameter)
 
     def hyperparameters(self) -> dict[str, Hyperparameter]:
         held = self._tensors()
@@ -197,21 +192,8 @@ class LocatedPrior(Prior, ABC):
             The draws.
         """
 
-    @torch.no_grad()
-    def sample(
-        self,
-        shape: Sequence[int] = (),
-        *,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> Tensor:
-        self._require_bound()
-        self.check_shape(shape, "the shape asked for")
-        where = sampling_device(generator, device)
-        like = torch.empty(tuple(shape), dtype=wide_dtype(dtype), device=where)
-        draws = self.loc.to(where) + self.draw_offsets(like, generator)
-        return draws.to(dtype or torch.get_default_dtype())
+    def _draw(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
+        return self.loc.to(like.device) + self.draw_offsets(like, generator)
 
     def centre(self) -> Tensor:
         return self.loc.detach()
@@ -222,6 +204,11 @@ class LocatedPrior(Prior, ABC):
         if self.source is not None:
             return f"centred on {self.source}"
         return "centred on given weights" if self.loc.ndim else f"centred on {float(self.loc):g}"
+
+    def _parabola(self, variance: Tensor) -> Quadratic:
+        """Return the parabola of this variance about the centre."""
+        centre = self.reference if self.reference is not None else self.loc.detach()
+        return Quadratic(plain(variance), None if self._centred_on_zero else centre, learned=variance.requires_grad)
 
     @property
     def _centred_on_zero(self) -> bool:

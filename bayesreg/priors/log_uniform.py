@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor
 
 from bayesreg import _checks
 from bayesreg.errors import InvalidArgumentError
-from bayesreg.priors.base import Traits, require_proper
 from bayesreg.priors.elementwise import ElementwisePrior
 from bayesreg.priors.located import Loc
+from bayesreg.priors.registry import register_family
 from bayesreg.priors.tensors import Hyperparameter, plain, promoted
+from bayesreg.priors.traits import Traits
 from bayesreg.scale import LossScale
 
 __all__ = ["LogUniform"]
 
 
+@register_family
 @final
 class LogUniform(ElementwisePrior):
     r"""Independent elements with ``log p(w) = −Σ [log a + log(2·log(high/low))]``, a = ``|w − loc|``, low <= a <= high.
@@ -145,6 +147,13 @@ class LogUniform(ElementwisePrior):
         distance = torch.where(outside & ~low & ~high, math.inf, distance)
         return torch.where(size == 0, 0.0, distance) if self._open else distance
 
+    def bounds(self) -> tuple[Tensor, Tensor] | None:
+        """Return loc − high and loc + high, None without bounds; see `Prior.bounds`."""
+        if self._open and not hasattr(self, "high"):
+            return None
+        reach = self._bound("high").to(self.loc.device)
+        return (self.loc - reach).detach(), (self.loc + reach).detach()
+
     def kept_on_side(self, before: Tensor, after: Tensor) -> Tensor:
         start, end = self._shifted(before), self._shifted(after)
         low, high = (self._bound(name).to(end) for name in ("low", "high"))
@@ -153,10 +162,6 @@ class LogUniform(ElementwisePrior):
 
     # -- words -----------------------------------------------------------------------------------------
 
-    def sample(self, shape: Sequence[int] = (), **keywords: Any) -> Tensor:
-        require_proper(self, "sampling")
-        return super().sample(shape, **keywords)
-
     def variance(self, shape: Sequence[int] | None = None) -> Hyperparameter | None:
         """Return (high² − low²)/(2·log(high/low)); None without both. See `Prior.variance`."""
         if not self.traits.proper:
@@ -164,7 +169,7 @@ class LogUniform(ElementwisePrior):
         low, high = self._bound("low"), self._bound("high")
         return plain((high.square() - low.square()) / (2.0 * (high / low).log()))
 
-    def why_no_map(self) -> str | None:
+    def _why_no_map(self) -> str | None:
         """Return why there is no MAP without `low`."""
         if not self._open:
             return None
@@ -173,7 +178,7 @@ class LogUniform(ElementwisePrior):
             "bound, br.LogUniform(low=...), or use a sparse prior: br.Horseshoe(scale, coordinate='centered')"
         )
 
-    def why_no_decay(self, loss_scale: LossScale) -> str:
+    def _why_no_decay(self, loss_scale: LossScale) -> str:
         return (
             "No weight_decay is equivalent to a log-uniform prior, whose pull is 1/w: train it with br.attach or "
             "br.MAPTrainer."

@@ -10,15 +10,17 @@ import torch
 from torch import Tensor
 
 from bayesreg import _checks
-from bayesreg.priors.base import Traits
 from bayesreg.priors.elementwise import ElementwisePrior
 from bayesreg.priors.located import Loc
+from bayesreg.priors.registry import register_family
 from bayesreg.priors.roots import increasing_root
 from bayesreg.priors.tensors import Hyperparameter, plain
+from bayesreg.priors.traits import Traits
 
 __all__ = ["Logistic"]
 
 
+@register_family
 @final
 class Logistic(ElementwisePrior):
     r"""Independent logistic elements, ``log p(w) = −Σ [|r|/s + 2·log((1 + e^(−|r|/s))/2)] − Σ log 4s``.

@@ -9,23 +9,29 @@ import torch
 from torch import Tensor, nn
 
 from bayesreg import _checks
-from bayesreg.errors import InvalidArgumentError, ReferenceMismatchError, UnsupportedError
+from bayesreg._calls import answering
+from bayesreg.errors import InvalidArgumentError, ReferenceMismatchError
 from bayesreg.priors import low_rank_algebra as algebra
-from bayesreg.priors.base import Traits
+from bayesreg.priors.belief import Belief
+from bayesreg.priors.joint import JointPrior, Part
 from bayesreg.priors.located import Loc
 from bayesreg.priors.low_rank_joint import JointLowRank
 from bayesreg.priors.multivariate_gaussian import CorrelatedGaussian
-from bayesreg.priors.readings import WeightDecayReadings
-from bayesreg.priors.tensors import Hyperparameter, promoted
+from bayesreg.priors.readings import WeightDecayReadings, over_variance
+from bayesreg.priors.registry import register_family
+from bayesreg.priors.tensors import Hyperparameter, as_given, plain, promoted
+from bayesreg.priors.traits import Traits
 from bayesreg.priors.woodbury import Block, capacitance_root, gradient_
 from bayesreg.references import Reference
 from bayesreg.scale import LossScale, as_loss_scale
+from bayesreg.selection import ParameterInfo
 
-__all__ = ["LowRankGaussian"]
+__all__ = ["JointLowRankGaussian", "LowRankGaussian"]
 
 Named = Mapping[str, Tensor]
 
 
+@register_family(words=False)
 @final
 class LowRankGaussian(CorrelatedGaussian):
     r"""Gaussian elements with covariance Σ = diag + factor·factor', by Woodbury's identity.
@@ -35,14 +41,14 @@ class LowRankGaussian(CorrelatedGaussian):
     costs two passes over the factor and never flattens the parameters.
 
     With tensors it is the prior of one parameter. With mappings from parameter names to tensors it joins all of
-    them, as a posterior learned on another task does: use it in a `ModelPrior` whose rule covers exactly those.
+    them, as a posterior learned on another task does, and a `JointLowRankGaussian` is what comes back: use it in a
+    `ModelPrior` whose rule covers exactly those.
 
     Args:
         diag: > 0, in squared units of the weights: a number or a tensor of the parameter's shape; or a mapping from
             parameter names to such tensors.
         factor: Tensor of the parameter's shape and one dimension more, of size k (the rank); or a mapping.
         loc: The centre: a number, a tensor, or a mapping from parameter names to tensors. Default 0.
-        joins: Names of the parameters that this part of a joint prior goes with; prior files set it.
 
     Raises:
         InvalidArgumentError: If `diag` is not > 0, a tensor is not finite, or shapes do not fit.
@@ -65,21 +71,14 @@ class LowRankGaussian(CorrelatedGaussian):
     #: Transposed, (k, *shape): a pass then reads memory in order.
     factor: Tensor
 
-    def __init__(
-        self,
-        diag: Hyperparameter | Named,
-        factor: Tensor | Named,
-        *,
-        loc: Loc = 0.0,
-        joins: Sequence[str] | None = None,
-    ) -> None:
-        self._parts: dict[str, LowRankGaussian] | None = None
+    def __new__(cls, *arguments: Any, **keywords: Any) -> Any:
+        """Return the density over several parameters where they are named."""
+        if any(isinstance(one, Mapping) for one in (*arguments[:2], keywords.get("diag"), keywords.get("factor"))):
+            return JointLowRankGaussian(*arguments, **keywords)
+        return super().__new__(cls)
+
+    def __init__(self, diag: Hyperparameter | Named, factor: Tensor | Named, *, loc: Loc = 0.0) -> None:
         self._prepare = algebra.Prepared()
-        self.joins = None if joins is None else tuple(joins)
-        if isinstance(diag, Mapping) or isinstance(factor, Mapping):
-            super().__init__()
-            self._take_named(diag, factor, loc)
-            return
         rows = _checks.finite("factor", factor)
         if not isinstance(rows, Tensor) or rows.ndim < 2 or not rows.numel():
             given = tuple(rows.shape) if isinstance(rows, Tensor) else rows
@@ -99,134 +98,27 @@ class LowRankGaussian(CorrelatedGaussian):
             if held.ndim and tuple(held.shape) != shape:
                 self._buffers[name] = held.expand(shape).contiguous()
 
-    def _take_named(self, diag: Hyperparameter | Named, factor: Tensor | Named, loc: Loc) -> None:
-        if not isinstance(diag, Mapping) or not isinstance(factor, Mapping):
-            raise InvalidArgumentError(
-                "diag, factor: expected two tensors or two mappings from parameter names to tensors, got one of each."
-            )
-        if not diag:
-            raise InvalidArgumentError("diag, factor: expected mappings with at least one parameter, got empty ones.")
-        odd = sorted(set(diag) ^ set(factor))
-        lacking = [name for name in diag if isinstance(loc, Mapping) and name not in loc]
-        if odd or lacking:
-            raise ReferenceMismatchError(
-                f"LowRankGaussian: expected diag, factor and loc for the same parameters, got no pair for "
-                f"{', '.join([*odd, *lacking][:5])}."
-            )
-        names = tuple(diag)
-        self._parts = {}
-        for name in names:
-            part = loc[name] if isinstance(loc, Mapping) else loc
-            try:
-                self._parts[name] = LowRankGaussian(diag[name], factor[name], loc=part, joins=names)
-            except InvalidArgumentError as error:
-                raise InvalidArgumentError(f"{name}: {error}") from error
-        ranks = {len(part.factor) for part in self._parts.values()}
-        if len(ranks) > 1:
-            raise InvalidArgumentError(f"factor: expected one rank for all parameters, got {sorted(ranks)}.")
-        # The parts are modules that belong to whatever they are bound in; of this one, only the names are known.
-        words = "named tensors" if isinstance(loc, (Mapping, Tensor)) else f"{loc:g}"
-        self.reference = Reference.sharing({name: part.diag for name, part in self._parts.items()}, words)
-        if isinstance(loc, Reference):
-            self.reference.source, self.reference.notes = loc.source, loc.notes
-            self.reference.ignore_extra, self.reference.module = loc.ignore_extra, loc.module
-            self.reference.others = tuple(name for name in loc if name not in self._parts)
-
-    # -- parts -----------------------------------------------------------------------------------------
-
-    @property
-    def traits(self) -> Traits:  # type: ignore[override]
-        """What it can do: a part of a joint density has no prox of its own."""
-        return Traits(proper=True, convex=True, smooth=True, elementwise=False, has_prox=self.joins is None)
-
-    @property
-    def joins_parameters(self) -> bool:
-        """Whether it was made from mappings, or is a part of one that was."""
-        return self.joins is not None or self._parts is not None
-
     @property
     def rank(self) -> int:
         """The number of directions, k."""
-        return len(next(iter(self._parts.values())).factor if self._parts else self.factor)
+        return len(self.factor)
 
     def bound_to(self, name: str, parameter: Tensor) -> Self:
-        """Return the part of one parameter; see `Prior.bound_to`."""
-        prior: Self = self
-        if self._parts is not None:
-            held = self._parts[name]
-            prior = type(self)(1.0, torch.zeros(1, 1), joins=held.joins)
-            for key, tensor in held._buffers.items():
-                prior._buffers[key] = None if tensor is None else _beside(tensor, parameter)
-            assert self.reference is not None
-            prior.source = self.reference.source
-        elif self.reference is not None:
-            prior = self.with_loc(_beside(self.reference[name], parameter))
-            prior.source = self.reference.source
-        prior.part_name = name
+        """Return the prior of one parameter; see `Prior.bound_to`."""
+        if self.reference is None:
+            self.check_shape(parameter.shape, f"parameter {name!r}")
+            return self
+        prior = self.with_loc(beside(self.reference[name], parameter))
+        prior.source = self.reference.source
         prior.check_shape(parameter.shape, f"parameter {name!r}")
         return prior
 
-    def with_loc(self, loc: Loc) -> Self:
-        if self._parts is not None or self.joins is not None:
-            raise UnsupportedError("LowRankGaussian of named parameters: give the centre when it is made, loc=mapping.")
-        return type(self)(self.diag, self.factor.movedim(0, -1), loc=loc)
-
-    def marginal(self, names: Sequence[str]) -> LowRankGaussian:
-        """Return the prior of some of the parameters, the others integrated out.
-
-        Args:
-            names: Parameters to keep.
-
-        Returns:
-            The prior over those.
-
-        Raises:
-            InvalidArgumentError: If it is not a prior over named parameters, or not over one of these.
-
-        Example:
-            >>> both = {"a": torch.ones(2), "b": torch.ones(3)}
-            >>> prior = LowRankGaussian(both, {name: tensor[:, None] for name, tensor in both.items()})
-            >>> prior.marginal(["b"]).describe()
-            'low-rank Gaussian of rank 1 over 1 parameter, centred on 0'
-        """
-        if self._parts is None:
-            raise InvalidArgumentError("marginal: expected a prior made from mappings, this one is of one parameter.")
-        names = [names] if isinstance(names, str) else list(names)
-        unknown = [name for name in names if name not in self._parts]
-        if unknown or not names:
-            raise InvalidArgumentError(f"marginal: expected some of {', '.join(self._parts)}, got {names}.")
-        parts = {name: self._parts[name] for name in names}
-        made = LowRankGaussian(
-            {name: part.diag for name, part in parts.items()},
-            {name: part.factor.movedim(0, -1) for name, part in parts.items()},
-            loc={name: part.loc for name, part in parts.items()},
-        )
-        assert made.reference is not None
-        assert self.reference is not None
-        made.reference.source = self.reference.source
-        return made
-
-    def restricted_to(self, names: Sequence[str]) -> Self:
-        return self._joining(names)
-
-    def joined(self) -> JointLowRank:
-        """Return the joint density that this part and others will share."""
-        assert self.joins is not None
-        return JointLowRank(self.joins)
+    def _changed(self, **changed: Any) -> Self:
+        return super()._changed(**{"factor": self.factor.movedim(0, -1), **changed})
 
     def block(self) -> Block:
         """Return its tensors."""
         return Block(self.diag, self.factor, self.loc)
-
-    def _require_bound(self) -> None:
-        if self._parts is None:
-            super()._require_bound()
-        if self.joins is not None or self._parts is not None:
-            names = self.joins or tuple(self._parts or ())
-            raise UnsupportedError(
-                f"{self.family}: a density over {len(names)} parameters together has none for a single tensor: use it "
-                f"in br.ModelPrior(model, ...) and ask that, or take prior.marginal([name])."
-            )
 
     def _root(self) -> Tensor:
         return self._prepare([self.block()])[0]
@@ -235,11 +127,8 @@ class LowRankGaussian(CorrelatedGaussian):
 
     def check_shape(self, shape: Sequence[int], what: str = "value") -> None:
         """Raise unless the parameter has the factor's shape; see `Prior.check_shape`."""
-        if "factor" in self._buffers and tuple(shape) != tuple(self.factor.shape[1:]):
-            raise InvalidArgumentError(
-                f"{self.family} factor: expected shape {(*shape, self.rank)} (that of {what} and the rank), got "
-                f"{(*self.factor.shape[1:], self.rank)}."
-            )
+        if "factor" in self._buffers:
+            _check_factor(self.factor, shape, what)
 
     def precision_times(self, offset: Tensor) -> Tensor:
         return algebra.precision_times([self.block()], [offset], self._root())[0]
@@ -283,36 +172,29 @@ class LowRankGaussian(CorrelatedGaussian):
         return algebra.draw(self.block(), common, generator)
 
     def variance(self, shape: Sequence[int] | None = None) -> Tensor | None:
-        """Return diag + Σ_k factor_k², in the shape of the parameter; None unbound. See `Prior.variance`."""
-        return None if self._parts is not None else (self.diag + self.factor.square().sum(0)).detach()
+        """Return diag + Σ_k factor_k², in the shape of the parameter; see `Prior.variance`."""
+        return (self.diag + self.factor.square().sum(0)).detach()
 
-    def weight_decay_readings(self, loss_scale: LossScale | int, at: Tensor | None = None) -> WeightDecayReadings:
-        """Return the readings; a part of a joint density has only that of its variance. See `Prior`."""
-        if self.joins is None and self._parts is None:
-            return super().weight_decay_readings(loss_scale, at)
-        variance = self.variance()
-        matched = None if variance is None else as_loss_scale(loss_scale).value / float(variance.mean())
-        return WeightDecayReadings(None, None, None, matched)
+    def stiffness(self) -> float:
+        """Return the precision off its directions; see `Prior.stiffness`."""
+        return 1.0 / float(self.diag.min())
+
+    def times(self, factor: float) -> Self:
+        """Return the Gaussian of covariance Σ/factor; see `Prior.times`."""
+        return self._to_powers(factor, diag=-1.0, factor=-0.5)
 
     def hyperparameters(self) -> dict[str, Hyperparameter]:
-        if self._parts is not None:
-            raise UnsupportedError(f"{self.family}: save it in a br.ModelPrior, which knows the parameters it joins.")
-        held = super().hyperparameters()
-        return {**held, "factor": self.factor.detach().movedim(0, -1)}
+        return {**super().hyperparameters(), "factor": self.factor.detach().movedim(0, -1)}
 
-    def saved_options(self) -> dict[str, Any]:
-        return {} if self.joins is None else {"joins": list(self.joins)}
+    @classmethod
+    def from_saved(cls, arguments: dict[str, Tensor], options: dict[str, Any]) -> LowRankGaussian | LowRankPart:
+        held: dict[str, Any] = {name: as_given(value) for name, value in arguments.items()}
+        own = cls(**held)
+        return LowRankPart(options["joins"], own) if "joins" in options else own
 
     def describe(self) -> str:
         """Return the prior in one line of plain words."""
-        names = self.joins or tuple(self._parts or ())
-        over = f" over {len(names)} parameter{'s' if len(names) > 1 else ''}" if names else ""
-        return f"low-rank Gaussian of rank {self.rank}{over}, {self._centre_in_words()}"
-
-    def __repr__(self) -> str:
-        if self._parts is not None:
-            return f"{self.family}(<{len(self._parts)} named tensors>, rank={self.rank})"
-        return super().__repr__()
+        return f"low-rank Gaussian of rank {self.rank}, {self._centre_in_words()}"
 
     def follow(self, device: torch.device) -> None:
         """Move to where the parameter is, once.
@@ -320,11 +202,232 @@ class LowRankGaussian(CorrelatedGaussian):
         Args:
             device: That of the parameter.
         """
-        for name, held in self._buffers.items():
-            if held is not None and held.ndim and held.device != device:
-                self._buffers[name] = held.to(device)
+        follow(self, device)
 
 
-def _beside(tensor: Tensor, parameter: Tensor) -> Tensor:
+@final
+class JointLowRankGaussian(JointPrior):
+    """A low-rank Gaussian over several named parameters; what `LowRankGaussian` of mappings makes.
+
+    Args:
+        diag: As in `LowRankGaussian`, by parameter name.
+        factor: By the same names, all of one rank.
+        loc: The centre: a number, or a mapping from parameter names to tensors. Default 0.
+
+    Raises:
+        InvalidArgumentError: If a tensor is not finite or shapes do not fit.
+        ReferenceMismatchError: If the mappings have different names.
+
+    Example:
+        >>> both = {"a": torch.ones(2), "b": torch.ones(3)}
+        >>> LowRankGaussian(both, {name: tensor[:, None] for name, tensor in both.items()})
+        LowRankGaussian(<2 named tensors>, rank=1)
+    """
+
+    traits = Traits(proper=True, convex=True, smooth=True, elementwise=False, has_prox=False, gaussian=True)
+
+    def __init__(self, diag: Hyperparameter | Named, factor: Tensor | Named, *, loc: Loc = 0.0) -> None:
+        super().__init__()
+        if not isinstance(diag, Mapping) or not isinstance(factor, Mapping):
+            raise InvalidArgumentError(
+                "diag, factor: expected two tensors or two mappings from parameter names to tensors, got one of each."
+            )
+        if not diag:
+            raise InvalidArgumentError("diag, factor: expected mappings with at least one parameter, got empty ones.")
+        odd = sorted(set(diag) ^ set(factor))
+        lacking = [name for name in diag if isinstance(loc, Mapping) and name not in loc]
+        if odd or lacking:
+            raise ReferenceMismatchError(
+                f"LowRankGaussian: expected diag, factor and loc for the same parameters, got no pair for "
+                f"{', '.join([*odd, *lacking][:5])}."
+            )
+        # Modules of their own, that belong to whatever they are bound in: not registered here.
+        self._alone: dict[str, LowRankGaussian] = {}
+        for name in diag:
+            centre = loc[name] if isinstance(loc, Mapping) else loc
+            try:
+                self._alone[name] = LowRankGaussian(diag[name], factor[name], loc=centre)
+            except InvalidArgumentError as error:
+                raise InvalidArgumentError(f"{name}: {error}") from error
+        ranks = {alone.rank for alone in self._alone.values()}
+        if len(ranks) > 1:
+            raise InvalidArgumentError(f"factor: expected one rank for all parameters, got {sorted(ranks)}.")
+        # So that a `ModelPrior` lists what does not fit, as it does for any named weights.
+        words = "named tensors" if isinstance(loc, (Mapping, Tensor)) else f"{loc:g}"
+        self.reference = Reference.sharing({name: alone.diag for name, alone in self._alone.items()}, words)
+        if isinstance(loc, Reference):
+            self.reference.source, self.reference.notes = loc.source, loc.notes
+            self.reference.ignore_extra, self.reference.module = loc.ignore_extra, loc.module
+            self.reference.others = tuple(name for name in loc if name not in self._alone)
+
+    @property
+    def family(self) -> str:
+        """The name of the family."""
+        return LowRankGaussian.__name__
+
+    @property
+    def rank(self) -> int:
+        """The number of directions, k."""
+        return next(iter(self._alone.values())).rank
+
+    def bound_to(self, name: str, parameter: Tensor) -> LowRankPart:
+        """Return the part of one parameter; see `Prior.bound_to`."""
+        part = LowRankPart(tuple(self._alone), self._alone[name], name)
+        for key, tensor in part._buffers.items():
+            part._buffers[key] = None if tensor is None else beside(tensor, parameter)
+        assert self.reference is not None
+        part.source = self.reference.source
+        part.check_shape(parameter.shape, f"parameter {name!r}")
+        return part
+
+    def marginal(self, names: Sequence[str]) -> JointLowRankGaussian:
+        """Return the prior of some of the parameters, the others integrated out.
+
+        Args:
+            names: Parameters to keep.
+
+        Returns:
+            The prior over those.
+
+        Raises:
+            InvalidArgumentError: If it is not over one of these.
+
+        Example:
+            >>> both = {"a": torch.ones(2), "b": torch.ones(3)}
+            >>> prior = LowRankGaussian(both, {name: tensor[:, None] for name, tensor in both.items()})
+            >>> prior.marginal(["b"]).describe()
+            'low-rank Gaussian of rank 1 over 1 parameter, centred on 0'
+        """
+        names = [names] if isinstance(names, str) else list(names)
+        unknown = [name for name in names if name not in self._alone]
+        if unknown or not names:
+            raise InvalidArgumentError(f"marginal: expected some of {', '.join(self._alone)}, got {names}.")
+        kept = {name: self._alone[name] for name in names}
+        made = JointLowRankGaussian(
+            {name: alone.diag for name, alone in kept.items()},
+            {name: alone.factor.movedim(0, -1) for name, alone in kept.items()},
+            loc={name: alone.loc for name, alone in kept.items()},
+        )
+        assert made.reference is not None
+        assert self.reference is not None
+        made.reference.source = self.reference.source
+        return made
+
+    def _why_no_decay(self, loss_scale: LossScale) -> str:
+        return (
+            "No weight_decay is equivalent to LowRankGaussian, which joins parameters: train it with br.attach or "
+            "br.MAPTrainer."
+        )
+
+    def describe(self) -> str:
+        """Return the prior in one line of plain words."""
+        assert self.reference is not None
+        return _in_words(self.rank, len(self._alone), f"centred on {self.reference.source}")
+
+    def __repr__(self) -> str:
+        return f"{self.family}(<{len(self._alone)} named tensors>, rank={self.rank})"
+
+
+class LowRankPart(Part):
+    """One parameter's part of a low-rank Gaussian over several.
+
+    Args:
+        joins: The names of all parameters.
+        alone: The Gaussian that this parameter has alone, whose tensors it shares.
+        name: The parameter's name.
+    """
+
+    traits = JointLowRankGaussian.traits
+    divisible = True
+    _not_shaped = frozenset({"factor"})
+    diag: Tensor
+    factor: Tensor
+    loc: Tensor
+
+    def __init__(self, joins: Sequence[str], alone: LowRankGaussian, name: str = "") -> None:
+        super().__init__(joins, name)
+        for key, tensor in alone._buffers.items():
+            self.register_buffer(key, tensor)
+
+    def _saved_family(self) -> type[Belief]:
+        return LowRankGaussian
+
+    @classmethod
+    def term(cls, parts: Mapping[str, LowRankPart], infos: Mapping[str, ParameterInfo]) -> JointLowRank:
+        """Return the density of all parameters together; see `Part.term`."""
+        return JointLowRank(parts, infos)
+
+    def restricted_to(self, names: Sequence[str]) -> Self:
+        return self._joining(names)
+
+    def check_shape(self, shape: Sequence[int], what: str = "value") -> None:
+        """Raise unless the parameter has the factor's shape; see `Prior.check_shape`."""
+        _check_factor(self.factor, shape, what)
+
+    def block(self) -> Block:
+        """Return its tensors."""
+        return Block(self.diag, self.factor, self.loc)
+
+    def follow(self, device: torch.device) -> None:
+        """Move to where the parameter is, once.
+
+        Args:
+            device: That of the parameter.
+        """
+        follow(self, device)
+
+    def centre(self) -> Tensor:
+        return self.loc.detach()
+
+    def variance(self, shape: Sequence[int] | None = None) -> Tensor:
+        """Return diag + Σ_k factor_k², in the shape of the parameter; see `Prior.variance`."""
+        return (self.diag + self.factor.square().sum(0)).detach()
+
+    @answering
+    def weight_decay_readings(self, num_data: int | LossScale, at: Tensor | None = None) -> WeightDecayReadings:
+        """Return the reading of its variance, the only one it has. See `Prior.weight_decay_readings`."""
+        s = as_loss_scale(num_data).value
+        return WeightDecayReadings(None, None, None, over_variance(s, self.variance()))
+
+    def stiffness(self) -> float:
+        """Return the precision off its directions; see `Prior.stiffness`."""
+        return 1.0 / float(self.diag.min())
+
+    def times(self, factor: float) -> Self:
+        """Return the part of the Gaussian of covariance Σ/factor; see `Prior.times`."""
+        part = self._joining(self.joins)
+        part._buffers["diag"], part._buffers["factor"] = self.diag / factor, self.factor * factor**-0.5
+        return part
+
+    def hyperparameters(self) -> dict[str, Hyperparameter]:
+        return {"diag": plain(self.diag), "loc": plain(self.loc), "factor": self.factor.detach().movedim(0, -1)}
+
+    def describe(self) -> str:
+        """Return the prior in one line of plain words."""
+        about = self.source or ("given weights" if self.loc.ndim else f"{float(self.loc):g}")
+        return _in_words(len(self.factor), len(self.joins), f"centred on {about}")
+
+
+def _in_words(rank: int, count: int, centred: str) -> str:
+    return f"low-rank Gaussian of rank {rank} over {count} parameter{'s' if count > 1 else ''}, {centred}"
+
+
+def _check_factor(factor: Tensor, shape: Sequence[int], what: str) -> None:
+    rank, own = len(factor), tuple(factor.shape[1:])
+    if tuple(shape) != own:
+        raise InvalidArgumentError(
+            f"LowRankGaussian factor: expected shape {(*shape, rank)} (that of {what} and the rank), got "
+            f"{(*own, rank)}."
+        )
+
+
+def beside(tensor: Tensor, parameter: Tensor) -> Tensor:
     """Return a tensor on the device of a parameter, unless that has no memory yet."""
     return tensor if parameter.is_meta else tensor.to(parameter.device)
+
+
+def follow(prior: Belief, device: torch.device) -> None:
+    """Move the tensors of a prior to where its parameter is, once."""
+    for name, held in prior._buffers.items():
+        if held is not None and held.ndim and held.device != device:
+            prior._buffers[name] = held.to(device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import final
+from typing import Self, final
 
 import torch
 from torch import Tensor
@@ -14,11 +14,13 @@ from bayesreg.errors import InvalidArgumentError, UnsupportedError
 from bayesreg.priors.cholesky_cache import CholeskyCache
 from bayesreg.priors.located import Loc
 from bayesreg.priors.multivariate_gaussian import CorrelatedGaussian
+from bayesreg.priors.registry import register_family
 from bayesreg.priors.tensors import cholesky, promoted
 
 __all__ = ["MatrixGaussian"]
 
 
+@register_family
 @final
 class MatrixGaussian(CorrelatedGaussian):
     r"""A matrix with ``log p(W) = −½·tr(U⁻¹·R·V⁻¹·R') − (q/2)·log det U − (p/2)·log det V − (pq/2)·log 2π``.
@@ -140,6 +142,10 @@ class MatrixGaussian(CorrelatedGaussian):
         """Return diag(U)·diag(V)', in the shape of the parameter where given; see `Prior.variance`."""
         table = torch.outer(self.row_covariance.detach().diagonal(), self.col_covariance.detach().diagonal())
         return table if shape is None else table.reshape(tuple(shape))
+
+    def times(self, factor: float) -> Self:
+        """Return the Gaussian of row_covariance/factor; see `Prior.times`."""
+        return self._to_powers(factor, row_covariance=-1.0)
 
     def describe(self) -> str:
         """Return the prior in one line of plain words."""

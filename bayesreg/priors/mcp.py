@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import Self, final
 
 import torch
 from torch import Tensor
@@ -10,11 +10,13 @@ from torch import Tensor
 from bayesreg import _checks
 from bayesreg.priors.folded import Folded, Piece
 from bayesreg.priors.located import Loc
+from bayesreg.priors.registry import register_family
 from bayesreg.priors.tensors import Hyperparameter
 
 __all__ = ["MCP"]
 
 
+@register_family
 @final
 class MCP(Folded):
     r"""Minimax concave penalty, ``−log p = Σ strength·a − a²/(2·gamma)`` to a = strength·gamma, then constant.
@@ -53,6 +55,10 @@ class MCP(Folded):
         """Return the quadratic to strength·gamma and the constant beyond."""
         knee, zero = self.strength * self.gamma, torch.zeros_like(self.strength * self.gamma)
         return [(zero, self.strength + zero, zero - self.gamma.reciprocal()), (knee, zero, zero)]
+
+    def times(self, factor: float) -> Self:
+        """Return the penalty of factor·strength and gamma/factor; see `Prior.times`."""
+        return self._to_powers(factor, strength=1.0, gamma=-1.0)
 
     def describe(self) -> str:
         """Return the prior in one line of plain words."""

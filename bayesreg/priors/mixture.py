@@ -11,13 +11,12 @@ from torch import Tensor
 
 from bayesreg import _checks
 from bayesreg.errors import InvalidArgumentError, nearest
-from bayesreg.priors.base import Prior, Traits
-from bayesreg.priors.composite import Composite
-from bayesreg.priors.from_distribution import FromDistribution
-from bayesreg.priors.log_uniform import LogUniform
+from bayesreg.priors.base import Prior
+from bayesreg.priors.composite import Composite, parts_from
 from bayesreg.priors.minima import lowest_minimum
+from bayesreg.priors.registry import register_family
 from bayesreg.priors.tensors import Hyperparameter, promoted
-from bayesreg.priors.uniform import Uniform
+from bayesreg.priors.traits import Traits
 from bayesreg.scale import LossScale
 
 __all__ = ["Mixture", "MixtureUnit"]
@@ -28,6 +27,7 @@ MixtureUnit: TypeAlias = Literal["element", "tensor"]
 _EVEN, _LOGARITHMIC = 97, 32
 
 
+@register_family
 @final
 class Mixture(Composite):
     r"""``log p(w) = Σ_i log Σ_k weights_k · p_k(w_i)``; with per="tensor" ``log Σ_k weights_k · p_k(w)``, w as a whole.
@@ -88,16 +88,17 @@ class Mixture(Composite):
             if not part.traits.proper:
                 raise InvalidArgumentError(
                     f"components: expected normalised densities, got {part.family}, which is not "
-                    f"({part.why_improper()})."
+                    f"({part.remarks().improper})."
                 )
-            if part.why_no_map() is not None:
-                raise InvalidArgumentError(f"components: {part.why_no_map()}.")
+            if part.remarks().no_map is not None:
+                raise InvalidArgumentError(f"components: {part.remarks().no_map}.")
             if per == "element" and not part.traits.elementwise:
                 raise InvalidArgumentError(
                     f"components: {part.family} joins its elements; mix whole parameters: per='tensor'."
                 )
-            bounds = isinstance(part, Uniform | LogUniform | FromDistribution)
-            if not part.traits.smooth and (per == "tensor" or bounds):
+            # Without a kink of its own at the centre, or with a bound elsewhere.
+            other = part.bounds() is not None or not part.traits.has_prox
+            if not part.traits.smooth and (per == "tensor" or other):
                 raise InvalidArgumentError(
                     f"components: {part.family} has a kink or a bound for which this mixture has no proximal step"
                     f"{'; mix per element' if per == 'tensor' else ''}."
@@ -253,7 +254,7 @@ class Mixture(Composite):
                 grad = torch.zeros_like(x)
                 self.add_grad_([grad], [at], 1.0)
                 # At 0 the slope beside the kink.
-                grad = torch.where(x > 0, side * grad, self.slope_beside_kink(x))
+                grad = torch.where(x > 0, side * grad, self._slope_beside_kink(x))
                 return x - v + h * grad, 1.0 + h * self.curvature(at)
 
             shares = torch.cat([
@@ -272,18 +273,18 @@ class Mixture(Composite):
     def _kinked(self) -> list[Prior]:
         return [part for part in self.parts if not part.traits.smooth]
 
-    def slope_beside_kink(self, value: Tensor) -> Tensor:
+    def _slope_beside_kink(self, value: Tensor) -> Tensor:
         wide = promoted(value.detach())
         if self.traits.smooth:
-            return super().slope_beside_kink(value)
+            return super()._slope_beside_kink(value)
         at = self.centre().to(wide).expand(wide.shape)
-        return self._combined(self.responsibilities(at), [part.slope_beside_kink(wide) for part in self.parts])
+        return self._combined(self.responsibilities(at), [part._slope_beside_kink(wide) for part in self.parts])
 
     def subdiff_distance(self, value: Tensor, grad: Tensor, coefficient: float = 1.0) -> Tensor:
         total = super().subdiff_distance(value, grad, coefficient)
         if self.traits.smooth:
             return total
-        on_kink = (promoted(grad).abs() - coefficient * self.slope_beside_kink(value)).clamp_min(0.0)
+        on_kink = (promoted(grad).abs() - coefficient * self._slope_beside_kink(value)).clamp_min(0.0)
         return torch.where(self.at_kink(value), on_kink, total)
 
     def kept_on_side(self, before: Tensor, after: Tensor) -> Tensor:
@@ -291,23 +292,14 @@ class Mixture(Composite):
 
     # -- draws -----------------------------------------------------------------------------------------
 
-    @torch.no_grad()
-    def sample(
-        self,
-        shape: Sequence[int] = (),
-        *,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> Tensor:
-        self.check_shape(shape, "the shape asked for")
-        draws = [part.sample(shape, generator=generator, dtype=dtype, device=device) for part in self.parts]
+    def _draw(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
+        draws = [part._draw(like, generator) for part in self.parts]
         weights = self.weights.detach().to(generator.device if generator is not None else "cpu")
         if self.per == "tensor":
             return draws[int(torch.multinomial(weights, 1, generator=generator))]
-        count = max(math.prod(shape), 1)
+        count = max(like.numel(), 1)
         which = torch.multinomial(weights, count, replacement=True, generator=generator)
-        which = which[: math.prod(shape)].reshape(tuple(shape)).to(draws[0].device)
+        which = which[: like.numel()].reshape(like.shape).to(like.device)
         return torch.stack(draws).gather(0, which[None])[0]
 
     def variance(self, shape: Sequence[int] | None = None) -> Hyperparameter | None:
@@ -334,9 +326,9 @@ class Mixture(Composite):
     @classmethod
     def from_saved(cls, arguments: dict[str, Tensor], options: dict[str, Any]) -> Self:
         own = {name: value for name, value in arguments.items() if name != "weights"}
-        return cls(cls.parts_from(own, options), arguments["weights"], options["per"])
+        return cls(parts_from(own, options), arguments["weights"], options["per"])
 
-    def why_no_decay(self, loss_scale: LossScale) -> str:
+    def _why_no_decay(self, loss_scale: LossScale) -> str:
         steps = "which add its gradient" if self.traits.smooth else "which take proximal steps"
         return (
             f"No weight_decay is equivalent to a mixture, whose pull depends on which component a weight is likely "

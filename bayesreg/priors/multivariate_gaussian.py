@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import final
+from typing import Self, final
 
 import torch
 from torch import Tensor
 
 from bayesreg import _checks
 from bayesreg.errors import InvalidArgumentError
-from bayesreg.priors.base import Traits
 from bayesreg.priors.cholesky_cache import CholeskyCache
 from bayesreg.priors.located import Loc, LocatedPrior
+from bayesreg.priors.registry import register_family
 from bayesreg.priors.tensors import cholesky, promoted
+from bayesreg.priors.traits import Traits
 from bayesreg.scale import LossScale
 
 __all__ = ["CorrelatedGaussian", "MultivariateGaussian"]
@@ -24,7 +25,7 @@ __all__ = ["CorrelatedGaussian", "MultivariateGaussian"]
 class CorrelatedGaussian(LocatedPrior, ABC):
     """A Gaussian prior that joins elements: a family says how precision and covariance act on a tensor."""
 
-    traits = Traits(proper=True, convex=True, smooth=True, elementwise=False, has_prox=True)
+    traits = Traits(proper=True, convex=True, smooth=True, elementwise=False, has_prox=True, gaussian=True)
 
     @abstractmethod
     def precision_times(self, offset: Tensor) -> Tensor:
@@ -50,13 +51,14 @@ class CorrelatedGaussian(LocatedPrior, ABC):
         self.check_shape(value.shape)
         return self.precision_times(promoted(vector))
 
-    def why_no_decay(self, loss_scale: LossScale) -> str:
+    def _why_no_decay(self, loss_scale: LossScale) -> str:
         return (
             f"No weight_decay is equivalent to {self.family}, which joins elements: train it with br.attach or "
             f"br.MAPTrainer; prior.weight_decay_readings(loss_scale, at=weights) has what comes near, by name."
         )
 
 
+@register_family
 @final
 class MultivariateGaussian(CorrelatedGaussian):
     r"""Correlated Gaussian elements, ``log p(w) = −½·r'·covariance⁻¹·r − ½·log det(2π·covariance)``, r = w − loc.
@@ -154,6 +156,10 @@ class MultivariateGaussian(CorrelatedGaussian):
             return diagonal
         self.check_shape(shape)
         return diagonal.expand(math.prod(shape) // len(diagonal), -1).reshape(tuple(shape))
+
+    def times(self, factor: float) -> Self:
+        """Return the Gaussian of covariance/factor; see `Prior.times`."""
+        return self._to_powers(factor, covariance=-1.0)
 
     def describe(self) -> str:
         """Return the prior in one line of plain words."""

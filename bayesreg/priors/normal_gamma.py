@@ -9,11 +9,13 @@ from torch import Tensor
 from bayesreg import _checks
 from bayesreg.priors.heavy_tailed import HeavyTailed
 from bayesreg.priors.located import Loc
+from bayesreg.priors.registry import register_family
 from bayesreg.priors.tensors import Hyperparameter
 
 __all__ = ["NormalGamma"]
 
 
+@register_family
 @final
 class NormalGamma(HeavyTailed):
     r"""Elements w ~ N(loc, 1/λ) with λ ~ Gamma(concentration, rate) each, the precision λ integrated out.

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from collections.abc import Callable
 from typing import Any
 
+from bayesreg._calls import answering
 from bayesreg.errors import InvalidArgumentError, nearest
-from bayesreg.priors import FAMILIES, Flat, Gaussian, Laplace, Prior
-from bayesreg.priors.located import LocatedPrior
+from bayesreg.priors.belief import Belief
+from bayesreg.priors.registry import FAMILIES, NO_WORDS
 from bayesreg.scale import LossScale, as_loss_scale
 
 __all__ = ["prior_from_words"]
 
-# Families that take what no words can say: a distribution, tensors of the size of a model.
-_NO_WORDS = ("FromDistribution", "LowRankGaussian")
+
+# Arguments that convert a regularisation constant, by the constructor of the family that does it.
+_CONSTANTS = {"weight_decay": "from_weight_decay", "l1": "from_l1"}
 
 
-def prior_from_words(words: str, loss_scale: LossScale | int | None = None) -> Prior:
+@answering
+def prior_from_words(words: str, num_data: int | LossScale | None = None) -> Belief:
     """Return the prior that a short text names.
 
     The text is a family of bayesreg in any case, with its arguments: `gaussian(0.1)`, `student_t(df=4, scale=0.1)`,
@@ -28,7 +32,7 @@ def prior_from_words(words: str, loss_scale: LossScale | int | None = None) -> P
 
     Args:
         words: The text.
-        loss_scale: The scale (or the size of the training set) for `weight_decay=` and `l1=`.
+        num_data: Size of the training set (or the `LossScale`), for `weight_decay=` and `l1=`.
 
     Returns:
         The prior.
@@ -41,33 +45,30 @@ def prior_from_words(words: str, loss_scale: LossScale | int | None = None) -> P
         (Laplace(scale=0.1, loc=0), Gaussian(scale=0.2, loc=0))
     """
     name, positional, keyword = _parse(words)
-    families = {family.lower().replace("_", ""): cls for family, cls in FAMILIES.items() if family not in _NO_WORDS}
+    families = {family.lower().replace("_", ""): cls for family, cls in FAMILIES.items() if family not in NO_WORDS}
     plain = name.lower().replace("_", "")
     if plain not in families:
-        known = [_snake(family) for family in FAMILIES if family not in _NO_WORDS]
-        if plain in {family.lower() for family in _NO_WORDS}:
+        known = [_snake(family) for family in FAMILIES if family not in NO_WORDS]
+        if plain in {family.lower() for family in NO_WORDS}:
             raise InvalidArgumentError(
                 f"prior: {name} takes tensors of the size of a model, which no words can say; make it in Python. In "
                 f"words: {', '.join(known)}."
             )
         raise InvalidArgumentError(f"prior: expected one of {', '.join(known)}, got {name!r}{nearest(name, known)}")
     family: Any = families[plain]
-    make: Callable[..., Prior] = family
-    for constant, owner, build in (
-        ("weight_decay", Gaussian, Gaussian.from_weight_decay),
-        ("l1", Laplace, Laplace.from_l1),
-    ):
-        if constant in keyword and family is owner:
-            if loss_scale is None:
+    for constant, constructor in _CONSTANTS.items():
+        if constant in keyword and hasattr(family, constructor):
+            if num_data is None:
                 raise InvalidArgumentError(f"prior {words!r}: {constant}= needs the size of the training set.")
-            return _call(words, build, [keyword.pop(constant), as_loss_scale(loss_scale), *positional], keyword)
+            given = [keyword.pop(constant), as_loss_scale(num_data), *positional]
+            return _call(words, getattr(family, constructor), given, keyword)
     if "center" in keyword:
-        if not issubclass(family, LocatedPrior):
+        if not hasattr(family, "centered_at"):
             raise InvalidArgumentError(f"prior {words!r}: {family.__name__} has no centre.")
         return _call(words, family.centered_at, [keyword.pop("center"), *positional], keyword)
-    if family is Flat and (positional or keyword):
-        raise InvalidArgumentError(f"prior {words!r}: Flat takes no arguments; write flat().")
-    return _call(words, make, positional, keyword)
+    if (positional or keyword) and not inspect.signature(family).parameters:
+        raise InvalidArgumentError(f"prior {words!r}: {family.__name__} takes no arguments; write {_snake(name)}().")
+    return _call(words, family, positional, keyword)
 
 
 def _snake(family: str) -> str:
@@ -97,7 +98,7 @@ def _parse(words: str) -> tuple[str, list[Any], dict[str, Any]]:
     return call.func.id, positional, keyword
 
 
-def _call(words: str, build: Callable[..., Prior], positional: list[Any], keyword: dict[str, Any]) -> Prior:
+def _call(words: str, build: Callable[..., Belief], positional: list[Any], keyword: dict[str, Any]) -> Belief:
     try:
         return build(*positional, **keyword)
     except TypeError as error:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self, final
 
 import numpy as np
@@ -11,13 +12,16 @@ import torch
 from torch import Tensor
 
 from bayesreg.errors import InvalidArgumentError, UnsupportedError
-from bayesreg.priors.base import Prior, Traits, require_proper
-from bayesreg.priors.composite import Composite
+from bayesreg.priors.base import Prior
+from bayesreg.priors.composite import Composite, parts_from
 from bayesreg.priors.gaussian import Gaussian
 from bayesreg.priors.group_laplace import GroupLaplace
 from bayesreg.priors.laplace import Laplace
 from bayesreg.priors.log_uniform import LogUniform
-from bayesreg.priors.tensors import Hyperparameter, promoted, total_constant
+from bayesreg.priors.quadratic import Quadratic
+from bayesreg.priors.registry import register_family
+from bayesreg.priors.tensors import Hyperparameter, as_number, promoted, total_constant
+from bayesreg.priors.traits import Traits
 from bayesreg.priors.uniform import Uniform
 from bayesreg.scale import LossScale
 
@@ -27,10 +31,12 @@ __all__ = ["Product"]
 _T, _W = (torch.as_tensor(part) for part in np.polynomial.legendre.leggauss(40))
 _T, _W = 0.5 * (_T + 1.0), 0.5 * _W
 _REACH = torch.tensor([-30, -12, -6, -3, -1, -0.3, 0, 0.3, 1, 3, 6, 12, 30], dtype=torch.float64)
+_ZERO = torch.zeros((), dtype=torch.float64)
 # How often a draw may be refused before sampling gives up.
 _ROUNDS = 2000
 
 
+@register_family
 @final
 class Product(Composite):
     r"""``p(w) ∝ Π_k p_k(w)``: penalties add. Sparse *and* near a reference, Laplace within bounds, and the like.
@@ -64,8 +70,8 @@ class Product(Composite):
     def __init__(self, factors: Sequence[Prior]) -> None:
         super().__init__(factors)
         for part in self.parts:
-            if part.why_no_map() is not None:
-                raise InvalidArgumentError(f"factors: {part.why_no_map()}.")
+            if part.remarks().no_map is not None:
+                raise InvalidArgumentError(f"factors: {part.remarks().no_map}.")
         smooth = all(part.traits.smooth for part in self.parts)
         self.traits = Traits(
             proper=self._has_normaliser(),
@@ -146,7 +152,7 @@ class Product(Composite):
     def log_constant(self, shape: Sequence[int]) -> Tensor:
         return -total_constant(self.log_normaliser(), shape)
 
-    def why_improper(self) -> str:
+    def _why_improper(self) -> str:
         return "a product known up to its constant only"
 
     def add_grad_(self, grads: Sequence[Tensor], values: Sequence[Tensor], coefficient: float) -> None:
@@ -191,8 +197,8 @@ class Product(Composite):
             found = found | part.at_kink(value)
         return found
 
-    def slope_beside_kink(self, value: Tensor) -> Tensor:
-        first, *others = (part.slope_beside_kink(value) for part in self.parts)
+    def _slope_beside_kink(self, value: Tensor) -> Tensor:
+        first, *others = (part._slope_beside_kink(value) for part in self.parts)
         return sum(others, first)
 
     def subdiff_distance(self, value: Tensor, grad: Tensor, coefficient: float = 1.0) -> Tensor:
@@ -204,7 +210,7 @@ class Product(Composite):
         for part in self.parts:
             if part not in last and not part.traits.smooth:
                 # What a kink's subgradient can take away.
-                taken = coefficient * part.slope_beside_kink(value)
+                taken = coefficient * part._slope_beside_kink(value)
                 left = torch.where(part.at_kink(value), left.sign() * (left.abs() - taken).clamp_min(0.0), left)
         if len(last) == 2:
             raise UnsupportedError(f"{self.family}: groups and bounds together have no certificate.")
@@ -218,34 +224,62 @@ class Product(Composite):
 
     # -- draws -----------------------------------------------------------------------------------------
 
-    @torch.no_grad()
-    def sample(
-        self,
-        shape: Sequence[int] = (),
-        *,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> Tensor:
-        require_proper(self, "sampling")
+    def _draw(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
         proper = [part for part in self.parts if part.traits.proper]
         widths = [math.inf if (v := part.variance()) is None else float(v) for part in proper]
         base = proper[widths.index(min(widths))]
         others = [part for part in self.parts if part is not base]
-        count = math.prod(shape)
+        count = like.numel()
         # The least that the others can be: e^(least − penalty) is a probability.
         least = float(_heights(others, _nodes(self.parts)[0]).min())
-        found = torch.empty(0, dtype=torch.float64, device=device)
+        found = like.new_empty(0, dtype=torch.float64)
         for _ in range(_ROUNDS):
-            draws = base.sample((max(2 * count, 64),), generator=generator, dtype=torch.float64, device=device)
+            draws = base._draw(like.new_empty((max(2 * count, 64),), dtype=torch.float64), generator)
             keep = sum((part.element_penalty(draws) for part in others), torch.zeros_like(draws))
             dice = torch.rand(draws.shape, generator=generator, dtype=torch.float64, device=draws.device)
             found = torch.cat([found, draws[dice < torch.exp(least - keep)]])
             if len(found) >= count:
-                return found[:count].reshape(tuple(shape)).to(dtype or torch.get_default_dtype())
+                return found[:count].reshape(like.shape)
         raise UnsupportedError(
             f"{self.family}: its factors agree so little that hardly any draw of {base.family} pleases the others."
         )
+
+    def quadratic(self) -> Quadratic | None:
+        """Return the parabola that the factors' add up to, where each is one; see `Prior.quadratic`."""
+        found = [parabola for part in self.parts if (parabola := part.quadratic()) is not None]
+        if len(found) < len(self.parts) or any(isinstance(parabola.centre, Mapping) for parabola in found):
+            return None
+        precision = sum((1.0 / torch.as_tensor(p.variance, dtype=torch.float64) for p in found), _ZERO)
+        pulls = [p.centre / torch.as_tensor(p.variance) for p in found if isinstance(p.centre, Tensor)]
+        about = sum(pulls, _ZERO) / precision if pulls else None
+        moved = about is not None and bool((about != 0).any())
+        variance = as_number(1.0 / precision)
+        return (
+            None if variance is None else Quadratic(variance, about if moved else None, any(p.learned for p in found))
+        )
+
+    def centre(self) -> Tensor:
+        parabola = self.quadratic()
+        if parabola is None:
+            return super().centre()
+        return parabola.centre if isinstance(parabola.centre, Tensor) else _ZERO
+
+    def bounds(self) -> tuple[Tensor, Tensor] | None:
+        """Return the tightest bounds of the factors; see `Prior.bounds`."""
+        found = [ends for part in self.parts if (ends := part.bounds()) is not None]
+        if not found:
+            return None
+        low, high = zip(*found, strict=True)
+        return functools.reduce(torch.maximum, low), functools.reduce(torch.minimum, high)
+
+    def groups(self, shape: Sequence[int]) -> list[int] | None:
+        """Return those of a factor that has groups; see `Prior.groups`."""
+        return next((dims for part in self.parts if (dims := part.groups(shape)) is not None), None)
+
+    def times(self, factor: float) -> Self | None:
+        """Return the product of the factors' multiples, where each has one; see `Prior.times`."""
+        found = [part.times(factor) for part in self.parts]
+        return None if any(one is None for one in found) else type(self)([one for one in found if one is not None])
 
     def variance(self, shape: Sequence[int] | None = None) -> Hyperparameter | None:
         """Return the variance of an element, by quadrature; None without a normaliser. See `Prior.variance`."""
@@ -257,9 +291,9 @@ class Product(Composite):
 
     @classmethod
     def from_saved(cls, arguments: dict[str, Tensor], options: dict[str, Any]) -> Self:
-        return cls(cls.parts_from(arguments, options))
+        return cls(parts_from(arguments, options))
 
-    def why_no_decay(self, loss_scale: LossScale) -> str:
+    def _why_no_decay(self, loss_scale: LossScale) -> str:
         return (
             "No weight_decay is equivalent to a product of priors as it stands: train it with br.attach or "
             "br.MAPTrainer. (A product of Gaussians is a Gaussian: write that one.)"

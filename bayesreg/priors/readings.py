@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
 from torch import Tensor
 
-from bayesreg.errors import InvalidArgumentError, NotEquivalentError
-from bayesreg.priors.tensors import Hyperparameter, promoted
+from bayesreg.priors.tensors import Hyperparameter
 
-if TYPE_CHECKING:
-    from bayesreg.priors.base import Prior
-    from bayesreg.scale import LossScale
-
-__all__ = ["WeightDecayReadings", "read_weight_decay"]
+__all__ = ["WeightDecayReadings", "matched", "over_variance"]
 
 
 @dataclass(frozen=True)
@@ -56,50 +50,25 @@ class WeightDecayReadings:
         return "; ".join(words)
 
 
-def read_weight_decay(prior: Prior, loss_scale: LossScale, at: Tensor | None) -> WeightDecayReadings:
-    """Return all readings of a prior.
+def matched(shares: Tensor, offset: Tensor) -> float | None:
+    """Return the strength of the pull toward the centre that is nearest to these slopes, in least squares.
 
     Args:
-        prior: The prior.
-        loss_scale: s.
-        at: Weights to read gradient and curvature at.
+        shares: s · ∇(−log p).
+        offset: w − loc.
 
     Returns:
-        The readings.
-
-    Raises:
-        InvalidArgumentError: If `at` is no tensor.
+        None where all weights sit on the centre.
     """
-    s = loss_scale.value
-    if at is not None and not isinstance(at, Tensor):
-        raise InvalidArgumentError(
-            f"at: expected the tensor of one parameter, such as model[0].weight, got {type(at).__name__}."
-        )
-    try:
-        exact = prior.exact_pull(loss_scale)
-    except NotEquivalentError:
-        exact = None
-    gradient = curvature = None
-    centre = prior.centre()
-    if at is None:
-        point = centre.expand(prior.hyper_shape()) if prior.traits.elementwise else None
-    else:
-        point = promoted(at.detach())
-        offset = point - centre.to(point.device)
-        slope = torch.zeros_like(point)
-        prior.add_grad_([slope], [point], s)
-        power = float(offset.square().sum())
-        gradient = float((slope * offset).sum()) / power if power > 0 else None
-    if at is None and centre.ndim and not prior.traits.elementwise:
-        point = centre
-    if point is not None and not bool(prior.at_kink(point).any()):
-        curvature = s * float(prior.curvature(point).mean())
-        curvature = curvature if math.isfinite(curvature) else None
-    variance = prior.variance(None if at is None else at.shape)
+    power = float(offset.square().sum())
+    return float((shares * offset).sum()) / power if power > 0 else None
+
+
+def over_variance(s: float, variance: Hyperparameter | None) -> float | None:
+    """Return s / variance, of the mean variance where elements differ; None where there is none."""
     if isinstance(variance, Tensor):
         variance = float(variance.mean())
-    matched = None if variance is None or not math.isfinite(variance) else s / variance
-    return WeightDecayReadings(exact, gradient, curvature, matched)
+    return None if variance is None or not math.isfinite(variance) else s / variance
 
 
 def _short(value: Hyperparameter) -> str:

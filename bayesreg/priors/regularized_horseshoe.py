@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from bayesreg import _checks
-from bayesreg.priors.base import Traits
 from bayesreg.priors.elementwise import ElementwisePrior
 from bayesreg.priors.exponential_integral import scaled_exponential_integrals
 from bayesreg.priors.located import Loc
+from bayesreg.priors.registry import register_family
 from bayesreg.priors.tensors import Hyperparameter, plain
+from bayesreg.priors.traits import Traits
 from bayesreg.scale import LossScale
 
 __all__ = ["RegularizedHorseshoe"]
@@ -25,6 +26,7 @@ _STEP, _FIRST, _NODES = 0.25, -80.0, 521
 _CHUNK = 4096
 
 
+@register_family
 @final
 class RegularizedHorseshoe(ElementwisePrior):
     r"""Independent elements w | λ ~ N(loc, v), 1/v = 1/(scale·λ)² + 1/slab_scale², with λ ~ half-Cauchy(0, 1).
@@ -122,14 +124,14 @@ class RegularizedHorseshoe(ElementwisePrior):
         """Return slab_scale²·scale/(scale + slab_scale); see `Prior.variance`."""
         return plain(self.slab_scale.square() * self.scale / (self.scale + self.slab_scale))
 
-    def why_no_map(self) -> str:
+    def _why_no_map(self) -> str:
         """Return why the density has no MAP."""
         return (
             "the regularised horseshoe's density has no bound at its centre, so every weight there is a mode: it is "
             "for evidence, draws and samplers. br.Horseshoe(scale, coordinate='centered') has a sparse MAP"
         )
 
-    def why_no_decay(self, loss_scale: LossScale) -> str:
+    def _why_no_decay(self, loss_scale: LossScale) -> str:
         return (
             "No weight_decay is equivalent to RegularizedHorseshoe, which has no MAP: it is for evidence, draws and "
             "samplers; br.Horseshoe(scale, coordinate=...) can be trained."

@@ -33,7 +33,7 @@ def check_beyond(prior: LocatedPrior, beyond: LocatedPrior) -> None:
         raise InvalidArgumentError(
             f"resized: expected a prior of the same family and options as {prior!r}, got {beyond!r}."
         )
-    if not (prior.traits.elementwise or prior.family == "GroupLaplace") or prior.family == "FanInGaussian":
+    if not prior.may_end:
         raise InvalidArgumentError(
             f"resized: {prior.family} is one density of all elements and cannot end where the reference does."
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import Self, final
 
 import torch
 from torch import Tensor
@@ -11,11 +11,13 @@ from bayesreg import _checks
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.priors.folded import Folded, Piece
 from bayesreg.priors.located import Loc
+from bayesreg.priors.registry import register_family
 from bayesreg.priors.tensors import Hyperparameter
 
 __all__ = ["SCAD"]
 
 
+@register_family
 @final
 class SCAD(Folded):
     r"""Smoothly clipped absolute deviation, of slope ``strength`` to ``knee``, falling to 0 at ``gamma·knee``.
@@ -73,6 +75,10 @@ class SCAD(Folded):
             (self.knee + zero, slope, bend + zero),
             (self.gamma * self.knee + zero, zero, zero),
         ]
+
+    def times(self, factor: float) -> Self:
+        """Return the penalty of factor·strength; see `Prior.times`."""
+        return self._to_powers(factor, strength=1.0)
 
     def describe(self) -> str:
         """Return the prior in one line of plain words."""

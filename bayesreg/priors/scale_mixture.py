@@ -11,11 +11,12 @@ from torch import Tensor
 
 from bayesreg import _checks
 from bayesreg.errors import InvalidArgumentError
-from bayesreg.priors.base import Traits
 from bayesreg.priors.elementwise import ElementwisePrior
 from bayesreg.priors.located import Loc
 from bayesreg.priors.minima import lowest_minimum
+from bayesreg.priors.registry import register_family
 from bayesreg.priors.tensors import Hyperparameter
+from bayesreg.priors.traits import Traits
 
 __all__ = ["ScaleMixture"]
 
@@ -23,6 +24,7 @@ __all__ = ["ScaleMixture"]
 _GRID = 400
 
 
+@register_family
 @final
 class ScaleMixture(ElementwisePrior):
     r"""Independent elements with ``log p(w) = Σ log Σ_k weights_k · N(w; loc, scales_k²)``, a mixture per element.

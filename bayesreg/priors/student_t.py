@@ -9,11 +9,13 @@ from torch import Tensor
 from bayesreg import _checks
 from bayesreg.priors.heavy_tailed import HeavyTailed
 from bayesreg.priors.located import Loc
+from bayesreg.priors.registry import register_family
 from bayesreg.priors.tensors import Hyperparameter
 
 __all__ = ["StudentT"]
 
 
+@register_family
 @final
 class StudentT(HeavyTailed):
     r"""Independent Student-t elements, ``log p(w) = −(df + 1)/2 · Σ log(1 + (w − loc)²/(df·scale²)) − Σ log Z``.

@@ -1,16 +1,10 @@
-"""What a prior can do, and refusing what it cannot."""
+"""What a prior can do."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from bayesreg.errors import UnsupportedError
-
-if TYPE_CHECKING:
-    from bayesreg.priors.base import Prior
-
-__all__ = ["Traits", "require_map", "require_proper"]
+__all__ = ["Traits"]
 
 
 @dataclass(frozen=True)
@@ -23,6 +17,8 @@ class Traits:
         smooth: −log p has a gradient everywhere (no kink, no boundary), so the gradient route is exact.
         elementwise: −log p is a sum over elements.
         has_prox: `prox` is defined.
+        gaussian: −log p is quadratic, with whatever precision: its covariance can be rescaled. Default False.
+        has_slope: −log p has a slope off its kinks, so that autograd finds something to follow. Default True.
     """
 
     proper: bool
@@ -30,32 +26,5 @@ class Traits:
     smooth: bool
     elementwise: bool
     has_prox: bool
-
-
-def require_map(prior: Prior, name: str) -> None:
-    """Raise where a prior's −log p has no minimum.
-
-    Args:
-        prior: The prior.
-        name: The parameter's name.
-
-    Raises:
-        UnsupportedError: If it has none; the message says why and what to use.
-    """
-    why = prior.why_no_map()
-    if why is not None:
-        raise UnsupportedError(f"{name}: {why}.")
-
-
-def require_proper(prior: Prior, operation: str) -> None:
-    """Raise unless the prior is a density.
-
-    Args:
-        prior: The prior.
-        operation: What was asked of it.
-
-    Raises:
-        UnsupportedError: If it is improper.
-    """
-    if not prior.traits.proper:
-        raise UnsupportedError(f"{prior.family} is improper ({prior.why_improper()}), so {operation} is undefined.")
+    gaussian: bool = False
+    has_slope: bool = True

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
 from bayesreg import _checks
 from bayesreg.errors import InvalidArgumentError
-from bayesreg.priors.base import Prior, Traits
-from bayesreg.priors.tensors import Hyperparameter, plain, promoted, sampling_device, total_constant, wide_dtype
+from bayesreg.priors.base import Prior
+from bayesreg.priors.registry import register_family
+from bayesreg.priors.tensors import Hyperparameter, plain, promoted, total_constant
+from bayesreg.priors.traits import Traits
 from bayesreg.scale import LossScale
 
 __all__ = ["Uniform"]
 
 
+@register_family
 @final
 class Uniform(Prior):
     r"""Independent elements between bounds, ``log p(w) = −Σ log(high − low)`` for low <= w <= high, else −∞.
@@ -109,25 +112,23 @@ class Uniform(Prior):
         """Return zeros: −log p is constant between the bounds."""
         return torch.zeros_like(promoted(value.detach()))
 
-    @torch.no_grad()
-    def sample(
-        self,
-        shape: Sequence[int] = (),
-        *,
-        generator: torch.Generator | None = None,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> Tensor:
-        self.check_shape(shape, "the shape asked for")
-        where = sampling_device(generator, device)
-        share = torch.rand(tuple(shape), generator=generator, dtype=wide_dtype(dtype), device=where)
-        low, high = self.low.to(where), self.high.to(where)
-        draws = (low + (high - low) * share).to(dtype or torch.get_default_dtype())
-        return torch.clamp(draws, low.to(draws.dtype), high.to(draws.dtype))
+    def _draw(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
+        share = torch.rand(like.shape, generator=generator, dtype=like.dtype, device=like.device)
+        low, high = self.low.to(like.device), self.high.to(like.device)
+        return torch.clamp(low + (high - low) * share, low, high)
+
+    def sample(self, shape: Sequence[int] = (), **keywords: Any) -> Tensor:
+        draws = super().sample(shape, **keywords)
+        # Bounds as the dtype of the draws holds them.
+        return torch.clamp(draws, self.low.to(draws), self.high.to(draws))
 
     def variance(self, shape: Sequence[int] | None = None) -> Hyperparameter:
         """Return (high − low)²/12; see `Prior.variance`."""
         return plain((self.high - self.low).square() / 12.0)
+
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """Return low and high; see `Prior.bounds`."""
+        return self.low.detach(), self.high.detach()
 
     def centre(self) -> Tensor:
         return (0.5 * (self.low + self.high)).detach()
@@ -135,7 +136,7 @@ class Uniform(Prior):
     def hyperparameters(self) -> dict[str, Hyperparameter]:
         return {"low": plain(self.low), "high": plain(self.high)}
 
-    def why_no_decay(self, loss_scale: LossScale) -> str:
+    def _why_no_decay(self, loss_scale: LossScale) -> str:
         return (
             f"No weight_decay is equivalent to bounds, which do not pull ({self.weight_decay_readings(loss_scale)}). "
             f"Train with br.attach or br.MAPTrainer(optimizer='proximal'), which clip to them."

@@ -15,10 +15,11 @@ from bayesreg._tables import Table
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.model_prior import ModelPrior
 from bayesreg.optimizers import unwrap
-from bayesreg.routes.hooks import Attachment, penalty_of
+from bayesreg.routes.hooks import Attachment
 from bayesreg.routes.membership import check_membership, covered_by
 from bayesreg.routes.plan import GroupPlan, RouteLike, Routing, make_plan
 from bayesreg.routes.report import describe_attachments, log_attachments
+from bayesreg.routes.sums import joint_terms, penalty_of
 from bayesreg.scale import LossScale, one_loss_scale
 
 __all__ = ["Handle", "attach", "detach"]
@@ -151,10 +152,11 @@ class Handle:
             if entry.prior is not None:
                 entry.prior.to(entry.parameter.device)
         self._parts: list[Attachment] = []
+        terms = joint_terms(prior.terms)
         try:
             for one, plan in zip(optimizers, plans, strict=True):
                 again = partial(plan_again, one)
-                self._parts.append(Attachment(one, plan, again, loss_scale, uncovered, before_clip=before_clip))
+                self._parts.append(Attachment(one, plan, again, terms, loss_scale, uncovered, before_clip=before_clip))
         except BaseException:
             self.remove()
             raise
@@ -194,7 +196,7 @@ class Handle:
             max_norm: What it was given.
         """
         for part in self._parts:
-            part.clip_factor = min(1.0, max_norm / (float(total_norm) + 1e-6))
+            part.clipped(min(1.0, max_norm / (float(total_norm) + 1e-6)))
 
     def penalty(self) -> Tensor:
         """Return s · (−log p) of the parameters on the route "loss", for the loop to add to its training loss.
@@ -229,9 +231,9 @@ class Handle:
             )
         total = torch.zeros(())
         for part in self._parts:
-            part.in_loss = True
+            part.counted_in_loss()
             for plan, group in part.groups():
-                share = penalty_of(plan.on("loss"))
+                share = penalty_of(plan.on("loss"), part.terms)
                 # A loss that is maximised goes up where the penalty goes down.
                 total = total.to(share) + (-share if group.get("maximize") else share)
         scaled: Tensor = self.loss_scale.value * total

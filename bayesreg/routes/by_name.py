@@ -9,7 +9,7 @@ from torch.optim import LBFGS, Optimizer
 from bayesreg._entry import Entry
 from bayesreg.errors import UnsupportedError
 from bayesreg.optimizers import decay_rule
-from bayesreg.priors import Gaussian, Prior
+from bayesreg.priors import Belief
 from bayesreg.routes.metric import check_metric
 
 __all__ = ["RouteChoice", "refuse_differentiable", "refuse_route"]
@@ -18,7 +18,7 @@ RouteChoice: TypeAlias = Literal["auto", "native", "gradient", "proximal", "loss
 
 
 def refuse_route(
-    asked: RouteChoice, optimizer: Optimizer, entry: Entry, prior: Prior, before_clip: bool, *, native: bool
+    asked: RouteChoice, optimizer: Optimizer, entry: Entry, prior: Belief, before_clip: bool, *, native: bool
 ) -> None:
     """Raise if the route that was asked for does not do what its name says.
 
@@ -48,7 +48,7 @@ def refuse_route(
     elif asked == "loss" and not prior.traits.smooth:
         why = f"{prior.family} has a kink or a boundary, which autograd steps over"
     elif asked == "decoupled":
-        if not isinstance(prior, Gaussian):
+        if prior.quadratic() is None:
             why = f"it is θ ← θ − lr·λ·(θ − loc), for Gaussians only, and this is {prior.family}"
         elif isinstance(optimizer, LBFGS):
             why = "LBFGS searches along lines, and a pull beside the search would undo what it finds"
@@ -58,8 +58,9 @@ def refuse_route(
         )
 
 
-def _not_native(optimizer: Optimizer, prior: Prior, before_clip: bool) -> str:
-    if not isinstance(prior, Gaussian) or prior.scale.ndim:
+def _not_native(optimizer: Optimizer, prior: Belief, before_clip: bool) -> str:
+    parabola = prior.quadratic()
+    if parabola is None or not parabola.uniform:
         return f"{prior.describe()} is no isotropic Gaussian"
     if before_clip:
         return "with before_clip=True decay would act after the clip"

@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from bayesreg._sharding import local
-from bayesreg.priors import Gaussian
 from bayesreg.routes.metric import has_metric, steady_step
 from bayesreg.routes.plan import GroupPlan, Planned
 from bayesreg.scale import LossScale
@@ -28,10 +27,10 @@ class Pulls:
     def __init__(self, plan: GroupPlan, loss_scale: LossScale) -> None:
         self._members: list[tuple[Planned, Tensor | None, float | Tensor]] = []
         for member in [] if plan.decay else plan.on("decoupled"):
-            prior = member.prior
-            assert isinstance(prior, Gaussian)
-            loc = prior.loc if bool((prior.loc != 0).any()) else None
-            self._members.append((member, loc, prior.weight_decay(loss_scale, about_loc=True)))
+            parabola = member.prior.quadratic()
+            assert parabola is not None
+            loc = None if parabola.centre is None else member.prior.centre()
+            self._members.append((member, loc, parabola.strength(loss_scale)))
 
     def __bool__(self) -> bool:
         return bool(self._members)
@@ -53,10 +52,6 @@ class Pulls:
             else:
                 away = value if loc is None else value - loc
                 value.sub_(away * (rate * (strength.to(value.device) if isinstance(strength, Tensor) else strength)))
-
-
-def _alike(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and one.dtype == other.dtype
 
 
 def implied_precision(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from bayesreg._sharding import is_sharded, local
 from bayesreg.errors import UnsupportedError
-from bayesreg.priors import Gaussian, Prior
-from bayesreg.priors.joint import Joint, require_all
+from bayesreg.priors import Prior
+from bayesreg.priors.joint import Term
 from bayesreg.routes.plan import GroupPlan, Planned
+from bayesreg.scale import LossScale
 
 __all__ = ["Gradients"]
 
@@ -30,6 +32,10 @@ class _Batch:
         self._members.append(member)
         self._parameters.append(member.parameter)
         self._sharded |= is_sharded(member.parameter)
+
+    def names(self) -> list[str]:
+        """Return the names of the parameters."""
+        return [member.entry.name for member in self._members]
 
     def gradients(self) -> list[Tensor | None]:
         """Return each local gradient, None where there is none; refuse sparse ones."""
@@ -61,8 +67,7 @@ class _Centres(_Batch):
 
     def take(self, member: Planned) -> None:
         super().take(member)
-        loc = member.prior.loc
-        assert isinstance(loc, Tensor)
+        loc = member.prior.centre()
         self._locs.append(loc if loc.ndim else loc.to(member.parameter.device, member.parameter.dtype))
 
     def subtract(self, strength: float) -> None:
@@ -80,53 +85,54 @@ class _Centres(_Batch):
         torch._foreach_add_(present, locs, alpha=-strength)
 
 
-class _Joined(_Batch):
+class _Together(_Batch):
     """Parameters under one density: each takes part with its value, even where it has no gradient."""
 
-    @property
-    def parts(self) -> list[Prior]:
-        return [member.prior for member in self._members]
-
-    def values(self) -> list[Tensor]:
-        return [parameter.detach() for parameter in self._parameters]
+    def add_(self, term: Term, coefficient: float) -> None:
+        names = self.names()
+        values = {name: parameter.detach() for name, parameter in zip(names, self._parameters, strict=True)}
+        term.add_grad_(dict(zip(names, self.gradients(), strict=True)), values, coefficient)
 
 
 class Gradients:
     """What one param group's gradients receive before the step.
 
-    Isotropic Gaussians become at most two passes over all their tensors at once, λθ and −λ·loc; where the optimizer's
-    own decay does the first, only the second remains. Everything else goes family by family.
+    Parabolas of one strength become at most two passes over all their tensors at once, λθ and −λ·loc; where the
+    optimizer's own decay does the first, only the second remains. Everything else goes family by family.
 
     Args:
         plan: The group's routes.
-        s: The loss scale.
+        terms: The densities over several parameters, by the names of those.
+        loss_scale: s.
     """
 
-    def __init__(self, plan: GroupPlan, s: float) -> None:
-        self._s = s
+    def __init__(self, plan: GroupPlan, terms: Mapping[str, Term], loss_scale: LossScale) -> None:
+        self._s = loss_scale.value
         self._pulls: defaultdict[float, _Batch] = defaultdict(_Batch)
         self._centres: defaultdict[float, _Centres] = defaultdict(_Centres)
         self._rest: defaultdict[Prior, _Batch] = defaultdict(_Batch)
-        self._joint: defaultdict[Joint, _Joined] = defaultdict(_Joined)
+        self._joint: defaultdict[Term, _Together] = defaultdict(_Together)
         # From the last tensor to the first: the optimizer then starts with what is still in the cache.
         for member in reversed(plan.on("gradient", "native + centre")):
             native = member.route == "native + centre"
-            prior = member.prior
-            if prior.joint is not None:
-                self._joint[prior.joint].take(member)
+            term = terms.get(member.entry.name)
+            if term is not None:
+                self._joint[term].take(member)
                 continue
             # In half precision λθ and λ·loc would cancel to nothing; add_grad_ takes the difference first, in float32.
             wide = native or member.parameter.dtype in _WIDE
-            if not (isinstance(prior, Gaussian) and prior.scale.ndim == 0 and wide):
-                self._rest[prior].take(member)
+            parabola = member.prior.quadratic()
+            if parabola is None or not parabola.uniform or not wide:
+                self._rest[member.alone].take(member)
                 continue
-            strength = plan.decay if native else s / float(prior.scale) ** 2
+            strength = plan.decay if native else parabola.strength(loss_scale)
+            assert isinstance(strength, float)
             if not native:
                 self._pulls[strength].take(member)
-            if bool((prior.loc != 0).any()):
+            if parabola.centre is not None:
                 self._centres[strength].take(member)
-        for joint, joined in self._joint.items():
-            require_all(joint, joined.parts)
+        for term, together in self._joint.items():
+            term.require(together.names())
 
     def __bool__(self) -> bool:
         return bool(self._pulls or self._centres or self._rest or self._joint)
@@ -147,5 +153,5 @@ class Gradients:
             grads, values = batch.pairs()
             if grads:
                 prior.add_grad_(grads, values, factor * self._s)
-        for joint, joined in self._joint.items():
-            joint.add_grad_(joined.parts, joined.gradients(), joined.values(), factor * self._s)
+        for term, together in self._joint.items():
+            together.add_(term, factor * self._s)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,9 +14,8 @@ from torch.optim import LBFGS, Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from bayesreg._guard import MARK, enter, leave
-from bayesreg._sharding import gather_sum, local
 from bayesreg.errors import InvalidArgumentError, UnsupportedError
-from bayesreg.priors.joint import penalty_terms
+from bayesreg.priors.joint import Term
 from bayesreg.routes.applications import Applications
 from bayesreg.routes.decoupled import Pulls
 from bayesreg.routes.gradient import Gradients
@@ -24,20 +24,30 @@ from bayesreg.routes.plan import GroupPlan, Planned
 from bayesreg.routes.proximal import prox_
 from bayesreg.routes.rounding import RoundingWatch
 from bayesreg.routes.state import State
+from bayesreg.routes.sums import penalty_of
 from bayesreg.scale import LossScale
 from bayesreg.selection import ParameterInfo
 
-__all__ = ["Attachment", "penalty_of"]
+__all__ = ["Attachment", "StepState"]
 
 _TORCH_FILE = register_optimizer_step_pre_hook.__code__.co_filename
 
 
-def penalty_of(members: list[Planned], *, shared: bool = True) -> Tensor:
-    """Return Σ −log p without constants, in nats: differentiable, over all shards; see `penalty_terms`."""
-    counted = [m for m in members if m.parameter.requires_grad]
-    terms = penalty_terms([m.prior for m in counted], [local(m.parameter) for m in counted], shared=shared)
-    total = gather_sum((term, counted[index].parameter) for term, index in terms)
-    return torch.zeros(()) if total is None else total
+@dataclass(frozen=True)
+class StepState:
+    """What the loop has said since the last step; a step ends with a new one.
+
+    Attributes:
+        applied: The prior's gradient was added to these gradients.
+        in_loss: The prior's value was added to this loss.
+        clip_factor: By what the gradients were clipped.
+        closure_calls: How often the step has called its closure; None without one.
+    """
+
+    applied: bool = False
+    in_loss: bool = False
+    clip_factor: float | None = None
+    closure_calls: int | None = None
 
 
 class Attachment:
@@ -47,6 +57,7 @@ class Attachment:
         optimizer: The optimizer.
         plans: The routes of its groups.
         plan_again: Plans them afresh, when param groups are added or their flags change.
+        terms: The densities over several parameters, by the names of those.
         loss_scale: s.
         uncovered: Frozen parameters without a prior, which must stay frozen.
         before_clip: Gradients are added by `add_gradients` when the loop calls for it, not by the step.
@@ -57,18 +68,17 @@ class Attachment:
         optimizer: Optimizer,
         plans: list[GroupPlan],
         plan_again: Callable[[], list[GroupPlan]],
+        terms: Mapping[str, Term],
         loss_scale: LossScale,
         uncovered: Sequence[ParameterInfo],
         *,
         before_clip: bool,
     ) -> None:
         self.optimizer, self.loss_scale, self.before_clip = optimizer, loss_scale, before_clip
+        self.terms = terms
         self._plan_again = plan_again
         self._uncovered = uncovered
-        self.applied = False
-        self.in_loss = False
-        self.clip_factor: float | None = None
-        self._closure_calls: int | None = None
+        self._step = StepState()
         self._applications = Applications()
         # A class that overrides step() and calls the one above runs the hooks of both.
         classes = [cls for cls in type(optimizer).__mro__ if cls is not Optimizer and "step" in vars(cls)]
@@ -107,10 +117,18 @@ class Attachment:
     def apply_before_clip(self) -> None:
         """Add the prior's gradient to `.grad` when the loop says so, refusing what would add it twice or to nothing."""
         self.refresh()
-        self._applications.check(self.optimizer, self.applied)
+        self._applications.check(self.optimizer, self._step.applied)
         self.add_gradients()
         self._applications.note(self.optimizer)
-        self.applied = True
+        self._step = replace(self._step, applied=True)
+
+    def clipped(self, factor: float) -> None:
+        """Take note that the gradients of this step were multiplied by a factor."""
+        self._step = replace(self._step, clip_factor=factor)
+
+    def counted_in_loss(self) -> None:
+        """Take note that the prior's value is in the loss of this step."""
+        self._step = replace(self._step, in_loss=True)
 
     def refresh(self) -> None:
         """Notice what has changed since the last step, before its routes are used outside of one."""
@@ -133,7 +151,7 @@ class Attachment:
 
     def _take(self, plans: list[GroupPlan]) -> None:
         self.plans = plans
-        self._gradients = [Gradients(plan, self.loss_scale.value) for plan in self.plans]
+        self._gradients = [Gradients(plan, self.terms, self.loss_scale) for plan in self.plans]
         self._pulls = [Pulls(plan, self.loss_scale) for plan in self.plans]
         self._watch = RoundingWatch(self.optimizer, self.plans, self.loss_scale)
         self._overshoot = OvershootWatch(self.optimizer, self.plans, self.loss_scale)
@@ -167,10 +185,9 @@ class Attachment:
         self._watch.check(optimizer.param_groups)
         self._overshoot.check(optimizer.param_groups)
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
-        self._closure_calls = None
         if callable(closure):
             # The gradients are made inside the step, after this hook: the prior must go in there too.
-            self.applied = False
+            self._step = replace(self._step, applied=False, closure_calls=0)
             wrapped = self._with_prior(closure)
             if "closure" in kwargs:
                 return args, {**kwargs, "closure": wrapped}
@@ -185,19 +202,22 @@ class Attachment:
         if not self.before_clip:
             self.add_gradients()
         self._decouple()
-        self.applied = False
-        self._applications.forget()
+        self._used()
         return None
+
+    def _used(self) -> None:
+        """Forget what was said of gradients and loss: they are about to be made afresh."""
+        self._step = replace(self._step, applied=False, in_loss=False)
+        self._applications.forget()
 
     def _with_prior(self, closure: Callable[..., Any]) -> Callable[..., Any]:
         """Return the closure with the prior's gradient added, and for line searches its value too."""
         # Which third-party optimizers compare the values they get is not known, so all get the whole objective.
         with_value = isinstance(self.optimizer, LBFGS) or not self._own_kind
-        self._closure_calls = 0
 
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             loss = closure(*args, **kwargs)
-            self._closure_calls = (self._closure_calls or 0) + 1
+            self._step = replace(self._step, closure_calls=(self._step.closure_calls or 0) + 1)
             if all(p.grad is None for group in self.optimizer.param_groups for p in group["params"]):
                 raise UnsupportedError(
                     "optimizer.step(closure): the closure left no gradients, so the prior has nothing to be added to; "
@@ -206,15 +226,15 @@ class Attachment:
             self._check_loss()
             if self.before_clip:
                 self._check_clip()
-                self.applied = False
-                self._applications.forget()
             else:
                 self.add_gradients()
+            self._used()
             self._decouple()
             if not with_value or loss is None:
                 return loss
             with torch.no_grad():
-                added = penalty_of([m for m in self.members() if m.route != "loss"], shared=False)
+                others = [m for m in self.members() if m.route != "loss"]
+                added = penalty_of(others, self.terms, shared=False)
             sign = -1.0 if any(group.get("maximize") for group in self.optimizer.param_groups) else 1.0
             return loss + sign * self.loss_scale.value * float(added)
 
@@ -248,16 +268,17 @@ class Attachment:
     def _after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._is_nested():
             return
-        if self._closure_calls == 0:
+        if self._step.closure_calls == 0:
             raise UnsupportedError(
                 f"{type(optimizer).__name__}.step(closure) never called its closure, so the prior was left out of this "
                 f"step; call backward() before step() instead."
             )
         if self._proximal and not self._overflowed():
-            factor = self.loss_scale.value * (1.0 if self.clip_factor is None else self.clip_factor)
+            clip = self._step.clip_factor
+            factor = self.loss_scale.value * (1.0 if clip is None else clip)
             for plan, group in self.groups():
                 prox_(optimizer, plan, group, factor)
-        self.clip_factor = None
+        self._step = StepState()
 
     # -- checks ------------------------------------------------------------------------------------------
 
@@ -274,23 +295,22 @@ class Attachment:
                 )
 
     def _check_clip(self) -> None:
-        if not self.applied:
+        if not self._step.applied:
             raise InvalidArgumentError(
                 "the prior was attached with before_clip=True, but handle.apply_() was not called before this "
                 "step; call it after backward() and scaler.unscale_(optimizer), before the clip, in the closure if any."
             )
-        if self.clip_factor is None and self._proximal:
+        if self._step.clip_factor is None and self._proximal:
             raise InvalidArgumentError(
                 "a prior with a kink was attached with before_clip=True: after clip_grad_norm_ call "
                 "handle.clipped(total_norm, max_norm), so that the proximal step is clipped alike."
             )
 
     def _check_loss(self) -> None:
-        if self._needs_loss and not self.in_loss:
+        if self._needs_loss and not self._step.in_loss:
             raise InvalidArgumentError(
                 "route 'loss': handle.penalty() was not called before this step; add it to the training loss."
             )
-        self.in_loss = False
 
 
 def _moves(rate: float | Tensor) -> bool:

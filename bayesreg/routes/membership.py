@@ -14,12 +14,12 @@ from bayesreg._guard import MARK
 from bayesreg.errors import CoverageError, InvalidArgumentError, UnsupportedError
 from bayesreg.model_prior import ModelPrior
 from bayesreg.optimizers import decay_rule, decay_rule_of_group, hand_set_decay
-from bayesreg.priors import Prior
+from bayesreg.priors import Belief
 
 __all__ = ["check_membership", "covered_by", "refuse_decay"]
 
 
-def covered_by(prior: ModelPrior) -> dict[int, tuple[Entry, Prior]]:
+def covered_by(prior: ModelPrior) -> dict[int, tuple[Entry, Belief]]:
     """Return entry and prior by the identity of the parameter; frozen ones too: they may be unfrozen later."""
     return {id(entry.parameter): (entry, entry.prior) for entry in prior if entry.prior is not None}
 

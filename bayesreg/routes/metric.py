@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from bayesreg._sharding import local
 from bayesreg.errors import UnsupportedError
+from bayesreg.optimizers import steady_gain
 
 __all__ = ["check_metric", "effective_step", "has_metric", "steady_step"]
 
@@ -25,9 +26,7 @@ Step: TypeAlias = float | Tensor
 
 
 def _sgd(_state: State, group: Group) -> Any:
-    momentum = group["momentum"]
-    gain = (1.0 - group["dampening"]) / (1.0 - momentum) if momentum else 1.0
-    return float(group["lr"]) * gain
+    return float(group["lr"]) * steady_gain(group)
 
 
 def _root(state: State, group: Group) -> Any:

@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.optim import SGD, Optimizer
 
 from bayesreg.errors import OvershootWarning
-from bayesreg.priors import Gaussian, LowRankGaussian, Prior
 from bayesreg.routes.plan import GroupPlan
 from bayesreg.scale import LossScale
 
@@ -50,7 +49,7 @@ class OvershootWatch:
         self._strongest: dict[int, tuple[float, str, bool]] = {}
         for index, plan in enumerate(plans) if isinstance(optimizer, SGD) else ():
             for member in plan.on("native", "native + centre", "gradient"):
-                strength = loss_scale.value * _precision(member.prior)
+                strength = loss_scale.value * member.prior.stiffness()
                 if strength > self._strongest.get(index, (0.0, "", False))[0]:
                     self._strongest[index] = (strength, member.entry.name, member.prior.traits.has_prox)
 
@@ -71,15 +70,6 @@ class OvershootWatch:
                     OvershootWarning,
                     stacklevel=4,
                 )
-
-
-def _precision(prior: Prior) -> float:
-    """Return the largest precision of a Gaussian (of a low-rank one: that off its directions), 0 for others."""
-    if isinstance(prior, Gaussian):
-        return 1.0 / float(prior.scale.detach().min()) ** 2
-    if isinstance(prior, LowRankGaussian):
-        return 1.0 / float(prior.diag.min())
-    return 0.0
 
 
 def _limit(group: Mapping[str, Any]) -> float | None:

@@ -13,8 +13,8 @@ from torch.optim import Optimizer, SparseAdam
 from bayesreg._entry import Entry
 from bayesreg.errors import InvalidArgumentError, PatternError, UnsupportedError, nearest
 from bayesreg.optimizers import decay_rule
-from bayesreg.priors import Flat, Gaussian, Prior
-from bayesreg.priors.base import require_map
+from bayesreg.priors import Belief, Prior
+from bayesreg.priors.belief import is_flat, learns, require_map
 from bayesreg.routes.by_name import RouteChoice, refuse_differentiable, refuse_route
 from bayesreg.routes.membership import refuse_decay
 from bayesreg.routes.metric import check_metric
@@ -28,7 +28,7 @@ RouteLike: TypeAlias = RouteChoice | Mapping[SelectorLike, RouteChoice]
 
 _WIDE = (torch.float32, torch.float64)
 
-Covered: TypeAlias = Mapping[int, tuple[Entry, Prior]]
+Covered: TypeAlias = Mapping[int, tuple[Entry, Belief]]
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,21 @@ class Planned:
 
     entry: Entry
     #: The prior of the local shard, which is the whole prior where nothing is sharded.
-    prior: Prior
+    prior: Belief
     route: RouteName
     #: Looked up once: the optimizer's state is keyed by this very object.
     parameter: nn.Parameter
 
     @property
-    def whole(self) -> Prior:
+    def whole(self) -> Belief:
         """The prior of the whole parameter."""
         return self.entry.prior or self.prior
+
+    @property
+    def alone(self) -> Prior:
+        """The prior, where it is one of this parameter alone."""
+        assert isinstance(self.prior, Prior)
+        return self.prior
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,7 @@ def make_plan(
 def _plan_group(
     optimizer: Optimizer,
     group: Mapping[str, Any],
-    found: Sequence[tuple[nn.Parameter, Entry, Prior]],
+    found: Sequence[tuple[nn.Parameter, Entry, Belief]],
     kind: str,
     loss_scale: LossScale,
     routing: Routing,
@@ -136,49 +142,54 @@ def _plan_group(
     return plan
 
 
-def _strength(prior: Prior, loss_scale: LossScale) -> float:
-    """Return the weight decay of an isotropic Gaussian of fixed std, 0 for anything else."""
-    if not isinstance(prior, Gaussian) or prior.scale.ndim or prior.scale.requires_grad:
-        return 0.0
-    decay = prior.weight_decay(loss_scale, about_loc=True)
-    assert isinstance(decay, float)
-    return decay
+def _strength(prior: Belief, loss_scale: LossScale) -> float:
+    """Return the weight decay of a parabola of one fixed strength, 0 for anything else."""
+    parabola = prior.quadratic()
+    strength = parabola.strength(loss_scale) if parabola is not None and parabola.uniform else 0.0
+    assert isinstance(strength, float)
+    return strength
 
 
-def _shared_decay(priors: Sequence[Prior], loss_scale: LossScale, *, centred: bool) -> float:
-    """Return the weight decay of isotropic Gaussians of one fixed std, 0 for anything else."""
-    if not centred and any(isinstance(p, Gaussian) and bool((p.loc != 0).any()) for p in priors):
+def _shared_decay(priors: Sequence[Belief], loss_scale: LossScale, *, centred: bool) -> float:
+    """Return the weight decay that all priors of a group are, 0 where they are not all one."""
+    if not centred and any(not _about_zero(prior) for prior in priors):
         return 0.0
     decays = {_strength(prior, loss_scale) for prior in priors}
     return decays.pop() if len(decays) == 1 else 0.0
 
 
+def _about_zero(prior: Belief) -> bool:
+    parabola = prior.quadratic()
+    return parabola is None or parabola.centre is None
+
+
 def _route(
     optimizer: Optimizer,
     entry: Entry,
-    prior: Prior,
+    prior: Belief,
     asked: RouteChoice,
     decay: float,
     before_clip: bool,
 ) -> RouteName:
-    if any(parameter.requires_grad for parameter in prior.parameters()):
+    if learns(prior):
         raise UnsupportedError(
             f"{entry.name}: the prior has a learned hyper-parameter, which no optimizer route moves; and maximising "
             f"the joint density over weights and their scale collapses. Fix it, or integrate it out: "
             f"br.HierarchicalGaussian(br.hyperpriors.InverseGamma(concentration, rate))."
         )
-    if isinstance(prior, Flat):
+    if is_flat(prior):
         return "none"
     if entry.parameter.is_complex():
         raise UnsupportedError(f"{entry.name}: complex weights have no prior here; give them br.Flat().")
     _refuse_sparse(optimizer, entry)
     if asked != "auto":
         require_map(prior, entry.name)
-        refuse_route(asked, optimizer, entry, prior, before_clip, native=decay > 0 and isinstance(prior, Gaussian))
+        refuse_route(asked, optimizer, entry, prior, before_clip, native=decay > 0)
         if asked != "native":
             return asked
-    if decay and isinstance(prior, Gaussian):
-        return "native + centre" if bool((prior.loc != 0).any()) else "native"
+    if decay:
+        # The group's own decay is that of all its priors.
+        return "native" if _about_zero(prior) else "native + centre"
     require_map(prior, entry.name)
     if prior.traits.smooth:
         refuse_differentiable(optimizer)

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from bayesreg._sharding import local
 from bayesreg.routes.metric import effective_step
-from bayesreg.routes.plan import GroupPlan, Planned
+from bayesreg.routes.plan import GroupPlan
 
 __all__ = ["prox_"]
 
-# Proximal steps of adaptive optimizers are at most this many learning rates long, see _capped.
+# Proximal steps of adaptive optimizers are at most this many learning rates long.
 _LONGEST = 10.0
 
 
@@ -36,25 +35,14 @@ def prox_(optimizer: Optimizer, plan: GroupPlan, group: Mapping[str, Any], facto
         step = effective_step(optimizer, member.parameter, group)
         value = local(member.parameter.detach())
         if isinstance(step, Tensor):
-            step = _capped(step, value, member, group, factor)
-            member.prior.prox_(value, step.mul_(factor))
+            # Where an adaptive optimizer has met no gradient yet its step size is lr/eps, and one proximal step would
+            # throw a pretrained weight to zero. The cap leaves the fixed point alone: at a nonzero weight the gradient
+            # equals the prior's slope, so the move is one learning rate; at a zero the optimizer's own move is about
+            # one at most.
+            longest = _LONGEST * group["lr"] / (1.0 - float(group.get("momentum", 0.0)))
+            member.alone.prox_(value, step.mul_(factor), longest)
         else:
-            member.prior.prox_(value, factor * step)
-
-
-def _capped(step: Tensor, value: Tensor, member: Planned, group: Mapping[str, Any], factor: float) -> Tensor:
-    """Keep a proximal step from moving a weight further than a few learning rates; changes `step` in place."""
-    # Where an adaptive optimizer has met no gradient yet its step size is lr/eps, and one proximal step would throw a
-    # pretrained weight to zero. The cap leaves the fixed point alone: at a nonzero weight the gradient equals the
-    # prior's slope, so the move is one learning rate; at a zero the optimizer's own move is about one at most.
-    longest = _LONGEST * group["lr"] / (1.0 - float(group.get("momentum", 0.0)))
-    steepest = member.prior.steepest()
-    if steepest is not None:
-        return step.clamp_(max=longest / (factor * steepest))
-    slope = torch.zeros_like(step)
-    member.prior.add_grad_([slope], [value], factor)
-    # On a kink the slope is 0, and so is the move.
-    return torch.where(slope == 0, step, torch.minimum(step, longest / slope.abs()))
+            member.alone.prox_(value, factor * step)
 
 
 def _is_zero(rate: float | Tensor) -> bool:

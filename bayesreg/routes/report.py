@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bayesreg._describe import describe_routes, equivalent_weight_decay
+from bayesreg._describe import describe_routes
 from bayesreg._tables import Table
-from bayesreg.priors.joint import log_constants
 from bayesreg.routes.decoupled import implied_precision
-from bayesreg.routes.hooks import Attachment, penalty_of
+from bayesreg.routes.hooks import Attachment
 from bayesreg.routes.metric import has_metric
 from bayesreg.routes.plan import Planned
+from bayesreg.routes.sums import constant_of, penalty_of
 
 __all__ = ["describe_attachments", "log_attachments"]
 
@@ -48,7 +48,8 @@ def _decoupled(part: Attachment) -> list[tuple[Planned, dict[str, Any]]]:
 
 
 def _decoupled_note(part: Attachment, member: Planned, group: dict[str, Any]) -> str:
-    strength = equivalent_weight_decay(member.prior, part.loss_scale)
+    parabola = member.prior.quadratic()
+    strength = None if parabola is None else parabola.strength(part.loss_scale)
     text = "Decoupled, as asked: lr·λ·(θ − loc) beside the step, not the MAP of this prior."
     if isinstance(strength, Tensor) or strength is None:
         return text
@@ -86,10 +87,9 @@ def log_attachments(parts: Sequence[Attachment]) -> dict[str, Any]:
             for member in plan.members:
                 kinds.setdefault((member.route, member.prior.describe()), []).append(member)
             for (route, words), members in kinds.items():
-                counted = [m for m in members if m.parameter.requires_grad]
-                penalty = float(penalty_of(counted))
-                constant = float(log_constants([m.whole for m in counted], [m.parameter.shape for m in counted]))
-                strength = equivalent_weight_decay(members[0].prior, part.loss_scale)
+                penalty, constant = float(penalty_of(members, part.terms)), constant_of(members, part.terms)
+                parabola = members[0].prior.quadratic()
+                strength = None if parabola is None else parabola.strength(part.loss_scale)
                 groups.append({
                     "parameters": [m.entry.name for m in members],
                     "prior": words,

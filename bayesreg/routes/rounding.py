@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import ASGD, SGD, Optimizer
 
 from bayesreg.errors import RoundingWarning
-from bayesreg.priors import Gaussian
+from bayesreg.optimizers import steady_gain
 from bayesreg.routes.plan import GroupPlan
 from bayesreg.scale import LossScale
 
@@ -51,15 +51,15 @@ class RoundingWatch:
         for index, plan in enumerate(plans):
             weakest: dict[torch.dtype, tuple[float, str]] = {}
             for member in plan.on("native", "native + centre", "gradient", "decoupled"):
-                prior, dtype = member.prior, member.parameter.dtype
+                parabola, dtype = member.prior.quadratic(), member.parameter.dtype
                 alone = member.route == "decoupled"
                 if not dtype.is_floating_point:
                     continue
                 half = torch.finfo(dtype).bits < 32
-                if isinstance(prior, Gaussian) and prior.scale.ndim == 0 and (alone or (steady and half)):
-                    strength = loss_scale.value / float(prior.scale) ** 2
-                    if dtype not in weakest or strength < weakest[dtype][0]:
-                        weakest[dtype] = (strength, member.entry.name)
+                strength = parabola.strength(loss_scale) if parabola is not None else 0.0
+                counts = isinstance(strength, float) and strength > 0.0 and (alone or (steady and half))
+                if counts and (dtype not in weakest or strength < weakest[dtype][0]):
+                    weakest[dtype] = (strength, member.entry.name)
             self._watched += [(index, name, dtype, strength) for dtype, (strength, name) in weakest.items()]
         self._peak: dict[int, float] = {}
 
@@ -93,5 +93,4 @@ def _rate(group: Mapping[str, Any]) -> float | None:
     rate = group["lr"]
     if isinstance(rate, Tensor) and rate.device.type != "cpu":
         return None
-    momentum = float(group.get("momentum", 0.0) or 0.0)
-    return float(rate) * (1.0 - float(group.get("dampening", 0.0) or 0.0) * (momentum > 0)) / (1.0 - momentum)
+    return float(rate) * steady_gain(group)

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from bayesreg.errors import CoverageError
@@ -45,8 +45,7 @@ class State:
             for above, below in edges.values()
         ]
         priors = {id(member.prior): member.prior for member in members}.values()
-        held = [getattr(prior, name, None) for prior in priors for name in ("scale", "loc")]
-        self._numbers = [value for value in held if isinstance(value, Tensor)]
+        self._numbers = [held for prior in priors for held in (*prior.buffers(), *prior.parameters())]
         self._before = self._versions()
 
     def _versions(self) -> tuple[int, torch.dtype | None]:

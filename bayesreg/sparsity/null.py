@@ -57,7 +57,7 @@ def null_strength(model: nn.Module, prior: ModelPrior, likelihood: Likelihood, d
         Descent, section 2.5.
     """
     check_prior_of(model, prior)
-    kinked = [(entry.parameter, part) for entry, part in prior.active() if not part.traits.smooth]
+    kinked = [(entry.parameter, part) for entry, part in prior.kinked()]
     if not kinked:
         raise InvalidArgumentError("prior: expected one with a kink, such as br.Laplace, on some trained parameter.")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

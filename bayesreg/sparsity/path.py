@@ -153,9 +153,8 @@ def regularization_path(
     factors = sorted((_checks.positive_float("strengths", value) for value in strengths), reverse=True)
     path = Path()
     with torch.no_grad():
-        for entry, part in prior.active():
-            if not part.traits.smooth:
-                entry.parameter.copy_(part.centre().to(entry.parameter).expand(entry.parameter.shape))
+        for entry, part in prior.kinked():
+            entry.parameter.copy_(part.centre().to(entry.parameter).expand(entry.parameter.shape))
     for factor in factors:
         here = with_strength(prior, factor)
         trainer = MAPTrainer(
@@ -180,12 +179,10 @@ def _point(
     def nll(inputs: Tensor, target: Tensor) -> float:
         return float(likelihood.nll(tensor_output(model, inputs), target).mean())
 
-    off = sum(
-        int((~part.at_kink(entry.parameter.detach())).sum()) for entry, part in prior.active() if not part.traits.smooth
-    )
+    off = sum(int((~part.at_kink(entry.parameter.detach())).sum()) for entry, part in prior.kinked())
     model.eval()
     scored = None if validation is None else nll(*validation)
     weights = {entry.name: entry.parameter.detach().clone() for entry, _ in prior.active()}
-    kinked = tuple(entry.name for entry, part in prior.active() if not part.traits.smooth)
+    kinked = tuple(entry.name for entry, _ in prior.kinked())
     mean = nll(*data)
     return PathPoint(factor, weights, off, mean if math.isfinite(mean) else math.inf, scored, bool(converged), kinked)

@@ -11,7 +11,7 @@ from torch.func import functional_call
 from bayesreg.errors import InvalidArgumentError, UnsupportedError
 from bayesreg.likelihoods import Likelihood
 from bayesreg.model_prior import ModelPrior
-from bayesreg.priors import Flat, LogUniform, Prior, Uniform
+from bayesreg.priors import Belief, Flat, Prior
 from bayesreg.trainer import FitResult, MAPTrainer
 from bayesreg.trainer.coverage import check_prior_of
 
@@ -106,17 +106,17 @@ def refit(
         )
     free: dict[str, Tensor] = {}
     whole: dict[str, nn.Parameter] = {}
-    rules: dict[Any, Prior] = {}
+    rules: dict[Any, Belief] = {}
     # Names as this very model has them, compiled or wrapped; `functional_call` sees to tied ones.
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     for entry, part in prior.active():
         name = names[id(entry.parameter)]
-        if part.joint is not None:
+        if not isinstance(part, Prior):
             raise UnsupportedError(f"{entry.name}: {part.family} joins several parameters, which refit does not do.")
         if part.traits.smooth:
             whole[name], rules[f"whole.{_key(name)}"] = entry.parameter, part
             continue
-        bounded = [one.family for one in getattr(part, "parts", [part]) if isinstance(one, Uniform | LogUniform)]
+        bounded = [one.family for one in part.parts if one.bounds() is not None]
         if bounded:
             raise UnsupportedError(
                 f"{entry.name}: {bounded[0]} has bounds, which a fit without the prior would leave; refit it by hand."

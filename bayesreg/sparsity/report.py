@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from bayesreg._tables import Table
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.model_prior import ModelPrior
-from bayesreg.priors import GroupLaplace
+from bayesreg.priors import Prior
 
 __all__ = ["zeros"]
 
@@ -41,16 +43,14 @@ def zeros(prior: ModelPrior) -> Table:
         raise InvalidArgumentError(f"prior: expected a br.ModelPrior, got {type(prior).__name__}.")
     rows: list[tuple[object, ...]] = []
     total = gone = 0
-    for entry, part in prior.active():
-        if part.traits.smooth:
-            continue
+    for entry, part in prior.kinked():
         there = part.at_kink(entry.parameter.detach())
         count, size = int(there.sum()), there.numel()
         groups = None
-        grouped = next((p for p in getattr(part, "parts", [part]) if isinstance(p, GroupLaplace)), None)
-        if grouped is not None and there.numel():
-            whole = int(grouped.at_kink(entry.parameter.detach()).sum())
-            size_of_group = grouped.group_size(there.shape)
+        joined = next((p for p in part.parts if isinstance(p, Prior) and p.groups(there.shape) is not None), None)
+        if joined is not None and there.numel():
+            whole = int(joined.at_kink(entry.parameter.detach()).sum())
+            size_of_group = math.prod(there.shape[dim] for dim in joined.groups(there.shape) or ())
             groups = f"{whole // size_of_group} of {size // size_of_group}"
         rows.append((entry.name, size, count, count / max(size, 1), groups))
         total, gone = total + size, gone + count

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bayesreg import _checks
-from bayesreg._times import PENALTIES, times
+from bayesreg._times import times
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.model_prior import ModelPrior
 
@@ -35,4 +35,4 @@ def with_strength(prior: ModelPrior, factor: float) -> ModelPrior:
     if not isinstance(prior, ModelPrior):
         raise InvalidArgumentError(f"prior: expected a br.ModelPrior, got {type(prior).__name__}.")
     value = _checks.positive_float("factor", factor)
-    return times(prior, value, PENALTIES, f"All penalties times {value:g}.")
+    return times(prior, value, f"All penalties times {value:g}.")

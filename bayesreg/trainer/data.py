@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sized
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 import torch
@@ -125,15 +125,20 @@ def _already_a_batch(batch: Any) -> Any:
     return batch
 
 
-def num_examples(loader: DataLoader[Any], num_data: int | None) -> int:
+@overload
+def num_examples(loader: DataLoader[Any], num_data: int | None, *, known: Literal[False] = False) -> int: ...
+@overload
+def num_examples(loader: DataLoader[Any], num_data: int | None, *, known: bool) -> int | None: ...
+def num_examples(loader: DataLoader[Any], num_data: int | None, *, known: bool = False) -> int | None:
     """Return n, the size of the training set, from the loader or as given.
 
     Args:
         loader: The training batches.
         num_data: What the user said.
+        known: Whether the loss scale was given, so that n need not be known.
 
     Returns:
-        n.
+        n; None where it cannot be known and need not.
 
     Raises:
         InvalidArgumentError: If it cannot be known, or is smaller than a batch.
@@ -141,6 +146,8 @@ def num_examples(loader: DataLoader[Any], num_data: int | None) -> int:
     """
     counted = _counted(loader) if num_data is None or isinstance(loader.dataset, Sized) else None
     n = counted if num_data is None else _checks.positive_int("num_data", num_data)
+    if n is None and known:
+        return None
     if n is None:
         raise InvalidArgumentError(
             "num_data: the size of this training set cannot be read off its loader; pass num_data= to MAPTrainer. The "

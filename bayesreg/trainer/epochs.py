@@ -13,7 +13,6 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from bayesreg.errors import InvalidArgumentError, NonFiniteObjectiveError, UnsupportedError
 from bayesreg.routes.attach import Handle
-from bayesreg.scale import LossScale
 from bayesreg.trainer.guard import Snapshot
 from bayesreg.trainer.loop import Loop, evaluate
 from bayesreg.trainer.result import FitResult, History
@@ -100,7 +99,7 @@ def fit_epochs(task: Task, optimizer: Optimizer | OptimizerFactory, settings: Ep
     handle = Handle(
         optimizer,
         task.prior,
-        LossScale.mean(task.num_data),
+        task.loss_scale,
         before_clip=settings.clip_norm is not None,
         without_prior=extra,
     )
@@ -159,7 +158,7 @@ def _epochs(
             "epoch": epoch,
             "running_nll": nll,
             "log_prior": constant - penalty,
-            "running_objective": nll + penalty / task.num_data,
+            "running_objective": nll + task.loss_scale.value * penalty,
         }
         if task.val_loader is not None:
             record.update(_validated(task, loop.accelerator.device, epoch))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,23 +11,23 @@ from bayesreg.errors import UnsupportedError
 from bayesreg.likelihoods import Likelihood
 from bayesreg.likelihoods.output import tensor_output
 from bayesreg.model_prior import ModelPrior
-from bayesreg.priors import Flat, Prior, joint
-from bayesreg.priors.base import require_map
+from bayesreg.priors import Prior
+from bayesreg.priors.belief import learns, require_map
+from bayesreg.priors.joint import Term
+from bayesreg.scale import LossScale, as_loss_scale
 
 __all__ = ["FullBatchProblem"]
 
-_FLAT = Flat()
-
 
 class FullBatchProblem:
-    """J(θ) = mean NLL + (1/n) Σ penalties, split into a smooth and a kinked part, over a flat θ.
+    """J(θ) = mean NLL + s · Σ penalties, s = 1/n, split into a smooth and a kinked part, over a flat θ.
 
     Args:
         model: The model; must compute the same output twice (no dropout, no batch statistics).
         prior: The prior.
         likelihood: The likelihood; its own parameters are part of θ, without a prior.
         batches: All the data.
-        num_data: n.
+        num_data: n, or s.
 
     Raises:
         UnsupportedError: If the model is random or depends on batch statistics.
@@ -39,32 +39,28 @@ class FullBatchProblem:
         prior: ModelPrior,
         likelihood: Likelihood,
         batches: Sequence[tuple[Tensor, Tensor]],
-        num_data: int,
+        num_data: int | LossScale,
     ) -> None:
         _refuse_random(model)
         self.model, self.likelihood, self.batches = model, likelihood, batches
-        self.scale = 1.0 / num_data
+        self.scale = as_loss_scale(num_data).value
         self.examples = sum(len(target) for _, target in batches)
         active = prior.active()
-        self.names = [entry.name for entry, _ in active]
-        self.parameters: list[Tensor] = [entry.parameter for entry, _ in active]
-        self.priors: list[Prior] = [p for _, p in active]
-        for name, p in zip(self.names, self.priors, strict=True):
-            require_map(p, name)
-            if any(h.requires_grad for h in p.parameters()):
+        for entry, belief in active:
+            require_map(belief, entry.name)
+            if learns(belief):
                 raise UnsupportedError(
                     "a prior has a learned hyper-parameter: maximising the joint density over weights and their scale "
                     "collapses; fix the scale, or integrate it out: "
                     "br.HierarchicalGaussian(br.hyperpriors.InverseGamma(concentration, rate))."
                 )
-        for name, parameter in likelihood.named_parameters():
-            if not parameter.requires_grad:
-                continue
-            self.names.append(f"likelihood.{name}")
-            self.parameters.append(parameter)
-            self.priors.append(_FLAT)
+        own = [(f"likelihood.{name}", p) for name, p in likelihood.named_parameters() if p.requires_grad]
+        self.names = [*(entry.name for entry, _ in active), *(name for name, _ in own)]
+        self.parameters: list[Tensor] = [*(entry.parameter for entry, _ in active), *(p for _, p in own)]
+        #: The priors with kinks or boundaries, each on one parameter.
+        self.kinked = {entry.name: kinked for entry, kinked in prior.kinked()}
+        self._smooth = [term for term, _ in prior.active_terms() if term.names[0] not in self.kinked]
         self._sizes = [p.numel() for p in self.parameters]
-        self.kinked = [not p.traits.smooth for p in self.priors]
         dtypes = {p.dtype for p in self.parameters}
         self.dtype = torch.float64 if torch.float64 in dtypes else torch.float32
 
@@ -91,7 +87,7 @@ class FullBatchProblem:
         return torch.stack(terms).sum() / self.examples
 
     def value_and_grad(self, flat: Tensor) -> tuple[float, Tensor]:
-        """Return value and gradient of the smooth part: mean NLL + (1/n) · penalties without kinks."""
+        """Return value and gradient of the smooth part: mean NLL + s · penalties without kinks."""
         self.set(flat)
         with torch.enable_grad():
             nll = self.mean_nll()
@@ -100,10 +96,9 @@ class FullBatchProblem:
         # Copies: autograd may give two parameters one tensor, or an expanded one, and the priors add to them in place.
         found = [torch.zeros_like(p) if g is None else g.clone() for g, p in zip(grads, self.parameters, strict=True)]
         total += self.scale * self._smooth_penalty()
-        smooth, values = self._smooth()
-        joint.add_gradients_(
-            smooth, [g for g, kinked in zip(found, self.kinked, strict=True) if not kinked], values, self.scale
-        )
+        grads_of, values = dict(zip(self.names, found, strict=True)), self._values()
+        for term in self._smooth:
+            term.add_grad_(_of(term, grads_of), _of(term, values), self.scale)
         return total, torch.cat([g.detach().reshape(-1).to(self.dtype) for g in found])
 
     @torch.no_grad()
@@ -112,14 +107,13 @@ class FullBatchProblem:
         self.set(flat)
         return float(self.mean_nll()) + self.scale * self._smooth_penalty()
 
-    def _smooth(self) -> tuple[list[Prior], list[Tensor]]:
-        """Return the priors without kinks and their parameters' values."""
-        pairs = [(q, p) for q, p, kinked in zip(self.priors, self.parameters, self.kinked, strict=True) if not kinked]
-        return [q for q, _ in pairs], [p.detach() for _, p in pairs]
+    def _values(self) -> dict[str, Tensor]:
+        return {name: p.detach() for name, p in zip(self.names, self.parameters, strict=True)}
 
     @torch.no_grad()
     def _smooth_penalty(self) -> float:
-        return sum(float(term) for term, _ in joint.penalty_terms(*self._smooth()))
+        values = self._values()
+        return sum(float(term.penalty(_of(term, values))) for term in self._smooth)
 
     def hessian_times(self, flat: Tensor, direction: Tensor) -> Tensor:
         """Return Hessian · direction of the objective, off the kinks of its priors."""
@@ -138,21 +132,26 @@ class FullBatchProblem:
             (torch.zeros_like(p) if s is None else s.detach()).reshape(-1).to(self.dtype)
             for s, p in zip(second, self.parameters, strict=True)
         ])
-        curved = joint.curvature_products(self.priors, self._parts(flat), self._parts(direction))
-        return product + self.scale * torch.cat([part.reshape(-1).to(self.dtype) for part in curved])
+        values, vectors = (dict(zip(self.names, self._parts(v), strict=True)) for v in (flat, direction))
+        curved = {name: torch.zeros_like(p, dtype=self.dtype) for name, p in values.items()}
+        for term in self._smooth:
+            curved.update(term.curvature_times(_of(term, values), _of(term, vectors)))
+        for name, prior in self.kinked.items():
+            curved[name] = prior.curvature_times(values[name], vectors[name])
+        return product + self.scale * torch.cat([curved[name].reshape(-1).to(self.dtype) for name in self.names])
 
     # -- the kinked part -------------------------------------------------------------------------------
 
     def _kinked_slices(self, flat: Tensor) -> list[tuple[slice, Prior, Tensor]]:
         found, start = [], 0
-        for prior, part, kinked, size in zip(self.priors, self._parts(flat), self.kinked, self._sizes, strict=True):
-            if kinked:
-                found.append((slice(start, start + size), prior, part))
+        for name, part, size in zip(self.names, self._parts(flat), self._sizes, strict=True):
+            if name in self.kinked:
+                found.append((slice(start, start + size), self.kinked[name], part))
             start += size
         return found
 
     def kinked_value(self, flat: Tensor) -> float:
-        """Return (1/n) · penalties of the priors with kinks."""
+        """Return s · penalties of the priors with kinks."""
         return self.scale * sum(float(prior.penalty(part)) for _, prior, part in self._kinked_slices(flat))
 
     def prox(self, flat: Tensor, step: float) -> Tensor:
@@ -191,6 +190,10 @@ class FullBatchProblem:
         for at, prior, part in self._kinked_slices(flat):
             distance[at] = prior.subdiff_distance(part, grad[at].reshape(part.shape), self.scale).reshape(-1)
         return float(distance.max()) if len(distance) else 0.0
+
+
+def _of(term: Term, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensors[name] for name in term.names if name in tensors}
 
 
 def _refuse_random(model: nn.Module) -> None:

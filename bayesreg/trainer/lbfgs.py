@@ -34,11 +34,10 @@ def minimise_lbfgs(problem: FullBatchProblem, tolerance: float, max_iterations: 
     Raises:
         UnsupportedError: If a prior has a kink.
     """
-    if any(problem.kinked):
-        names = [n for n, kinked in zip(problem.names, problem.kinked, strict=True) if kinked]
+    if problem.kinked:
         raise UnsupportedError(
-            f"optimizer='lbfgs' needs smooth priors, and that of {names[0]} has a kink or a boundary; use "
-            f"optimizer='proximal'."
+            f"optimizer='lbfgs' needs smooth priors, and that of {next(iter(problem.kinked))} has a kink or a boundary; "
+            f"use optimizer='proximal'."
         )
     flat = problem.get().clone().requires_grad_()
     value, grad = problem.value_and_grad(flat.detach())

@@ -37,8 +37,8 @@ def minimise_proximal(problem: FullBatchProblem, tolerance: float, max_iteration
     Raises:
         UnsupportedError: If a kinked prior has no proximal operator.
     """
-    for name, prior, kinked in zip(problem.names, problem.priors, problem.kinked, strict=True):
-        if kinked and not prior.traits.has_prox:
+    for name, prior in problem.kinked.items():
+        if not prior.traits.has_prox:
             raise UnsupportedError(
                 f"{name}: {prior.family} has a kink but no proximal operator; use another "
                 f"prior (for a family of your own: give it offset_prox and declare has_prox=True)."

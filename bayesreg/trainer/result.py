@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bayesreg._tables import Table
+from bayesreg.scale import LossScale
 from bayesreg.trainer.modes import Modes
 
 if TYPE_CHECKING:
@@ -55,8 +56,9 @@ class FitResult:
         mean_nll: Mean NLL per training example at the final weights, nats, in evaluation mode.
         log_prior: log p(θ), nats, normalised (flat parts count 0).
         log_prior_constant: Its part that does not depend on the weights.
-        objective: mean_nll − (log_prior − log_prior_constant)/n, what was minimised.
-        num_data: n.
+        objective: mean_nll − s·(log_prior − log_prior_constant), what was minimised.
+        num_data: n; None where only the loss scale was known.
+        loss_scale: s, of the mean NLL: 1/n unless the trainer was given another.
         history: One record per epoch or solver iteration.
         routes: Which prior reached which parameters how.
         converged: Whether a full-batch solver reached its tolerance; None for stochastic training.
@@ -76,7 +78,7 @@ class FitResult:
     log_prior: float
     log_prior_constant: float
     objective: float
-    num_data: int
+    num_data: int | None
     history: History = field(repr=False)
     routes: Table = field(repr=False)
     converged: bool | None = None
@@ -89,6 +91,7 @@ class FitResult:
     val_metric: float | None = None
     metric_name: str = ""
     seconds: float = 0.0
+    loss_scale: LossScale | None = field(default=None, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers, ready for JSON."""
@@ -105,7 +108,7 @@ class FitResult:
         rows: list[tuple[Any, ...]] = [
             ("objective (nats per example)", self.objective),
             ("  mean NLL", self.mean_nll),
-            ("  penalty / n", self.objective - self.mean_nll),
+            ("  penalty times loss scale", self.objective - self.mean_nll),
             ("log prior (nats, with its constant)", self.log_prior),
             ("training examples", self.num_data),
         ]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from bayesreg._describe import describe_routes
-from bayesreg.priors import Flat, Prior
-from bayesreg.scale import LossScale
+from bayesreg.priors import Belief
+from bayesreg.priors.belief import is_flat
 from bayesreg.trainer.data import whole
 from bayesreg.trainer.full_batch import FullBatchProblem
 from bayesreg.trainer.guard import Snapshot, stop
@@ -50,7 +50,7 @@ def fit_full_batch(
     task.prior.to(device)
     task.model.eval()
     batches = whole(task.loader, device)
-    problem = FullBatchProblem(task.model, task.prior, task.likelihood, batches, task.num_data)
+    problem = FullBatchProblem(task.model, task.prior, task.likelihood, batches, task.loss_scale)
     tolerance = max(tolerance, 50 * torch.finfo(problem.dtype).eps)
     with torch.no_grad():
         first = float(problem.mean_nll())
@@ -84,7 +84,7 @@ def fit_full_batch(
             stacklevel=3,
         )
     members = [(entry.name, prior, _route(prior)) for entry, prior in task.prior.active()]
-    routes = describe_routes(f"Prior with the {solver} solver", members, LossScale.mean(task.num_data))
+    routes = describe_routes(f"Prior with the {solver} solver", members, task.loss_scale)
     return task.result(
         batches,
         history,
@@ -108,7 +108,7 @@ class _Run:
     def report(self, iteration: int, flat: Tensor, residual: float) -> None:
         objective = self.problem.value(flat) + self.problem.kinked_value(flat)
         penalty, constant = self.task.prior_terms()
-        nll = objective - penalty / self.task.num_data
+        nll = objective - self.task.loss_scale.value * penalty
         self.history.append({
             "iteration": iteration,
             "mean_nll": nll,
@@ -120,7 +120,7 @@ class _Run:
         self.bar.set_postfix_str(f"NLL {nll:.4f}, log prior {constant - penalty:.4g}, KKT {residual:.1e}")
 
 
-def _route(prior: Prior) -> str:
-    if isinstance(prior, Flat):
+def _route(prior: Belief) -> str:
+    if is_flat(prior):
         return "none"
     return "loss" if prior.traits.smooth else "proximal"

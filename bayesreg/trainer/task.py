@@ -13,7 +13,7 @@ from bayesreg._progress import progress_bar
 from bayesreg._tables import Table
 from bayesreg.likelihoods import Likelihood
 from bayesreg.model_prior import ModelPrior
-from bayesreg.priors import Uniform
+from bayesreg.scale import LossScale
 from bayesreg.trainer.loop import evaluate
 from bayesreg.trainer.result import FitResult, History
 
@@ -30,7 +30,8 @@ class Task:
         likelihood: The likelihood.
         loader: Training batches.
         val_loader: Validation batches, or None.
-        num_data: n.
+        num_data: n; None where it is not known.
+        loss_scale: s, of the mean NLL over examples: 1/n, or as the caller has it.
         start: When fitting began, by `time.perf_counter`.
         progress: Whether to show a bar; None: only in a terminal.
     """
@@ -40,7 +41,8 @@ class Task:
     likelihood: Likelihood
     loader: Any
     val_loader: Any
-    num_data: int
+    num_data: int | None
+    loss_scale: LossScale
     start: float
     progress: bool | None
 
@@ -65,8 +67,9 @@ class Task:
             mean_nll=mean_nll,
             log_prior=constant - penalty,
             log_prior_constant=constant,
-            objective=mean_nll + penalty / self.num_data,
+            objective=mean_nll + self.loss_scale.value * penalty,
             num_data=self.num_data,
+            loss_scale=self.loss_scale,
             history=history,
             routes=routes,
             exact_zeros=self._exact_zeros(),
@@ -79,11 +82,12 @@ class Task:
         )
 
     def _exact_zeros(self) -> float | None:
-        # Bounds are no centre to sit on.
         kinked = [
             (e.parameter, p)
-            for e, p in self.prior.active()
-            if not p.traits.smooth and p.traits.has_prox and not isinstance(p, Uniform)
+            for e, p in self.prior.kinked()
+            if p.traits.has_prox
+            # Bounds are no centre to sit on.
+            and not all(part.bounds() is not None for part in p.parts)
         ]
         if not kinked:
             return None

@@ -12,10 +12,12 @@ from torch import nn
 from torch.optim import Optimizer
 
 from bayesreg import _checks
+from bayesreg._calls import answering
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.likelihoods import Likelihood
 from bayesreg.model_prior import ModelPrior
-from bayesreg.priors import Prior
+from bayesreg.priors import Belief
+from bayesreg.scale import LossScale
 from bayesreg.selection import SelectorLike
 from bayesreg.trainer.coverage import check_prior_of
 from bayesreg.trainer.data import TrainingData, as_loader, num_examples
@@ -28,7 +30,7 @@ __all__ = ["MAPTrainer"]
 
 
 class MAPTrainer:
-    """Train a model to its MAP: minimise mean NLL − log p(θ)/n.
+    """Train a model to its MAP: minimise mean NLL − s·log p(θ), with s = 1/n.
 
     Args:
         model: The model; trained in place.
@@ -47,7 +49,8 @@ class MAPTrainer:
         patience: Stop after this many epochs without a better validation NLL; needs validation data.
         restore_best: Keep the weights of the epoch with the best validation NLL (the last epoch's without
             validation data). Those are not a MAP if training stops before it: pass False to keep the last.
-        num_data: Size of the training set, where it cannot be read off the data.
+        num_data: Size of the training set, where it cannot be read off the data; or the `LossScale` of the mean NLL
+            over examples: `br.LossScale.mean(n, likelihood_weight=2.0)` emphasises the likelihood.
         tolerance: KKT residual, per example, at which a full-batch solver stops. Default 1e-9; models in float32
             are taken as far as their precision goes, about 1e-5.
         max_iterations: Full-batch iterations at most. Default 10,000.
@@ -75,10 +78,11 @@ class MAPTrainer:
         docs/scaling.md derives the objective.
     """
 
+    @answering
     def __init__(
         self,
         model: nn.Module,
-        prior: ModelPrior | Prior | Mapping[SelectorLike, Prior],
+        prior: ModelPrior | Belief | Mapping[SelectorLike, Belief],
         likelihood: Likelihood,
         *,
         optimizer: Optimizer | OptimizerFactory | Solver | None = None,
@@ -90,7 +94,7 @@ class MAPTrainer:
         clip_norm: float | None = None,
         patience: int | None = None,
         restore_best: bool = True,
-        num_data: int | None = None,
+        num_data: int | LossScale | None = None,
         tolerance: float = 1e-9,
         max_iterations: int = 10_000,
         starts: int = 1,
@@ -127,7 +131,8 @@ class MAPTrainer:
             on_epoch_end=on_epoch_end,
         )
         self.batch_size = _checks.positive_int("batch_size", batch_size)
-        self.num_data = None if num_data is None else _checks.positive_int("num_data", num_data)
+        self.loss_scale = num_data if isinstance(num_data, LossScale) else None
+        self.num_data = None if num_data is None or self.loss_scale else _checks.positive_int("num_data", num_data)
         self.tolerance = _checks.positive_float("tolerance", tolerance)
         self.max_iterations = _checks.positive_int("max_iterations", max_iterations)
         self.starts = _checks.positive_int("starts", starts)
@@ -141,6 +146,7 @@ class MAPTrainer:
         if isinstance(optimizer, str):
             self.settings.refuse_for(optimizer)
 
+    @answering
     def fit(self, train: TrainingData, val: TrainingData | None = None) -> FitResult:
         """Train; the fitted weights are then in the model.
 
@@ -167,8 +173,13 @@ class MAPTrainer:
         loader = make(train, shuffle=True, generator=self.generator)
         # Without a generator of its own a loader draws from torch's global one; this order is fixed, so none is used.
         val_loader = None if val is None else make(val, shuffle=False, generator=torch.Generator())
-        n = num_examples(loader, self.num_data)
-        task = Task(self.model, self.prior, self.likelihood, loader, val_loader, n, start, self.progress)
+        n: int | None
+        if self.loss_scale is None:
+            n = num_examples(loader, self.num_data)
+            scale = LossScale.mean(n)
+        else:
+            n, scale = num_examples(loader, None, known=True), self.loss_scale
+        task = Task(self.model, self.prior, self.likelihood, loader, val_loader, n, scale, start, self.progress)
         modes = {module: module.training for module in self.model.modules()}
         try:
             if isinstance(self.optimizer, str):

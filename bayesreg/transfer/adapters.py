@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bayesreg import _checks
 from bayesreg.errors import CoverageError, InvalidArgumentError, PatternError, UnsupportedError, nearest
 from bayesreg.model_prior import ModelPrior
-from bayesreg.priors import AdapterGaussian, Flat, Prior
+from bayesreg.priors import AdapterGaussian, Belief, Flat, Prior
 from bayesreg.priors.adapter_scaling import adapter_place
 from bayesreg.priors.tensors import Hyperparameter
 from bayesreg.references import Rename
@@ -120,7 +120,7 @@ def lora_prior(
         scaling={pair.left.name: pair.scaling for pair in pairs},
         loc=0.0 if centre is None else centre,
     )
-    rules: dict[SelectorLike, Prior] = {where(lambda info: info.name in taken, "adapters"): update}
+    rules: dict[SelectorLike, Belief] = {where(lambda info: info.name in taken, "adapters"): update}
     if isinstance(head, Mapping):
         rules |= head
     elif head is not None:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from bayesreg.errors import InvalidArgumentError, nearest
 from bayesreg.model_prior import ModelPrior
-from bayesreg.priors import Flat, Gaussian, GroupLaplace, Laplace, Prior
+from bayesreg.priors import Belief, Flat, Gaussian, GroupLaplace, Laplace, Prior
+from bayesreg.priors.belief import is_flat
 from bayesreg.priors.located import LocatedPrior
 from bayesreg.references import Reference, Rename, Storage, read_reference
 from bayesreg.selection import (
@@ -38,7 +39,7 @@ Scales: TypeAlias = "float | Mapping[SelectorLike, float]"
 def centered_prior(
     model: nn.Module,
     reference: ReferenceLike,
-    body: Prior | Mapping[SelectorLike, Prior],
+    body: Prior | Mapping[SelectorLike, Belief],
     *,
     new: Selection | None = None,
     head: Prior | None = None,
@@ -98,10 +99,10 @@ def centered_prior(
         raise InvalidArgumentError(f"resized: expected a mapping from rules to priors, got {type(resized).__name__}.")
     if (new is None) != (head is None):
         raise InvalidArgumentError("new, head: expected both or none: which parameters are new, and their prior.")
-    given: Mapping[SelectorLike, Prior] = body if isinstance(body, Mapping) else {"*": body}
+    given: Mapping[SelectorLike, Belief] = body if isinstance(body, Mapping) else {"*": body}
     loaded = read_reference(reference, rename=rename, extra=extra, storage=storage)
     infos = parameters_of(model)
-    rules: dict[SelectorLike, Prior] = {biases | norms: Flat()} if covered == "weights" else {}
+    rules: dict[SelectorLike, Belief] = {biases | norms: Flat()} if covered == "weights" else {}
     if new is not None and head is not None:
         fresh = selected("new", new, [*infos, *buffers_of(model)])
         _refuse_rules_of_new_layers(given, infos, fresh)
@@ -120,7 +121,7 @@ def centered_prior(
 
 
 def _refuse_rules_of_new_layers(
-    body: Mapping[SelectorLike, Prior], infos: Sequence[ParameterInfo], fresh: set[str]
+    body: Mapping[SelectorLike, Belief], infos: Sequence[ParameterInfo], fresh: set[str]
 ) -> None:
     for key in body:
         chosen = {info.name for info in infos if as_selector(key)(info)}
@@ -131,12 +132,12 @@ def _refuse_rules_of_new_layers(
             )
 
 
-def _about(prior: Prior, reference: Reference) -> Prior:
-    if isinstance(prior, Flat):
+def _about(prior: Belief, reference: Reference) -> Belief:
+    if is_flat(prior):
         return prior
     if not isinstance(prior, LocatedPrior):
         raise InvalidArgumentError(f"body: expected priors with a centre, or br.Flat(), got {prior!r}.")
-    if not prior._centred_on_zero:
+    if prior.reference is not None or bool(prior.centre().any()):
         raise InvalidArgumentError(f"body: expected priors about 0, which the reference replaces, got {prior!r}.")
     return prior.with_loc(reference)
 
@@ -342,7 +343,7 @@ def group_lasso_sp(
         if not free(info) and not (fresh is not None and fresh(info))
     }
     sizes = {name: plain.group_size(shape) for name, shape in shapes.items()}
-    body: dict[SelectorLike, Prior] = {}
+    body: dict[SelectorLike, Belief] = {}
     for size in dict.fromkeys(sizes.values()):
         members = frozenset(name for name, other in sizes.items() if other == size)
         body[where(lambda info, members=members: info.name in members, f"groups of {size}")] = GroupLaplace(  # type: ignore[misc]
@@ -363,7 +364,7 @@ def group_lasso_sp(
     )
 
 
-def _by_rule(scale: Scales, family: type[Gaussian] | type[Laplace]) -> Prior | Mapping[SelectorLike, Prior]:
+def _by_rule(scale: Scales, family: type[Gaussian] | type[Laplace]) -> Prior | Mapping[SelectorLike, Belief]:
     return {key: family(value) for key, value in scale.items()} if isinstance(scale, Mapping) else family(scale)
 
 

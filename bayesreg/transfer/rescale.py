@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bayesreg import _checks
-from bayesreg._times import GAUSSIANS, times
+from bayesreg._times import times
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.model_prior import ModelPrior
 
@@ -39,4 +39,4 @@ def rescaled(prior: ModelPrior, factor: float) -> ModelPrior:
     if not isinstance(prior, ModelPrior):
         raise InvalidArgumentError(f"prior: expected a br.ModelPrior, got {type(prior).__name__}.")
     value = _checks.positive_float("factor", factor)
-    return times(prior, 1.0 / value, GAUSSIANS, f"All variances times {value:g}.")
+    return times(prior, 1.0 / value, f"All variances times {value:g}.", gaussian=True)

@@ -1,0 +1,85 @@
+"""Calls that answer a wrong keyword with the nearest one, and still know an old one."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec, TypeVar
+
+from bayesreg.errors import InvalidArgumentError, nearest
+
+__all__ = ["answering", "wrong_call"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: Keywords of earlier versions, and what they are called now.
+_OLD = {"loss_scale": "num_data"}
+
+_MISSING = {
+    "num_data": "pass the size of the training set, num_data=n, or a br.LossScale for a loss that is not a mean over "
+    "examples",
+}
+
+
+def wrong_call(name: str, takes: inspect.Signature, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> str:
+    """Return what is wrong with a call, in words; an empty string where nothing is.
+
+    Args:
+        name: Of what was called.
+        takes: Its signature.
+        arguments: Given by position.
+        keywords: Given by name.
+
+    Returns:
+        One sentence, without its end.
+    """
+    try:
+        takes.bind(*arguments, **keywords)
+    except TypeError as wrong:
+        known = [p for p in takes.parameters if p != "self"]
+        unknown = [given for given in keywords if given not in takes.parameters]
+        missing = str(wrong).rpartition("argument: ")[2].strip("'") if "missing" in str(wrong) else ""
+        if unknown:
+            # Most of the name is wrong where only its end is right.
+            close = nearest(unknown[0], known)
+            return f"{name}: unexpected argument {unknown[0]!r}; it takes {', '.join(known) or 'no arguments'}{close}"
+        if missing in _MISSING:
+            return f"{missing}: {_MISSING[missing]}."
+        return f"{name}: {wrong}; it takes {', '.join(known) or 'no arguments'}"
+    return ""
+
+
+def answering(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function answer a call that it cannot take by a clear error, and take the keywords of earlier versions.
+
+    Args:
+        function: A function, or a method.
+
+    Returns:
+        The same, which raises `InvalidArgumentError` in place of a bare TypeError.
+    """
+    takes = inspect.signature(function)
+    name = function.__qualname__.removesuffix(".__init__")
+    old = {was: now for was, now in _OLD.items() if now in takes.parameters and was not in takes.parameters}
+
+    @functools.wraps(function)
+    def call(*arguments: P.args, **keywords: P.kwargs) -> R:
+        given: dict[str, Any] = keywords
+        for was, now in old.items():
+            if was in given:
+                value = given.pop(was)
+                if given.get(now) is not None:
+                    raise InvalidArgumentError(f"{now}: {was}= is an old name of it; pass one of the two.")
+                if value is not None:
+                    given[now] = value
+        try:
+            return function(*arguments, **keywords)
+        except TypeError as error:
+            # Asked only now: a call that is right costs nothing.
+            if said := wrong_call(name, takes, arguments, given):
+                raise InvalidArgumentError(said) from error
+            raise
+
+    return call
