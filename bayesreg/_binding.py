@@ -94,7 +94,7 @@ def _match(entry: Entry, reference: Reference) -> tuple[str | None, list[str]]:
         return held[0], torn
     fits = prior.shape_fits_centre(first.shape, entry.parameter.shape)
     wrong = value_problem(held[0], first, entry.parameter)
-    if not fits and (prior.beyond is None or first.ndim != entry.parameter.ndim):
+    if not fits and (getattr(prior, "beyond", None) is None or first.ndim != entry.parameter.ndim):
         wrong.append(f"{held[0]} has shape {tuple(first.shape)}, expected {tuple(entry.parameter.shape)}")
     return held[0], wrong
 

@@ -38,7 +38,7 @@ def wrong_call(name: str, takes: inspect.Signature, arguments: tuple[Any, ...], 
     try:
         takes.bind(*arguments, **keywords)
     except TypeError as wrong:
-        known = [p for p in takes.parameters if p != "self"]
+        known = [p for p in takes.parameters if p not in ("self", "cls")]
         unknown = [given for given in keywords if given not in takes.parameters]
         missing = str(wrong).rpartition("argument: ")[2].strip("'") if "missing" in str(wrong) else ""
         if unknown:

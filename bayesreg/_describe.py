@@ -51,8 +51,7 @@ def describe_routes(title: str, members: Iterable[tuple[str, Belief, str]], loss
         (_names(names), words, route, equivalent(prior, loss_scale))
         for (route, words), (prior, names) in groups.items()
     ]
-    note = f"Training loss = s x NLL with s = {loss_scale.value:.4g} ({loss_scale.origin})."
-    return Table(title, ("parameters", "prior", "route", "equivalent weight_decay"), rows, (note,))
+    return Table(title, ("parameters", "prior", "route", "equivalent weight_decay"), rows, (loss_scale.words,))
 
 
 def describe_model_prior(
@@ -128,9 +127,7 @@ def _std(entries: Sequence[Entry]) -> float | str | None:
 def _notes(model_prior: ModelPrior, loss_scale: LossScale | None) -> list[str]:
     notes = []
     if loss_scale is not None:
-        notes.append(
-            f"weight_decay for a training loss = s x NLL with s = {loss_scale.value:.4g} ({loss_scale.origin})."
-        )
+        notes.append(loss_scale.words)
     if model_prior.shorthand:
         notes.append("One prior was given for the whole model: it is on the weights; biases and norms are flat.")
     notes += model_prior.notes

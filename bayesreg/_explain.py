@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from bayesreg import _checks
+from bayesreg._calls import answering
 from bayesreg._tables import Shown, Table
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.explaining.facts import GroupFacts, facts_of_live, facts_of_state
@@ -23,7 +24,7 @@ from bayesreg.explaining.recognise import find_state_dict, weights_in
 from bayesreg.explaining.scale_free import scale_free_weights
 from bayesreg.explaining.settings import penalties_of, settings_of
 from bayesreg.optimizers import OptimizerLike, unwrap
-from bayesreg.scale import LossScale, one_loss_scale
+from bayesreg.scale import LossScale, as_loss_scale
 from bayesreg.selection import parameters_of
 
 if TYPE_CHECKING:
@@ -63,11 +64,8 @@ class Explanation(Shown):
         # Without a model there are no weights to measure.
         kept = [i for i in range(len(_COLUMNS)) if any(row[i] is not None for row in rows)]
         shown = [tuple(row[i] for i in kept) for row in rows]
-        notes = (self._scale_note(), *(str(finding) for finding in self.findings))
+        notes = (self.loss_scale.words, *(str(finding) for finding in self.findings))
         return Table(self.title, tuple(_COLUMNS[i] for i in kept), shown, notes)
-
-    def _scale_note(self) -> str:
-        return f"Training loss = s x NLL with s = {self.loss_scale.value:.4g} ({self.loss_scale.origin})."
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain data, ready for JSON (infinite values stay floats)."""
@@ -86,7 +84,7 @@ class Explanation(Shown):
         from rich.console import Group
         from rich.text import Text
 
-        parts = [Text(self._scale_note())]
+        parts = [Text(self.loss_scale.words)]
         for finding in self.findings:
             style = "bold red" if finding.severity == "warning" else "bold cyan"
             text = Text.assemble((finding.severity, style), (f" [{finding.identifier}] ", "dim"), finding.text)
@@ -99,16 +97,16 @@ class Explanation(Shown):
             f"<em>{html.escape(finding.remedy)}</em></li>"
             for finding in self.findings
         )
-        table = replace(self.table(), notes=(self._scale_note(),))
+        table = replace(self.table(), notes=(self.loss_scale.words,))
         return f"{table._repr_html_()}<ul>{items}</ul>" if items else table._repr_html_()
 
 
+@answering
 def explain(
     optimizer: Optimizer | Sequence[Optimizer] | Mapping[str, Any] | object,
     model: nn.Module | None = None,
-    num_data: int | None = None,
+    num_data: int | LossScale | None = None,
     *,
-    loss_scale: LossScale | None = None,
     clip_norm: float | None = None,
     optimizer_class: OptimizerLike | None = None,
 ) -> Explanation:
@@ -127,8 +125,7 @@ def explain(
             `TrainingArguments`, timm's arguments (a namespace or a mapping with `opt`), a Keras regularizer or
             optimizer, as an object or serialized.
         model: The model it trains; may be left out for a state dict and for settings.
-        num_data: Size of the training set, for a mean loss.
-        loss_scale: The scale of another loss, in place of num_data.
+        num_data: Size of the training set of a mean loss, or the `LossScale` of another. Must be given.
         clip_norm: What the loop clips gradients to; with gradients at hand, the factor by which that strengthens decay
             is told. Settings that have a clip of their own need none.
         optimizer_class: For a state dict, the optimizer that wrote it, where its keys do not tell.
@@ -154,7 +151,7 @@ def explain(
         raise InvalidArgumentError(
             f"model: expected a module, got {type(model).__name__}; write br.explain(optimizer, model, num_data=n)."
         )
-    scale = one_loss_scale(num_data, loss_scale)
+    scale = as_loss_scale(num_data)
     if clip_norm is not None:
         clip_norm = _checks.positive_float("clip_norm", clip_norm)
     penalties = penalties_of(optimizer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -40,8 +40,46 @@ class Differences:
 def load_entries(
     path: str | os.PathLike[str], infos: Sequence[ParameterInfo], differences: Differences
 ) -> tuple[list[Entry], list[str]]:
-    """Read a prior file and match it with a model's parameters, listing every mismatch; with its notes."""
+    """Read a prior file and match it with a model's parameters, listing every mismatch; with its notes.
+
+    Args:
+        path: The file.
+        infos: The model's parameters.
+        differences: What is said about where the two differ.
+
+    Returns:
+        The entries, and notes for `describe()`.
+
+    Raises:
+        InvalidArgumentError: If `differences` are of other types.
+        PriorFileError: If the file cannot be read or does not fit the model.
+    """
     source = Path(path)
+    _check_differences(differences)
+    rows, notes, _ = read_rows(source)
+    fresh = set() if differences.new is None else selected("new", differences.new, infos)
+    names = {name: [name] for name in rows}
+    if differences.rename is not None:
+        targets, said = renamed({name: name for name in rows}, differences.rename, source.name)
+        names = {name: [new for new, old in targets.items() if old == name] for name in rows}
+        notes += [f"File {source.name}: {line}." for line in said]
+    sorted_out = _sort_out(rows, names, infos, fresh, differences.extra)
+    _refuse(source, rows, names, infos, fresh, sorted_out, differences.extra)
+    if sorted_out.ignored:
+        notes.append(
+            f"File {source.name}: ignored, as the model has no place for them: {', '.join(sorted_out.ignored)}."
+        )
+    if differences.new is not None:
+        places = sorted_out.places
+        gone = [name for name in rows if any(n in places and places[n].name in fresh for n in names[name])]
+        words = f", in place of {', '.join(gone)}" if gone else ""
+        notes.append(f"File {source.name}: new, with a prior of their own: {', '.join(sorted(fresh))}{words}.")
+    aliases = {alias: name for name, row in rows.items() for alias in (*row.names, name)}
+    _restrict(source, sorted_out.here, {alias: names[name] for alias, name in aliases.items()})
+    return [_entry(source, info, sorted_out.here, fresh, differences) for info in infos], notes
+
+
+def _check_differences(differences: Differences) -> None:
     if differences.head is not None and not isinstance(differences.head, Belief):
         raise InvalidArgumentError(
             f"head: expected a prior such as br.Gaussian(1.0), got {type(differences.head).__name__}."
@@ -56,86 +94,110 @@ def load_entries(
         raise InvalidArgumentError("new, head: expected both or none: which parameters are new, and their prior.")
     if differences.extra not in ("raise", "ignore"):
         raise InvalidArgumentError(f"extra: expected 'raise' or 'ignore', got {differences.extra!r}.")
-    rows, notes, _ = read_rows(source)
-    fresh = set() if differences.new is None else selected("new", differences.new, infos)
-    names = {name: [name] for name in rows}
-    if differences.rename is not None:
-        targets, said = renamed({name: name for name in rows}, differences.rename, source.name)
-        names = {name: [new for new, old in targets.items() if old == name] for name in rows}
-        notes += [f"File {source.name}: {line}." for line in said]
-    places = {name: info for info in infos for name in info.names}
-    if rows and not any(name in places for new in names.values() for name in new) and differences.extra == "raise":
-        raise PriorFileError(
-            f"{source}: no name in common with the model: the file has {', '.join(list(rows)[:3])}, ... ({len(rows)}), "
-            f"the model {', '.join(list(places)[:3])}, ... ({len(places)});"
-            f"{rename_hint(list(places), [n for new in names.values() for n in new])} another architecture, or other "
-            f"names, which rename= maps."
-        )
-    here: dict[str, FileRow] = {}
-    problems, ignored = [], []
-    misshapen: set[str] = set()
-    for old, row in rows.items():
-        for name in names[old]:
-            info = places.get(name)
-            if info is not None and info.name in fresh:
-                continue
-            if info is None and differences.extra == "ignore":
-                ignored.append(name)
-            elif info is None:
-                problems.append(f"the file has {name}, the model does not{nearest(name, places)}")
-            elif tuple(info.parameter.shape) != row.shape:
-                misshapen.add(info.name)
-                problems.append(
-                    f"{name} has shape {row.shape} in the file and {tuple(info.parameter.shape)} in the model"
-                )
-            elif row.prior is None and info.parameter.requires_grad:
-                misshapen.add(info.name)
-                problems.append(
-                    f"{name} has no prior in the file, as it was frozen there, and is trained here: freeze it, or name "
-                    f"it by new="
-                )
-            else:
-                here[name] = row
+
+
+@dataclass
+class _Sorted:
+    """The rows of a file by what becomes of them.
+
+    Attributes:
+        places: The model's parameters by every name.
+        here: Rows that a parameter takes, by the name it takes them under.
+        ignored: Names that the model has no place for, and need not.
+        problems: What does not fit, in words.
+        misfits: Parameters that a row of theirs does not fit.
+    """
+
+    places: dict[str, ParameterInfo]
+    here: dict[str, FileRow] = field(default_factory=dict)
+    ignored: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    misfits: set[str] = field(default_factory=set)
+
+
+def _sort_out(
+    rows: Mapping[str, FileRow],
+    names: Mapping[str, list[str]],
+    infos: Sequence[ParameterInfo],
+    fresh: set[str],
+    extra: str,
+) -> _Sorted:
+    found = _Sorted({name: info for info in infos for name in info.names})
+    for name, row in ((new, row) for old, row in rows.items() for new in names[old]):
+        info = found.places.get(name)
+        if info is not None and info.name in fresh:
+            continue
+        if info is None and extra == "ignore":
+            found.ignored.append(name)
+        elif info is None:
+            found.problems.append(f"the file has {name}, the model does not{nearest(name, found.places)}")
+        elif tuple(info.parameter.shape) != row.shape:
+            found.misfits.add(info.name)
+            found.problems.append(
+                f"{name} has shape {row.shape} in the file and {tuple(info.parameter.shape)} in the model"
+            )
+        elif row.prior is None and info.parameter.requires_grad:
+            found.misfits.add(info.name)
+            found.problems.append(
+                f"{name} has no prior in the file, as it was frozen there, and is trained here: freeze it, or name "
+                f"it by new="
+            )
+        else:
+            found.here[name] = row
     for info in infos:
-        twice = [name for name in info.names if name in here]
+        twice = [name for name in info.names if name in found.here]
         if len(twice) > 1:
-            problems.append(
+            found.problems.append(
                 f"{' and '.join(twice)} are one tied parameter of the model, with a prior each in the file: leave one "
                 f"out with rename={{{twice[1]!r}: None}}"
             )
-    lacking = {
-        info.name: tuple(info.parameter.shape)
-        for info in infos
-        if info.parameter.requires_grad and info.name not in fresh and not any(name in here for name in info.names)
-    }
-    problems += [f"the model has {name}, the file does not" for name in lacking if name not in misshapen]
-    if problems:
-        hint = rename_hint(list(lacking), [name for new in names.values() for name in new]) if lacking else ""
+    return found
+
+
+def _refuse(
+    source: Path,
+    rows: Mapping[str, FileRow],
+    names: Mapping[str, list[str]],
+    infos: Sequence[ParameterInfo],
+    fresh: set[str],
+    found: _Sorted,
+    extra: str,
+) -> None:
+    """Raise with all that does not fit."""
+    given = [name for new in names.values() for name in new]
+    if rows and extra == "raise" and not any(name in found.places for name in given):
         raise PriorFileError(
-            f"{source}: the prior does not fit the model:{hint} {'; '.join(problems)}. Parameters that are new, or of "
-            f"another shape, are named by new= with their prior head=; others of the file are ignored with "
-            f"extra='ignore', other names mapped with rename=."
+            f"{source}: no name in common with the model: the file has {', '.join(list(rows)[:3])}, ... ({len(rows)}), "
+            f"the model {', '.join(list(found.places)[:3])}, ... ({len(found.places)});"
+            f"{rename_hint(list(found.places), given)} another architecture, or other names, which rename= maps."
         )
-    if ignored:
-        notes.append(f"File {source.name}: ignored, as the model has no place for them: {', '.join(ignored)}.")
-    if differences.new is not None:
-        gone = [name for name in rows if any(n in places and places[n].name in fresh for n in names[name])]
-        words = f", in place of {', '.join(gone)}" if gone else ""
-        notes.append(f"File {source.name}: new, with a prior of their own: {', '.join(sorted(fresh))}{words}.")
-    aliases = {alias: name for name, row in rows.items() for alias in (*row.names, name)}
-    _restrict(source, here, {alias: names[name] for alias, name in aliases.items()})
-    result: list[Entry] = []
-    for info in infos:
-        known = next((n for n in info.names if n in here), None)
-        if info.name in fresh:
-            label = "" if differences.new is None else any_of(differences.new).label
-            head = differences.head
-            result.append(Entry(info, None if head is None else head.bound_to(info.name, info.parameter), label))
-        elif known is None:
-            result.append(Entry(info, None, ""))
-        else:
-            result.append(_bound(source, info, known, here[known]))
-    return result, notes
+    lacking = [
+        info.name
+        for info in infos
+        if info.parameter.requires_grad
+        and info.name not in fresh
+        and not any(name in found.here for name in info.names)
+    ]
+    absent = [f"the model has {name}, the file does not" for name in lacking if name not in found.misfits]
+    problems = [*found.problems, *absent]
+    if problems:
+        raise PriorFileError(
+            f"{source}: the prior does not fit the model:{rename_hint(lacking, given) if lacking else ''} "
+            f"{'; '.join(problems)}. Parameters that are new, or of another shape, are named by new= with their prior "
+            f"head=; others of the file are ignored with extra='ignore', other names mapped with rename=."
+        )
+
+
+def _entry(
+    source: Path, info: ParameterInfo, here: Mapping[str, FileRow], fresh: set[str], differences: Differences
+) -> Entry:
+    if info.name in fresh:
+        head, new = differences.head, differences.new
+        assert head is not None
+        assert new is not None
+        return Entry(info, head.bound_to(info.name, info.parameter), any_of(new).label)
+    known = next((name for name in info.names if name in here), None)
+    return Entry(info, None, "") if known is None else _bound(source, info, known, here[known])
 
 
 def _bound(source: Path, info: ParameterInfo, known: str, row: FileRow) -> Entry:

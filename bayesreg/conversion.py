@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bayesreg import _checks
+from bayesreg._calls import answering
 from bayesreg.errors import NotEquivalentError
 from bayesreg.optimizers import OptimizerLike, require_coupled
 from bayesreg.scale import LossScale, as_loss_scale
@@ -48,14 +49,15 @@ def _width(top: float, bottom_name: str, bottom: FloatOrTensor) -> FloatOrTensor
     return _ratio(top, bottom_name, bottom)
 
 
+@answering
 def weight_decay_to_variance(
-    weight_decay: FloatOrTensor, loss_scale: LossScale | int, *, optimizer: OptimizerLike | None = None
+    weight_decay: FloatOrTensor, num_data: int | LossScale, *, optimizer: OptimizerLike | None = None
 ) -> FloatOrTensor:
     """Return the variance σ² = s / weight_decay of the Gaussian prior that a coupled weight decay stands for.
 
     Args:
         weight_decay: λ >= 0, in the ½ convention of `torch.optim`: loss + (λ/2)‖θ‖². 0 gives an infinite variance.
-        loss_scale: s, or the size of the training set n of a mean loss (then σ² = 1/(nλ)).
+        num_data: Size of the training set of a mean loss, or the `LossScale` of another.
         optimizer: The optimizer in use (instance, class or name). With it, hidden extra decay is counted (ASGD's
             `lambd`) and decoupled optimizers are refused. Without it, coupled decay is assumed.
 
@@ -75,17 +77,18 @@ def weight_decay_to_variance(
     """
     extra = require_coupled(optimizer).extra_decay if optimizer is not None else 0.0
     _checks.non_negative("weight_decay", weight_decay)
-    return _ratio(as_loss_scale(loss_scale).value, "weight_decay", weight_decay + extra)
+    return _ratio(as_loss_scale(num_data).value, "weight_decay", weight_decay + extra)
 
 
+@answering
 def variance_to_weight_decay(
-    variance: FloatOrTensor, loss_scale: LossScale | int, *, optimizer: OptimizerLike | None = None
+    variance: FloatOrTensor, num_data: int | LossScale, *, optimizer: OptimizerLike | None = None
 ) -> FloatOrTensor:
     """Return the coupled weight decay λ = s / variance of a zero-centred Gaussian prior.
 
     Args:
         variance: σ² > 0, in squared units of the weights; `math.inf` gives 0.
-        loss_scale: s, or the size of the training set of a mean loss.
+        num_data: Size of the training set of a mean loss, or the `LossScale` of another.
         optimizer: As in `weight_decay_to_variance`; ASGD's `lambd` is subtracted.
 
     Returns:
@@ -99,7 +102,7 @@ def variance_to_weight_decay(
         >>> variance_to_weight_decay(0.04, 50_000)
         0.0005
     """
-    decay = _width(as_loss_scale(loss_scale).value, "variance", variance)
+    decay = _width(as_loss_scale(num_data).value, "variance", variance)
     if optimizer is None:
         return decay
     rule = require_coupled(optimizer)
@@ -113,14 +116,15 @@ def variance_to_weight_decay(
     return rest
 
 
+@answering
 def weight_decay_to_precision(
-    weight_decay: FloatOrTensor, loss_scale: LossScale | int, *, optimizer: OptimizerLike | None = None
+    weight_decay: FloatOrTensor, num_data: int | LossScale, *, optimizer: OptimizerLike | None = None
 ) -> FloatOrTensor:
     """Return the prior precision 1/σ² = weight_decay / s (what laplace-torch calls `prior_precision`).
 
     Args:
         weight_decay: λ >= 0, in the ½ convention.
-        loss_scale: s, or the size of the training set of a mean loss.
+        num_data: Size of the training set of a mean loss, or the `LossScale` of another.
         optimizer: As in `weight_decay_to_variance`.
 
     Returns:
@@ -136,17 +140,18 @@ def weight_decay_to_precision(
     """
     extra = require_coupled(optimizer).extra_decay if optimizer is not None else 0.0
     _checks.non_negative("weight_decay", weight_decay)
-    return (weight_decay + extra) / as_loss_scale(loss_scale).value
+    return (weight_decay + extra) / as_loss_scale(num_data).value
 
 
+@answering
 def precision_to_weight_decay(
-    precision: FloatOrTensor, loss_scale: LossScale | int, *, optimizer: OptimizerLike | None = None
+    precision: FloatOrTensor, num_data: int | LossScale, *, optimizer: OptimizerLike | None = None
 ) -> FloatOrTensor:
     """Return the coupled weight decay λ = s · precision of a zero-centred Gaussian prior.
 
     Args:
         precision: 1/σ² > 0.
-        loss_scale: s, or the size of the training set of a mean loss.
+        num_data: Size of the training set of a mean loss, or the `LossScale` of another.
         optimizer: As in `weight_decay_to_variance`.
 
     Returns:
@@ -161,15 +166,16 @@ def precision_to_weight_decay(
         0.0005
     """
     _checks.positive("precision", precision)
-    return variance_to_weight_decay(1.0 / precision, loss_scale, optimizer=optimizer)
+    return variance_to_weight_decay(1.0 / precision, num_data, optimizer=optimizer)
 
 
-def l2_coefficient_to_variance(l2_coefficient: FloatOrTensor, loss_scale: LossScale | int) -> FloatOrTensor:
+@answering
+def l2_coefficient_to_variance(l2_coefficient: FloatOrTensor, num_data: int | LossScale) -> FloatOrTensor:
     """Return the Gaussian variance σ² = s / (2 · l2_coefficient) of a penalty written without the ½.
 
     Args:
         l2_coefficient: The factor >= 0 in loss + l2_coefficient · ‖θ‖² (Keras' `l2`, many lecture notes).
-        loss_scale: s, or the size of the training set of a mean loss.
+        num_data: Size of the training set of a mean loss, or the `LossScale` of another.
 
     Returns:
         The variance.
@@ -181,15 +187,16 @@ def l2_coefficient_to_variance(l2_coefficient: FloatOrTensor, loss_scale: LossSc
         >>> l2_coefficient_to_variance(2.5e-4, 50_000)
         0.04
     """
-    return _ratio(as_loss_scale(loss_scale).value / 2.0, "l2_coefficient", l2_coefficient)
+    return _ratio(as_loss_scale(num_data).value / 2.0, "l2_coefficient", l2_coefficient)
 
 
-def variance_to_l2_coefficient(variance: FloatOrTensor, loss_scale: LossScale | int) -> FloatOrTensor:
+@answering
+def variance_to_l2_coefficient(variance: FloatOrTensor, num_data: int | LossScale) -> FloatOrTensor:
     """Return the factor s / (2σ²) of a penalty ‖θ‖² written without the ½.
 
     Args:
         variance: σ² > 0.
-        loss_scale: s, or the size of the training set of a mean loss.
+        num_data: Size of the training set of a mean loss, or the `LossScale` of another.
 
     Returns:
         The coefficient.
@@ -201,15 +208,16 @@ def variance_to_l2_coefficient(variance: FloatOrTensor, loss_scale: LossScale | 
         >>> variance_to_l2_coefficient(0.04, 50_000)
         0.00025
     """
-    return _width(as_loss_scale(loss_scale).value / 2.0, "variance", variance)
+    return _width(as_loss_scale(num_data).value / 2.0, "variance", variance)
 
 
-def l1_to_laplace_scale(l1_coefficient: FloatOrTensor, loss_scale: LossScale | int) -> FloatOrTensor:
+@answering
+def l1_to_laplace_scale(l1_coefficient: FloatOrTensor, num_data: int | LossScale) -> FloatOrTensor:
     """Return the scale b = s / l1_coefficient of the Laplace prior that an L1 penalty stands for.
 
     Args:
         l1_coefficient: The factor >= 0 in loss + l1_coefficient · ‖θ‖₁.
-        loss_scale: s, or the size of the training set of a mean loss.
+        num_data: Size of the training set of a mean loss, or the `LossScale` of another.
 
     Returns:
         b, in units of the weights; the prior's standard deviation is √2 · b.
@@ -221,15 +229,16 @@ def l1_to_laplace_scale(l1_coefficient: FloatOrTensor, loss_scale: LossScale | i
         >>> l1_to_laplace_scale(1e-4, 50_000)
         0.2
     """
-    return _ratio(as_loss_scale(loss_scale).value, "l1_coefficient", l1_coefficient)
+    return _ratio(as_loss_scale(num_data).value, "l1_coefficient", l1_coefficient)
 
 
-def laplace_scale_to_l1(laplace_scale: FloatOrTensor, loss_scale: LossScale | int) -> FloatOrTensor:
+@answering
+def laplace_scale_to_l1(laplace_scale: FloatOrTensor, num_data: int | LossScale) -> FloatOrTensor:
     """Return the factor s / b of the penalty ‖θ‖₁ that a Laplace prior stands for.
 
     Args:
         laplace_scale: b > 0, in units of the weights.
-        loss_scale: s, or the size of the training set of a mean loss.
+        num_data: Size of the training set of a mean loss, or the `LossScale` of another.
 
     Returns:
         The L1 coefficient.
@@ -241,4 +250,4 @@ def laplace_scale_to_l1(laplace_scale: FloatOrTensor, loss_scale: LossScale | in
         >>> laplace_scale_to_l1(0.2, 50_000)
         0.0001
     """
-    return _width(as_loss_scale(loss_scale).value, "laplace_scale", laplace_scale)
+    return _width(as_loss_scale(num_data).value, "laplace_scale", laplace_scale)

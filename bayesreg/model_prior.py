@@ -49,6 +49,7 @@ class ModelPrior(nn.Module):
     Args:
         model: The model; compiled, wrapped or parametrized ones are seen through.
         rules: One prior, or a mapping from rule keys to priors.
+        notes: Sentences for `describe()`, which files keep.
 
     Raises:
         PatternError: If a glob matches nothing, or earlier rules took all that a rule matches.
@@ -66,7 +67,10 @@ class ModelPrior(nn.Module):
         torch.Size([])
     """
 
-    def __init__(self, model: nn.Module, rules: Belief | Mapping[SelectorLike, Belief]) -> None:
+    @answering
+    def __init__(
+        self, model: nn.Module, rules: Belief | Mapping[SelectorLike, Belief], *, notes: Sequence[str] = ()
+    ) -> None:
         super().__init__()
         install_guard()
         if not isinstance(model, nn.Module):
@@ -88,7 +92,8 @@ class ModelPrior(nn.Module):
         infos = parameters_of(model)
         if not infos:
             raise InvalidArgumentError(f"model: {type(model).__name__} has no parameters.")
-        self._take(*bind(model, _match(infos, rules)))
+        entries, said = bind(model, _match(infos, rules))
+        self._take(entries, [*said, *notes])
 
     def _take(self, entries: list[Entry], notes: Sequence[str] = ()) -> None:
         self.notes = tuple(notes)
@@ -238,6 +243,7 @@ class ModelPrior(nn.Module):
         return total
 
     @torch.no_grad()
+    @answering
     def sample_(self, *, generator: torch.Generator | None = None) -> list[str]:
         """Replace the parameters by a draw from the prior, in place.
 
@@ -270,6 +276,7 @@ class ModelPrior(nn.Module):
         return found
 
     @torch.no_grad()
+    @answering
     def draw(self, *, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Return a draw from the prior by parameter name, the model left as it is.
 
@@ -310,6 +317,7 @@ class ModelPrior(nn.Module):
 
     # -- its use ---------------------------------------------------------------------------------------
 
+    @answering
     def param_groups(self, only: SelectorLike | None = None) -> list[dict[str, Any]]:
         """Return the trainable parameters as groups for any torch optimizer.
 
@@ -344,6 +352,7 @@ class ModelPrior(nn.Module):
             groups.setdefault(_group_key(prior, together.get(entry.name)), []).append(entry.parameter)
         return [{"params": parameters, "weight_decay": 0.0} for parameters in groups.values()]
 
+    @answering
     def describe(
         self,
         num_data: int | LossScale | None = None,
@@ -371,6 +380,7 @@ class ModelPrior(nn.Module):
 
     # -- keeping it ------------------------------------------------------------------------------------
 
+    @answering
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the prior to a safetensors file: names, shapes, dtypes, families and hyper-parameters.
 
@@ -388,6 +398,7 @@ class ModelPrior(nn.Module):
         save_model_prior(self._entries, path, self.notes)
 
     @classmethod
+    @answering
     def load(
         cls,
         path: str | os.PathLike[str],

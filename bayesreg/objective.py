@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from bayesreg._calls import answering
 from bayesreg.errors import UnsupportedError
 from bayesreg.model_prior import ModelPrior
 from bayesreg.priors.belief import require_map
@@ -38,7 +39,8 @@ class MAPObjective:
         1.100000023841858
     """
 
-    def __init__(self, prior: ModelPrior, num_data: LossScale | int) -> None:
+    @answering
+    def __init__(self, prior: ModelPrior, num_data: int | LossScale) -> None:
         self.prior = prior
         self.loss_scale = as_loss_scale(num_data)
         for entry, part in prior.active():

@@ -12,7 +12,7 @@ import torch
 from torch.optim import Optimizer
 
 from bayesreg.errors import InvalidArgumentError, NotEquivalentError, nearest
-from bayesreg.probe import drifts, probe, rebuild
+from bayesreg.probe import Build, examine, rebuild
 
 __all__ = [
     "DecayRule",
@@ -20,6 +20,7 @@ __all__ = [
     "class_of",
     "decay_rule",
     "decay_rule_of_group",
+    "decay_rules",
     "hand_set_decay",
     "require_coupled",
     "steady_gain",
@@ -131,12 +132,60 @@ def decay_rule(optimizer: OptimizerLike) -> DecayRule:
     if name is None:
         build = rebuild(optimizer) if isinstance(optimizer, Optimizer) else optimizer
         # A partial or a class: called with parameters, as a factory is.
-        return DecayRule(probe(build), cls.__name__, probed=True, hidden=drifts(build))  # type: ignore[arg-type]
+        return _examined(build, cls.__name__)  # type: ignore[arg-type]
     kind = _KINDS[name]
     if kind == "coupled" and settings.get("decoupled_weight_decay"):
         kind = "decoupled"
     lambd = settings.get("lambd", 1e-4) if name == "ASGD" else 0.0
     return DecayRule(kind, name, extra_decay=float(lambd))
+
+
+def _examined(build: Build, name: str) -> DecayRule:
+    found = examine(build)
+    return DecayRule(found.kind, name, probed=True, hidden=found.drifts)
+
+
+def decay_rules(optimizer: Optimizer) -> list[DecayRule]:
+    """Say what an optimizer does with the `weight_decay` of each of its param groups.
+
+    One of torch's is known; another is tried once for each kind of group: groups that differ only in their parameters,
+    learning rates and decays are of one kind.
+
+    Args:
+        optimizer: The optimizer.
+
+    Returns:
+        A rule per group.
+    """
+    whole = DecayRule("unknown", type(optimizer).__name__)
+    if _own_type(type(optimizer)) is not None:
+        whole = decay_rule(optimizer)
+    kinds: list[tuple[dict[str, Any], DecayRule]] = []
+    rules = []
+    for group in optimizer.param_groups:
+        settings = {key: value for key, value in group.items() if key not in _NOT_OF_A_KIND}
+        rule = next((known for other, known in kinds if _same_settings(settings, other)), None)
+        if rule is None:
+            rule = decay_rule_of_group(optimizer, group, whole)
+            kinds.append((settings, rule))
+        rules.append(rule)
+    return rules
+
+
+# What groups of one kind may differ in; the last three are written there by schedulers and by bayesreg.
+_NOT_OF_A_KIND = ("params", "param_names", "lr", "weight_decay", "initial_lr", "max_lr", "bayesreg_decay")
+
+
+def _same_settings(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    def same(a: Any, b: Any) -> bool:
+        if isinstance(a, torch.Tensor) or isinstance(b, torch.Tensor):
+            return isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and torch.equal(a, b)
+        try:
+            return bool(a is b or a == b)
+        except (TypeError, ValueError, RuntimeError):
+            return False
+
+    return one.keys() == other.keys() and all(same(value, other[key]) for key, value in one.items())
 
 
 def _rule_of_factory(factory: Any) -> DecayRule:
@@ -165,8 +214,7 @@ def decay_rule_of_group(optimizer: Optimizer, group: Mapping[str, Any], rule: De
     """
     name = _own_type(type(optimizer))
     if name is None:
-        build = rebuild(optimizer, group)
-        return DecayRule(probe(build), rule.name, probed=True, hidden=drifts(build))
+        return _examined(rebuild(optimizer, group), rule.name)
     if _KINDS[name] != "coupled":
         return rule
     kind: Literal["coupled", "decoupled"] = "decoupled" if group.get("decoupled_weight_decay") else "coupled"

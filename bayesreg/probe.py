@@ -6,13 +6,14 @@ import copy
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-__all__ = ["ProbedKind", "drifts", "probe", "rebuild"]
+__all__ = ["Build", "Examined", "ProbedKind", "drifts", "examine", "probe", "rebuild"]
 
 ProbedKind: TypeAlias = Literal["coupled", "decoupled", "none", "other", "unknown"]
 
@@ -50,8 +51,38 @@ def rebuild(optimizer: Optimizer, group: Mapping[str, Any] | None = None) -> Bui
     return build
 
 
-def probe(build: Build) -> ProbedKind:
+@dataclass(frozen=True)
+class Examined:
+    """What was found on a toy tensor.
+
+    Attributes:
+        kind: See `probe`.
+        drifts: Whether weights moved with a zero gradient and weight_decay = 0: a decay under another name.
+    """
+
+    kind: ProbedKind
+    drifts: bool
+
+
+def examine(build: Build) -> Examined:
     """Compare six steps with native decay to steps with the decay made by hand, on a matrix and on a vector.
+
+    Args:
+        build: Builds the optimizer over the given parameters.
+
+    Returns:
+        What was found.
+    """
+    matrix = _attempt(lambda: _compare(build, (3, 3)))
+    vector = _attempt(lambda: _compare(build, (4,)))
+    drifts = _attempt(lambda: "other" if _drifts(build) else "none") == "other"
+    # Some take matrices only.
+    kind: ProbedKind = "other" if drifts or vector not in (matrix, "unknown") else matrix
+    return Examined(kind, drifts)
+
+
+def probe(build: Build) -> ProbedKind:
+    """Return what an optimizer does with its `weight_decay`.
 
     Args:
         build: Builds the optimizer over the given parameters.
@@ -61,12 +92,7 @@ def probe(build: Build) -> ProbedKind:
         "none": `weight_decay` changes nothing or is no setting; "other": neither, or not the same for both, or weights
         shrink at weight_decay = 0 too; "unknown": it could not be run.
     """
-    matrix = _attempt(lambda: _compare(build, (3, 3)))
-    vector = _attempt(lambda: _compare(build, (4,)))
-    if drifts(build):
-        return "other"
-    # Some take matrices only.
-    return matrix if vector in (matrix, "unknown") else "other"
+    return examine(build).kind
 
 
 def drifts(build: Build) -> bool:
@@ -78,7 +104,7 @@ def drifts(build: Build) -> bool:
     Returns:
         True if a decay hides under another name; False too if it could not be run.
     """
-    return _attempt(lambda: "other" if _drifts(build) else "none") == "other"
+    return examine(build).drifts
 
 
 def _attempt(look: Callable[[], ProbedKind]) -> ProbedKind:

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bayesreg import _checks
+from bayesreg._calls import answering
 from bayesreg.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["LossScale", "as_loss_scale", "one_loss_scale"]
+__all__ = ["LossScale", "as_loss_scale"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class LossScale:
     Args:
         value: s, > 0.
         origin: In plain words, where the number comes from; shown by `describe()`.
+        num_data: n, where the constructor was told; for what counts examples, such as scikit-learn's constants.
+        likelihood_weight: κ, which is in `value` already.
 
     Raises:
         InvalidArgumentError: If `value` is not a finite number > 0.
@@ -41,6 +44,8 @@ class LossScale:
 
     value: float
     origin: str = field(default="given by hand", compare=False)
+    num_data: int | None = field(default=None, compare=False, repr=False)
+    likelihood_weight: float = field(default=1.0, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "value", _checks.positive_float("LossScale value", self.value))
@@ -49,6 +54,7 @@ class LossScale:
         return self.value
 
     @classmethod
+    @answering
     def mean(cls, num_data: int, *, likelihood_weight: float = 1.0) -> LossScale:
         """The loss is the mean NLL over examples: s = 1 / (κ · num_data).
 
@@ -64,9 +70,10 @@ class LossScale:
             InvalidArgumentError: If an argument is out of range.
         """
         n = _checks.positive_int("num_data", num_data)
-        return cls._tempered(1.0 / n, f"mean NLL over {n:,} examples", likelihood_weight)
+        return cls._tempered(1.0 / n, f"mean NLL over {n:,} examples", likelihood_weight, n)
 
     @classmethod
+    @answering
     def sum(cls, *, likelihood_weight: float = 1.0) -> LossScale:
         """The loss is the NLL summed over the whole data set: s = 1 / κ.
 
@@ -82,6 +89,7 @@ class LossScale:
         return cls._tempered(1.0, "NLL summed over the data set", likelihood_weight)
 
     @classmethod
+    @answering
     def minibatch_sum(cls, num_data: int, batch_size: int, *, likelihood_weight: float = 1.0) -> LossScale:
         """The loss is the NLL summed over a minibatch: s = batch_size / (κ · num_data).
 
@@ -98,9 +106,10 @@ class LossScale:
         """
         n, b = _checks.positive_int("num_data", num_data), _checks.positive_int("batch_size", batch_size)
         _batch_fits(n, b)
-        return cls._tempered(b / n, f"NLL summed over batches of {b:,} out of {n:,} examples", likelihood_weight)
+        return cls._tempered(b / n, f"NLL summed over batches of {b:,} out of {n:,} examples", likelihood_weight, n)
 
     @classmethod
+    @answering
     def mse(cls, num_data: int, num_outputs: int, noise_std: float, *, likelihood_weight: float = 1.0) -> LossScale:
         """The loss is `nn.MSELoss()`, the mean of (y − f)² over examples and outputs: s = 2τ² / (κ · n · K).
 
@@ -119,9 +128,10 @@ class LossScale:
         n, k = _checks.positive_int("num_data", num_data), _checks.positive_int("num_outputs", num_outputs)
         tau = _checks.positive_float("noise_std", noise_std)
         origin = f"mean squared error over {n:,} examples x {k:,} outputs, noise std {tau:g}"
-        return cls._tempered(2.0 * tau**2 / (n * k), origin, likelihood_weight)
+        return cls._tempered(2.0 * tau**2 / (n * k), origin, likelihood_weight, n)
 
     @classmethod
+    @answering
     def half_squared_error(cls, num_data: int, noise_std: float, *, likelihood_weight: float = 1.0) -> LossScale:
         """The loss is ½‖y − f‖² averaged over examples: s = τ² / (κ · n).
 
@@ -138,9 +148,10 @@ class LossScale:
         """
         n, tau = _checks.positive_int("num_data", num_data), _checks.positive_float("noise_std", noise_std)
         origin = f"half squared error averaged over {n:,} examples, noise std {tau:g}"
-        return cls._tempered(tau**2 / n, origin, likelihood_weight)
+        return cls._tempered(tau**2 / n, origin, likelihood_weight, n)
 
     @classmethod
+    @answering
     def tokens(cls, num_tokens: int, *, likelihood_weight: float = 1.0) -> LossScale:
         """The loss is the mean NLL over unmasked tokens: s = 1 / (κ · num_tokens).
 
@@ -158,6 +169,7 @@ class LossScale:
         return cls._tempered(1.0 / t, f"mean NLL over {t:,} tokens", likelihood_weight)
 
     @classmethod
+    @answering
     def from_loss(
         cls,
         loss: nn.Module,
@@ -218,9 +230,15 @@ class LossScale:
         return cls._tempered(value, origin, likelihood_weight)
 
     @classmethod
-    def _tempered(cls, value: float, origin: str, likelihood_weight: float) -> LossScale:
+    def _tempered(cls, value: float, origin: str, likelihood_weight: float, num_data: int | None = None) -> LossScale:
         weight = _checks.positive_float("likelihood_weight", likelihood_weight)
-        return cls(value / weight, origin if weight == 1.0 else f"{origin}, likelihood counted {weight:g} times")
+        words = origin if weight == 1.0 else f"{origin}, likelihood counted {weight:g} times"
+        return cls(value / weight, words, num_data, weight)
+
+    @property
+    def words(self) -> str:
+        """What s is, in a sentence."""
+        return f"Training loss = s x NLL with s = {self.value:.4g} ({self.origin})."
 
 
 def _batch_fits(num_data: int, batch_size: int) -> None:
@@ -231,11 +249,11 @@ def _batch_fits(num_data: int, batch_size: int) -> None:
         )
 
 
-def as_loss_scale(loss_scale: LossScale | int) -> LossScale:
+def as_loss_scale(num_data: int | LossScale | None) -> LossScale:
     """Return a LossScale; a bare integer is the size of the training set of a mean loss.
 
     Args:
-        loss_scale: A scale, or num_data >= 1.
+        num_data: n >= 1, or a scale.
 
     Returns:
         The scale.
@@ -247,40 +265,21 @@ def as_loss_scale(loss_scale: LossScale | int) -> LossScale:
         >>> as_loss_scale(100).value
         0.01
     """
-    if isinstance(loss_scale, LossScale):
-        return loss_scale
-    if isinstance(loss_scale, float) or loss_scale is None:
+    if isinstance(num_data, LossScale):
+        return num_data
+    if num_data is None:
         raise InvalidArgumentError(
-            f"loss_scale: expected a LossScale or an integer num_data (the size of the training set), got "
-            f"{loss_scale!r}; write br.LossScale.mean(num_data) for a mean loss or br.LossScale({loss_scale!r}) "
-            f"for a scale given by hand."
+            "num_data: pass the size of the training set, num_data=n, or a br.LossScale for a loss that is not a mean "
+            "over examples."
         )
-    if getattr(loss_scale, "forward", None) is not None:
+    if isinstance(num_data, float):
         raise InvalidArgumentError(
-            f"loss_scale: expected a LossScale or an integer num_data, got the loss itself; write "
-            f"br.LossScale.from_loss({type(loss_scale).__name__}(), num_data)."
+            f"num_data: expected the size of the training set, an integer, or a LossScale, got {num_data!r}; a scale "
+            f"given by hand is br.LossScale({num_data!r})."
         )
-    return LossScale.mean(_checks.positive_int("num_data", loss_scale))
-
-
-def one_loss_scale(num_data: int | None, loss_scale: LossScale | None) -> LossScale:
-    """Return the loss scale from the one of two arguments that was given.
-
-    Args:
-        num_data: Size of the training set of a mean loss.
-        loss_scale: The scale of another loss.
-
-    Returns:
-        The loss scale.
-
-    Raises:
-        InvalidArgumentError: If neither or both were given, or the one is out of range.
-    """
-    if num_data is not None and loss_scale is None:
-        return LossScale.mean(num_data)
-    if loss_scale is not None and num_data is None:
-        return as_loss_scale(loss_scale)
-    raise InvalidArgumentError(
-        "num_data: pass the size of the training set, num_data=n, or loss_scale= for a loss that is not a mean over "
-        "examples (one of the two)."
-    )
+    if getattr(num_data, "forward", None) is not None:
+        raise InvalidArgumentError(
+            f"num_data: expected the size of the training set or a LossScale, got the loss itself; write "
+            f"br.LossScale.from_loss({type(num_data).__name__}(), num_data)."
+        )
+    return LossScale.mean(_checks.positive_int("num_data", num_data))

@@ -64,7 +64,7 @@ def explain(
     scale = loss_scale_of(loss, num_data, noise_std, num_outputs, batch_size, likelihood_weight)
     clip = None if clip_norm is None else _checks.positive_float("--clip-norm", clip_norm)
     if penalties:
-        _show(explain_settings({"class_name": "L1L2", "config": penalties}, loss_scale=scale), as_json)
+        _show(explain_settings({"class_name": "L1L2", "config": penalties}, num_data=scale), as_json)
         return
     if checkpoint is not None:
         if given:
@@ -74,7 +74,7 @@ def explain(
         if checkpoint.suffix.lower() in (".json", ".yaml", ".yml"):
             if optimizer is not None:
                 raise InvalidArgumentError("--optimizer: the settings name their own; leave it out.")
-            _show(explain_settings(_read_settings(checkpoint), loss_scale=scale, clip_norm=clip), as_json)
+            _show(explain_settings(_read_settings(checkpoint), num_data=scale, clip_norm=clip), as_json)
             return
         content = read_tensor_file(checkpoint)
         groups = facts_of_state(find_state_dict(content), None, optimizer, weights=weights_in(content))

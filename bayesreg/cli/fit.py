@@ -94,16 +94,22 @@ def fit(
     if table.task == "regression":
         likelihood = _gaussian_noise(noise_std, train[1])
     family = br.prior_from_words(prior, len(train[1]))
+    chosen = _optimizer(optimizer, model, family.traits.smooth, lr)
+    how: dict[str, Any] = {"max_epochs": epochs, "batch_size": batch_size, "restore_best": not keep_last}
+    if isinstance(chosen, str):
+        how = {"starts": starts}
+    elif starts > 1:
+        raise InvalidArgumentError(
+            f"--starts: several starting points need a full-batch solver, --optimizer lbfgs or proximal, got "
+            f"{optimizer.value}."
+        )
     trainer = br.MAPTrainer(
         network,
         family,
         likelihood,
-        optimizer=_optimizer(optimizer, model, family.traits.smooth, lr),
-        max_epochs=epochs,
-        batch_size=batch_size,
-        starts=starts,
+        optimizer=chosen,
         seed=seed,
-        restore_best=not keep_last,
+        **how,
     )
     _start_at_centre(family, trainer.prior)
     result = trainer.fit(train, val)

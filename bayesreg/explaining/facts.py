@@ -13,8 +13,8 @@ from torch.optim import Optimizer
 from bayesreg._guard import attachment_of
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.explaining.recognise import recognise
-from bayesreg.optimizers import DecayRule, OptimizerLike, decay_rule, decay_rule_of_group
-from bayesreg.priors import Prior
+from bayesreg.optimizers import DecayRule, OptimizerLike, decay_rule, decay_rules
+from bayesreg.priors import Belief
 from bayesreg.selection import ParameterInfo, biases, embeddings, norms, parameters_of
 
 __all__ = ["GroupFacts", "ParameterFacts", "Role", "fact_of", "facts_of_live", "facts_of_state"]
@@ -72,7 +72,7 @@ class GroupFacts:
     rule: DecayRule
     settings: Mapping[str, Any]
     parameters: Sequence[ParameterFacts]
-    prior: Prior | None = None
+    prior: Belief | None = None
     route: str | None = None
     attached: bool = False
 
@@ -88,11 +88,9 @@ def facts_of_live(optimizer: Optimizer, model: nn.Module) -> list[GroupFacts]:
         )
     attachment = attachment_of(optimizer)
     routes = {id(m.parameter): m for m in attachment.members()} if attachment is not None else {}
-    whole = decay_rule(optimizer)
     groups = []
-    for index, group in enumerate(optimizer.param_groups):
+    for index, (group, rule) in enumerate(zip(optimizer.param_groups, decay_rules(optimizer), strict=True)):
         settings = {key: value for key, value in group.items() if key != "params"}
-        rule = decay_rule_of_group(optimizer, group, whole)
         parts: dict[tuple[str, str], list[Tensor]] = {}
         for p in group["params"]:
             member = routes.get(id(p))

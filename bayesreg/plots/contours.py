@@ -160,7 +160,7 @@ def plot_contours(
         'weight[0, 0]'
     """
     require("matplotlib", "viz", "plots")
-    from bayesreg.sparsity.given import as_tensors
+    from bayesreg.data import as_tensors
     from bayesreg.trainer.coverage import check_prior_of
 
     check_prior_of(model, prior)
@@ -169,7 +169,7 @@ def plot_contours(
     )
     if not factors:
         raise InvalidArgumentError("strengths: expected at least one factor > 0, got none.")
-    plane = _Plane(model, prior, likelihood, as_tensors(model, data), elements)
+    plane = _Plane(model, prior, likelihood, as_tensors(model, likelihood, data), elements)
     ax = new_axes(1, (5.4, 5.4))[0] if ax is None else ax
     with plane.kept():
         step = 0.1 + max(abs(float(v) - c) for v, c in zip(plane.views, plane.centre, strict=True))

@@ -74,7 +74,7 @@ class AdapterGaussian(JointPrior):
     def __init__(
         self,
         scale: Hyperparameter | Mapping[str, Hyperparameter],
-        factors: Sequence[tuple[str, str]],
+        factors: Sequence[tuple[str, str]] = (),
         *,
         scaling: float | Mapping[str, float] = 1.0,
         loc: Loc = 0.0,

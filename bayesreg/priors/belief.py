@@ -39,8 +39,6 @@ class Belief(Holder):
     traits: Traits
     #: The named weights that it is centred on, until `bound_to` has looked up the parameter's own.
     reference: Reference | None = None
-    #: What holds where that ends before the parameter does.
-    beyond: Belief | None = None
     #: What it was centred on, in words.
     source: str | None = None
     #: Where its width comes from, in words.

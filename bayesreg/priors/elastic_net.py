@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bayesreg import _checks
+from bayesreg._calls import answering
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.priors.elementwise import ElementwisePrior, soft_threshold
 from bayesreg.priors.located import Loc
@@ -61,7 +62,8 @@ class ElasticNet(ElementwisePrior):
         super().__init__(loc=loc, l1=_checks.positive("l1", l1), l2=_checks.positive("l2", l2))
 
     @classmethod
-    def from_penalties(cls, l1_coefficient: float, weight_decay: float, loss_scale: LossScale | int) -> Self:
+    @answering
+    def from_penalties(cls, l1_coefficient: float, weight_decay: float, num_data: int | LossScale) -> Self:
         """Return the prior of loss + l1_coefficient·‖w‖₁ + (weight_decay/2)·‖w‖².
 
         scikit-learn's (alpha, l1_ratio) are converted by `br.sklearn_to_elastic_net_rates`.
@@ -69,7 +71,7 @@ class ElasticNet(ElementwisePrior):
         Args:
             l1_coefficient: The factor > 0 of ‖w‖₁ in the training loss.
             weight_decay: λ > 0, in the ½ convention.
-            loss_scale: s, or the size of the training set of a mean loss.
+            num_data: Size of the training set of a mean loss, or the `LossScale` of another.
 
         Returns:
             The prior with l1 = l1_coefficient/s and l2 = weight_decay/s.
@@ -81,7 +83,7 @@ class ElasticNet(ElementwisePrior):
             >>> ElasticNet.from_penalties(0.01, 0.1, 100)
             ElasticNet(l1=1, l2=10, loc=0)
         """
-        s = as_loss_scale(loss_scale).value
+        s = as_loss_scale(num_data).value
         l1 = _checks.positive_float("l1_coefficient", l1_coefficient)
         return cls(l1=l1 / s, l2=_checks.positive_float("weight_decay", weight_decay) / s)
 
@@ -130,11 +132,12 @@ class ElasticNet(ElementwisePrior):
             f"(prior.penalties(loss_scale)). Train it with br.attach or br.MAPTrainer, which take proximal steps."
         )
 
-    def penalties(self, loss_scale: LossScale | int) -> tuple[Hyperparameter, Hyperparameter]:
+    @answering
+    def penalties(self, num_data: int | LossScale) -> tuple[Hyperparameter, Hyperparameter]:
         """Return (s·l1, s·l2): the factor of ‖w‖₁ and the weight decay of ½‖w‖² in the training loss.
 
         Args:
-            loss_scale: s, or the size of the training set of a mean loss.
+            num_data: Size of the training set of a mean loss, or the `LossScale` of another.
 
         Returns:
             Two numbers, or tensors where the hyper-parameters are.
@@ -143,7 +146,7 @@ class ElasticNet(ElementwisePrior):
             >>> ElasticNet(l1=5.0, l2=25.0).penalties(50_000)
             (0.0001, 0.0005)
         """
-        s = as_loss_scale(loss_scale).value
+        s = as_loss_scale(num_data).value
         return plain(s * self.l1), plain(s * self.l2)
 
     def times(self, factor: float) -> Self:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bayesreg import _checks
+from bayesreg._calls import answering
 from bayesreg.errors import InvalidArgumentError, nearest
 from bayesreg.priors.base import Prior
 from bayesreg.priors.gaussian import Gaussian
@@ -202,11 +203,12 @@ class FanInGaussian(LocatedPrior):
             f"weight_decay(loss_scale). br.ModelPrior and br.attach put each in its place."
         )
 
-    def weight_decay_readings(self, loss_scale: LossScale | int, at: Tensor | None = None) -> WeightDecayReadings:
+    @answering
+    def weight_decay_readings(self, num_data: int | LossScale, at: Tensor | None = None) -> WeightDecayReadings:
         """Return the readings for the shape of `at`, none without one; see `Prior.weight_decay_readings`."""
         if at is None:
             return WeightDecayReadings(None, None, None, None)
-        return self.for_shape(at.shape).weight_decay_readings(loss_scale, at)
+        return self.for_shape(at.shape).weight_decay_readings(num_data, at)
 
     def saved_options(self) -> dict[str, Any]:
         return {"fan": self.fan}

@@ -10,6 +10,7 @@ from typing import Self, final
 import torch
 from torch import Tensor
 
+from bayesreg._calls import answering
 from bayesreg.conversion import weight_decay_to_variance
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.optimizers import OptimizerLike
@@ -56,10 +57,11 @@ class Gaussian(LocScalePrior):
     _hints = MappingProxyType(dict.fromkeys(("variance", "std", "sigma"), _WIDTH))
 
     @classmethod
+    @answering
     def from_weight_decay(
         cls,
         weight_decay: float,
-        loss_scale: LossScale | int,
+        num_data: int | LossScale,
         *,
         loc: Hyperparameter | Mapping[str, Tensor] = 0.0,
         optimizer: OptimizerLike | None = None,
@@ -68,7 +70,7 @@ class Gaussian(LocScalePrior):
 
         Args:
             weight_decay: λ > 0, in the ½ convention of `torch.optim`.
-            loss_scale: s, or the size of the training set of a mean loss.
+            num_data: Size of the training set of a mean loss, or the `LossScale` of another.
             loc: The centre; as in the constructor.
             optimizer: The optimizer whose decay it is; decoupled ones are refused.
 
@@ -85,7 +87,7 @@ class Gaussian(LocScalePrior):
         """
         if weight_decay == 0:
             raise InvalidArgumentError("weight_decay: expected a value > 0, got 0; no decay at all is br.Flat().")
-        variance = weight_decay_to_variance(weight_decay, loss_scale, optimizer=optimizer)
+        variance = weight_decay_to_variance(weight_decay, num_data, optimizer=optimizer)
         return cls(scale=math.sqrt(variance), loc=loc)
 
     def penalty(self, value: Tensor) -> Tensor:

@@ -220,7 +220,7 @@ class HierarchicalGaussian(LocatedPrior):
         return (noise * scales).to(like.dtype)
 
     def _why_improper(self) -> str:
-        return f"a maximum over scales and no density; that is {self.family}(hyper, coordinate=None)"
+        return f"a maximum over scales and no density: draw from {self.family}(hyper, coordinate=None)"
 
     def variance(self, shape: Sequence[int] | None = None) -> Hyperparameter | None:
         """Return E[σ²]; None for a maximum over scales, or where it is infinite. See `Prior.variance`."""

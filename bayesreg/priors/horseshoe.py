@@ -135,7 +135,7 @@ class Horseshoe(ElementwisePrior):
         return noise * (over / under).abs().to(like) * self.scale.to(like)
 
     def _why_improper(self) -> str:
-        return "a maximum over local scales and no density; that is Horseshoe(scale), without a coordinate"
+        return "a maximum over local scales and no density: draw from Horseshoe(scale), without a coordinate"
 
     def saved_options(self) -> dict[str, Any]:
         return {} if self.coordinate is None else {"coordinate": self.coordinate}

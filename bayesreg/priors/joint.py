@@ -315,5 +315,7 @@ def _joined(names: tuple[str, ...], members: Mapping[str, tuple[ParameterInfo, P
             f"{'has' if len(missing) == 1 else 'have'} another prior in this model: widen the rule "
             f"(a single prior for a whole model leaves biases and norms out: write {{'*': prior}}){marginal}."
         )
-    infos = {name: members[name][0] for name in names}
-    return type(first).term({name: members[name][1] for name in names}, infos)
+    # A tied parameter may have been named by another of its names.
+    ordered = [members[name] for name in names]
+    infos = {info.name: info for info, _ in ordered}
+    return type(first).term({info.name: part for info, part in ordered}, infos)

@@ -9,6 +9,7 @@ from typing import Self, final
 import torch
 from torch import Tensor
 
+from bayesreg._calls import answering
 from bayesreg.conversion import l1_to_laplace_scale
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.priors.loc_scale import LocScalePrior
@@ -51,12 +52,13 @@ class Laplace(LocScalePrior):
     traits = Traits(proper=True, convex=True, smooth=False, elementwise=True, has_prox=True)
 
     @classmethod
-    def from_l1(cls, l1_coefficient: float, loss_scale: LossScale | int) -> Self:
+    @answering
+    def from_l1(cls, l1_coefficient: float, num_data: int | LossScale) -> Self:
         """Return the Laplace prior of scale s / l1_coefficient.
 
         Args:
             l1_coefficient: The factor > 0 in loss + l1_coefficient · ‖w‖₁.
-            loss_scale: s, or the size of the training set of a mean loss.
+            num_data: Size of the training set of a mean loss, or the `LossScale` of another.
 
         Returns:
             The prior.
@@ -70,7 +72,7 @@ class Laplace(LocScalePrior):
         """
         if l1_coefficient == 0:
             raise InvalidArgumentError("l1_coefficient: expected a value > 0, got 0; no penalty at all is br.Flat().")
-        return cls(scale=l1_to_laplace_scale(l1_coefficient, loss_scale))
+        return cls(scale=l1_to_laplace_scale(l1_coefficient, num_data))
 
     def penalty(self, value: Tensor) -> Tensor:
         return self.element_penalty(value).sum()
@@ -149,11 +151,12 @@ class Laplace(LocScalePrior):
             f"which take proximal steps."
         )
 
-    def l1(self, loss_scale: LossScale | int) -> Hyperparameter:
+    @answering
+    def l1(self, num_data: int | LossScale) -> Hyperparameter:
         """Return the coefficient s / scale of the L1 penalty that the prior stands for.
 
         Args:
-            loss_scale: s, or the size of the training set of a mean loss.
+            num_data: Size of the training set of a mean loss, or the `LossScale` of another.
 
         Returns:
             A float; a tensor where the scale is one.
@@ -162,7 +165,7 @@ class Laplace(LocScalePrior):
             >>> Laplace(scale=0.2).l1(50_000)
             0.0001
         """
-        return plain(as_loss_scale(loss_scale).value / self.scale)
+        return plain(as_loss_scale(num_data).value / self.scale)
 
     def times(self, factor: float) -> Self:
         """Return the Laplace prior of scale/factor; see `Prior.times`."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bayesreg import _checks
+from bayesreg._calls import answering
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.priors.base import Prior
 from bayesreg.priors.quadratic import Quadratic
@@ -46,6 +47,8 @@ class LocatedPrior(Prior, ABC):
 
     def __init__(self, *, loc: Loc = 0.0, **hyperparameters: Hyperparameter) -> None:
         super().__init__()
+        #: What holds where the reference is smaller than the parameter.
+        self.beyond: LocatedPrior | None = None
         for name, value in hyperparameters.items():
             # Families of other authors may not have looked.
             self._hold(name, (_checks.positive if name == "scale" else _checks.finite)(name, value))
@@ -63,6 +66,7 @@ class LocatedPrior(Prior, ABC):
             self._buffers["loc"] = loc.detach().clone()
 
     @classmethod
+    @answering
     def centered_at(
         cls,
         reference: nn.Module | Mapping[str, Tensor] | str | os.PathLike[str],
@@ -166,7 +170,6 @@ class LocatedPrior(Prior, ABC):
                 loc = loc.to(parameter.dtype)
             prior, words = self, ""
             if self.beyond is not None and loc.shape != parameter.shape:
-                assert isinstance(self.beyond, LocatedPrior)
                 prior, loc, words = resize(self, self.beyond, loc, parameter)
             prior = prior.with_loc(0.0)
             # The reference is a copy already: shared, not copied again.

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from bayesreg._calls import answering
 from bayesreg._guard import attachment_of, forget
 from bayesreg._tables import Table
 from bayesreg.errors import InvalidArgumentError
@@ -20,17 +21,17 @@ from bayesreg.routes.membership import check_membership, covered_by
 from bayesreg.routes.plan import GroupPlan, RouteLike, Routing, make_plan
 from bayesreg.routes.report import describe_attachments, log_attachments
 from bayesreg.routes.sums import joint_terms, penalty_of
-from bayesreg.scale import LossScale, one_loss_scale
+from bayesreg.scale import LossScale, as_loss_scale
 
 __all__ = ["Handle", "attach", "detach"]
 
 
+@answering
 def attach(
     optimizer: Optimizer | Sequence[Optimizer],
     prior: ModelPrior,
-    num_data: int | None = None,
+    num_data: int | LossScale,
     *,
-    loss_scale: LossScale | None = None,
     route: RouteLike = "auto",
     before_clip: bool = False,
 ) -> Handle:
@@ -47,8 +48,7 @@ def attach(
             `prior.param_groups()` or `model.parameters()`; a list of optimizers where several share the model. Wrappers
             of Accelerate and Lightning are seen through.
         prior: The prior over the model.
-        num_data: Size of the training set, for a mean loss.
-        loss_scale: The scale of another loss, in place of num_data.
+        num_data: Size of the training set of a mean loss, or the `LossScale` of another.
         route: "auto", or a route by name: "native", "gradient", "proximal", "loss" (the loop adds `handle.penalty()` to
             its loss) or "decoupled" (θ ← θ − lr·λ·(θ − loc), which is not the MAP of the prior; `describe()` reports
             what it is). A mapping from rules, as in `ModelPrior`, to names chooses for each parameter.
@@ -78,8 +78,7 @@ def attach(
             f"prior: expected a ModelPrior, got {type(prior).__name__}; write br.ModelPrior(model, prior), and the "
             f"optimizer first: br.attach(optimizer, prior, num_data=n)."
         )
-    scale = one_loss_scale(num_data, loss_scale)
-    return Handle(optimizer, prior, scale, route=route, before_clip=before_clip)
+    return Handle(optimizer, prior, as_loss_scale(num_data), route=route, before_clip=before_clip)
 
 
 def detach(optimizer: Optimizer) -> None:

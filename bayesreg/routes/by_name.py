@@ -8,7 +8,6 @@ from torch.optim import LBFGS, Optimizer
 
 from bayesreg._entry import Entry
 from bayesreg.errors import UnsupportedError
-from bayesreg.optimizers import decay_rule
 from bayesreg.priors import Belief
 from bayesreg.routes.metric import check_metric
 
@@ -18,7 +17,7 @@ RouteChoice: TypeAlias = Literal["auto", "native", "gradient", "proximal", "loss
 
 
 def refuse_route(
-    asked: RouteChoice, optimizer: Optimizer, entry: Entry, prior: Belief, before_clip: bool, *, native: bool
+    asked: RouteChoice, optimizer: Optimizer, entry: Entry, prior: Belief, kind: str, before_clip: bool, *, native: bool
 ) -> None:
     """Raise if the route that was asked for does not do what its name says.
 
@@ -27,6 +26,7 @@ def refuse_route(
         optimizer: The optimizer.
         entry: The parameter.
         prior: Its prior.
+        kind: What the optimizer does with decay.
         before_clip: Whether the loop clips gradients.
         native: Whether the optimizer's own decay can do it.
 
@@ -35,7 +35,7 @@ def refuse_route(
     """
     why = None
     if asked == "native" and not native:
-        why = _not_native(optimizer, prior, before_clip)
+        why = _not_native(optimizer, prior, kind, before_clip)
     elif asked == "gradient":
         refuse_differentiable(optimizer)
         if not prior.traits.smooth:
@@ -58,13 +58,15 @@ def refuse_route(
         )
 
 
-def _not_native(optimizer: Optimizer, prior: Belief, before_clip: bool) -> str:
+def _not_native(optimizer: Optimizer, prior: Belief, kind: str, before_clip: bool) -> str:
     parabola = prior.quadratic()
     if parabola is None or not parabola.uniform:
         return f"{prior.describe()} is no isotropic Gaussian"
     if before_clip:
         return "with before_clip=True decay would act after the clip"
-    if decay_rule(optimizer).kind != "coupled":
+    if kind == "unknown":
+        return f"what {type(optimizer).__name__} does with weight_decay is known from a trial on a toy only"
+    if kind != "coupled":
         return f"{type(optimizer).__name__}'s weight_decay is not the gradient of a Gaussian"
     return "its param group holds other priors too (build the groups by prior.param_groups())"
 

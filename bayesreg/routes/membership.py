@@ -13,7 +13,7 @@ from bayesreg._entry import Entry
 from bayesreg._guard import MARK
 from bayesreg.errors import CoverageError, InvalidArgumentError, UnsupportedError
 from bayesreg.model_prior import ModelPrior
-from bayesreg.optimizers import decay_rule, decay_rule_of_group, hand_set_decay
+from bayesreg.optimizers import DecayRule, hand_set_decay
 from bayesreg.priors import Belief
 
 __all__ = ["check_membership", "covered_by", "refuse_decay"]
@@ -24,8 +24,16 @@ def covered_by(prior: ModelPrior) -> dict[int, tuple[Entry, Belief]]:
     return {id(entry.parameter): (entry, entry.prior) for entry in prior if entry.prior is not None}
 
 
-def refuse_decay(optimizer: Optimizer) -> None:
-    """Raise if the optimizer decays weights by itself; a decay that a prior has set does not count."""
+def refuse_decay(optimizer: Optimizer, rules: Sequence[DecayRule]) -> None:
+    """Raise if the optimizer decays weights by itself; a decay that a prior has set does not count.
+
+    Args:
+        optimizer: The optimizer.
+        rules: What it does with the decay of each group.
+
+    Raises:
+        InvalidArgumentError: If it does.
+    """
     name = type(optimizer).__name__
     for index, group in enumerate(optimizer.param_groups):
         if group.get("weight_decay") and not _own(group):
@@ -41,8 +49,7 @@ def refuse_decay(optimizer: Optimizer) -> None:
                 f"{name} param group {index} has lambd={group['lambd']:g}, a hidden weight decay on top of the prior; "
                 f"pass lambd=0."
             )
-    rule = decay_rule(optimizer)
-    if rule.probed and any(decay_rule_of_group(optimizer, group, rule).hidden for group in optimizer.param_groups):
+    if any(rule.hidden for rule in rules):
         raise InvalidArgumentError(
             f"{name} moves weights whose gradient is zero, with weight_decay at 0: a decay under another name, "
             f"which would count on top of the prior; turn it off."

@@ -12,7 +12,7 @@ from torch.optim import Optimizer, SparseAdam
 
 from bayesreg._entry import Entry
 from bayesreg.errors import InvalidArgumentError, PatternError, UnsupportedError, nearest
-from bayesreg.optimizers import decay_rule
+from bayesreg.optimizers import DecayRule, decay_rules
 from bayesreg.priors import Belief, Prior
 from bayesreg.priors.belief import is_flat, learns, require_map
 from bayesreg.routes.by_name import RouteChoice, refuse_differentiable, refuse_route
@@ -104,15 +104,22 @@ def make_plan(
     optimizer: Optimizer, covered: Covered, loss_scale: LossScale, routing: Routing, *, before_clip: bool
 ) -> list[GroupPlan]:
     """Give every covered parameter of one optimizer its route, or raise with what to do instead."""
-    refuse_decay(optimizer)
-    rule = decay_rule(optimizer)
-    # A probed optimizer is known on a toy only: it may treat biases, or another group, in another way.
-    kind = "unknown" if rule.probed else rule.kind
+    rules = decay_rules(optimizer)
+    refuse_decay(optimizer, rules)
+    kind = _kind(rules)
     plans = []
     for group in optimizer.param_groups:
         found = [(p, *covered[id(p)]) for p in group["params"] if id(p) in covered]
         plans.append(_plan_group(optimizer, group, found, kind, loss_scale, routing, before_clip))
     return plans
+
+
+def _kind(rules: Sequence[DecayRule]) -> str:
+    """Return what the optimizer does with decay; one decoupled group makes the whole answer decoupled."""
+    # A probed optimizer is known on a toy only: it may treat biases, or another group, in another way.
+    if not rules or any(rule.probed for rule in rules):
+        return "unknown"
+    return "decoupled" if any(rule.kind == "decoupled" for rule in rules) else rules[0].kind
 
 
 def _plan_group(
@@ -137,7 +144,7 @@ def _plan_group(
     could = native and not decay and any(_strength(p, loss_scale) for p in priors)
     plan = GroupPlan(decay, could_be_native=could)
     for parameter, entry, prior in found:
-        route = _route(optimizer, entry, prior, asked[id(parameter)], decay, before_clip)
+        route = _route(optimizer, entry, prior, asked[id(parameter)], decay, kind, before_clip)
         plan.members.append(Planned(entry, prior.localized(parameter), route, parameter))
     return plan
 
@@ -169,6 +176,7 @@ def _route(
     prior: Belief,
     asked: RouteChoice,
     decay: float,
+    kind: str,
     before_clip: bool,
 ) -> RouteName:
     if learns(prior):
@@ -184,7 +192,7 @@ def _route(
     _refuse_sparse(optimizer, entry)
     if asked != "auto":
         require_map(prior, entry.name)
-        refuse_route(asked, optimizer, entry, prior, before_clip, native=decay > 0)
+        refuse_route(asked, optimizer, entry, prior, kind, before_clip, native=decay > 0)
         if asked != "native":
             return asked
     if decay:

@@ -57,8 +57,9 @@ class RoundingWatch:
                     continue
                 half = torch.finfo(dtype).bits < 32
                 strength = parabola.strength(loss_scale) if parabola is not None else 0.0
-                counts = isinstance(strength, float) and strength > 0.0 and (alone or (steady and half))
-                if counts and (dtype not in weakest or strength < weakest[dtype][0]):
+                if not isinstance(strength, float) or not strength or not (alone or (steady and half)):
+                    continue
+                if dtype not in weakest or strength < weakest[dtype][0]:
                     weakest[dtype] = (strength, member.entry.name)
             self._watched += [(index, name, dtype, strength) for dtype, (strength, name) in weakest.items()]
         self._peak: dict[int, float] = {}

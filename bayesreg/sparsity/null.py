@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bayesreg.data import as_tensors
 from bayesreg.errors import InvalidArgumentError, UnsupportedError
 from bayesreg.likelihoods import Likelihood
 from bayesreg.likelihoods.output import tensor_output
 from bayesreg.model_prior import ModelPrior
 from bayesreg.priors import Prior
-from bayesreg.sparsity.given import as_tensors
 from bayesreg.trainer import MAPTrainer
 from bayesreg.trainer.coverage import check_prior_of
 
@@ -63,7 +63,7 @@ def null_strength(model: nn.Module, prior: ModelPrior, likelihood: Likelihood, d
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     trained = [p for p in model.parameters() if p.requires_grad]
     training = {module: module.training for module in model.modules()}
-    inputs, target = as_tensors(model, data)
+    inputs, target = as_tensors(model, likelihood, data)
     try:
         with torch.no_grad():
             for parameter, part in kinked:

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from bayesreg import _checks
 from bayesreg._tables import Table
+from bayesreg.data import as_tensors
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.likelihoods import Likelihood
 from bayesreg.likelihoods.output import tensor_output
 from bayesreg.model_prior import ModelPrior
-from bayesreg.sparsity.given import as_tensors
 from bayesreg.sparsity.null import null_strength
 from bayesreg.sparsity.strength import with_strength
 from bayesreg.trainer import MAPTrainer
@@ -141,8 +141,8 @@ def regularization_path(
         [0, 1, 2, 3]
     """
     check_prior_of(model, prior)
-    inputs, target = as_tensors(model, data)
-    validation = None if validation is None else as_tensors(model, validation)
+    inputs, target = as_tensors(model, likelihood, data)
+    validation = None if validation is None else as_tensors(model, likelihood, validation)
     with_strength(prior, 1.0)  # refused before anything is touched
     if strengths is None:
         _checks.positive_int("count", count)

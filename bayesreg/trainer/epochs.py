@@ -11,6 +11,7 @@ import torch
 from torch.optim import LBFGS, Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from bayesreg import _checks
 from bayesreg.errors import InvalidArgumentError, NonFiniteObjectiveError, UnsupportedError
 from bayesreg.routes.attach import Handle
 from bayesreg.trainer.guard import Snapshot
@@ -28,21 +29,27 @@ class EpochSettings:
     """How to train by epochs; the fields are `MAPTrainer`'s arguments.
 
     Raises:
-        InvalidArgumentError: If mixed_precision or scheduler_interval is not known.
+        InvalidArgumentError: If a number is out of range, or mixed_precision or scheduler_interval not known.
     """
 
-    scheduler: Callable[[Optimizer], Any] | None
-    scheduler_interval: str
-    max_epochs: int
-    accumulate: int
-    clip_norm: float | None
-    patience: int | None
-    restore_best: bool
-    mixed_precision: str
-    cpu: bool
-    on_epoch_end: Callable[[dict[str, Any]], bool | None] | None
+    scheduler: Callable[[Optimizer], Any] | None = None
+    scheduler_interval: str = "step"
+    max_epochs: int = 100
+    accumulate: int = 1
+    clip_norm: float | None = None
+    patience: int | None = None
+    restore_best: bool = True
+    mixed_precision: str = "no"
+    cpu: bool = False
+    on_epoch_end: Callable[[dict[str, Any]], bool | None] | None = None
 
     def __post_init__(self) -> None:
+        _checks.positive_int("max_epochs", self.max_epochs)
+        _checks.positive_int("accumulate", self.accumulate)
+        if self.clip_norm is not None:
+            object.__setattr__(self, "clip_norm", _checks.positive_float("clip_norm", self.clip_norm))
+        if self.patience is not None:
+            _checks.positive_int("patience", self.patience)
         if self.mixed_precision not in ("no", "bf16", "fp16"):
             raise InvalidArgumentError(
                 f"mixed_precision: expected 'no', 'bf16' or 'fp16', got {self.mixed_precision!r}."
@@ -51,20 +58,6 @@ class EpochSettings:
             raise InvalidArgumentError(
                 f"scheduler_interval: expected 'step' or 'epoch', got {self.scheduler_interval!r}."
             )
-
-    def refuse_for(self, solver: str) -> None:
-        """Raise if a setting was given that a full-batch solver would ignore.
-
-        Args:
-            solver: Its name.
-
-        Raises:
-            InvalidArgumentError: If there is one.
-        """
-        unused = {"scheduler": None, "clip_norm": None, "patience": None, "on_epoch_end": None, "accumulate": 1}
-        for name, neutral in {**unused, "mixed_precision": "no"}.items():
-            if getattr(self, name) != neutral:
-                raise InvalidArgumentError(f"{name}: optimizer={solver!r} is a full-batch solver and takes none.")
 
 
 def fit_epochs(task: Task, optimizer: Optimizer | OptimizerFactory, settings: EpochSettings) -> FitResult:

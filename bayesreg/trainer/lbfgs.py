@@ -36,8 +36,8 @@ def minimise_lbfgs(problem: FullBatchProblem, tolerance: float, max_iterations: 
     """
     if problem.kinked:
         raise UnsupportedError(
-            f"optimizer='lbfgs' needs smooth priors, and that of {next(iter(problem.kinked))} has a kink or a boundary; "
-            f"use optimizer='proximal'."
+            f"optimizer='lbfgs' needs smooth priors, and that of {next(iter(problem.kinked))} has a kink or a "
+            f"boundary; use optimizer='proximal'."
         )
     flat = problem.get().clone().requires_grad_()
     value, grad = problem.value_and_grad(flat.detach())

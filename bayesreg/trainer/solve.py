@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from bayesreg import _checks
 from bayesreg._describe import describe_routes
+from bayesreg.data import whole
 from bayesreg.priors import Belief
 from bayesreg.priors.belief import is_flat
-from bayesreg.trainer.data import whole
 from bayesreg.trainer.full_batch import FullBatchProblem
 from bayesreg.trainer.guard import Snapshot, stop
 from bayesreg.trainer.lbfgs import minimise_lbfgs
@@ -25,17 +27,32 @@ __all__ = ["Solver", "fit_full_batch"]
 Solver = Literal["lbfgs", "proximal"]
 
 
-def fit_full_batch(
-    task: Task, solver: str, tolerance: float, max_iterations: int, starts: int, generator: torch.Generator
-) -> FitResult:
+@dataclass(frozen=True)
+class SolveSettings:
+    """How far to go and from where; the fields are `MAPTrainer`'s arguments.
+
+    Raises:
+        InvalidArgumentError: If a number is out of range.
+    """
+
+    tolerance: float = 1e-9
+    max_iterations: int = 10_000
+    starts: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tolerance", _checks.positive_float("tolerance", self.tolerance))
+        _checks.positive_int("max_iterations", self.max_iterations)
+        _checks.positive_int("starts", self.starts)
+
+
+def fit_full_batch(task: Task, solver: str, settings: SolveSettings, generator: torch.Generator) -> FitResult:
     """Minimise the objective over the whole data set.
 
     Args:
         task: What to train.
         solver: "lbfgs" or "proximal".
-        tolerance: KKT residual to stop at, per example.
-        max_iterations: Iterations at most, from each start.
-        starts: Starting points: the weights as they are, then draws.
+        settings: The KKT residual to stop at, per example; iterations at most, from each start; how many starting
+            points: the weights as they are, then draws.
         generator: Source of the draws.
 
     Returns:
@@ -51,7 +68,8 @@ def fit_full_batch(
     task.model.eval()
     batches = whole(task.loader, device)
     problem = FullBatchProblem(task.model, task.prior, task.likelihood, batches, task.loss_scale)
-    tolerance = max(tolerance, 50 * torch.finfo(problem.dtype).eps)
+    tolerance = max(settings.tolerance, 50 * torch.finfo(problem.dtype).eps)
+    max_iterations, starts = settings.max_iterations, settings.starts
     with torch.no_grad():
         first = float(problem.mean_nll())
     if not abs(first) < float("inf"):

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from bayesreg import _checks
 from bayesreg._calls import answering
+from bayesreg.data import TrainingData, as_loader, dtype_of, num_examples
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.likelihoods import Likelihood
 from bayesreg.model_prior import ModelPrior
@@ -20,13 +21,27 @@ from bayesreg.priors import Belief
 from bayesreg.scale import LossScale
 from bayesreg.selection import SelectorLike
 from bayesreg.trainer.coverage import check_prior_of
-from bayesreg.trainer.data import TrainingData, as_loader, num_examples
 from bayesreg.trainer.epochs import EpochSettings, OptimizerFactory, fit_epochs
 from bayesreg.trainer.result import FitResult
-from bayesreg.trainer.solve import Solver, fit_full_batch
+from bayesreg.trainer.solve import Solver, SolveSettings, fit_full_batch
 from bayesreg.trainer.task import Task
 
 __all__ = ["MAPTrainer"]
+
+
+def refuse_given(arguments: Mapping[str, object], why: str) -> None:
+    """Raise if one of these was given: the optimizer would ignore it.
+
+    Args:
+        arguments: By name; None where it was not given.
+        why: What to say of the optimizer.
+
+    Raises:
+        InvalidArgumentError: If one was.
+    """
+    given = [name for name, value in arguments.items() if value is not None]
+    if given:
+        raise InvalidArgumentError(f"{given[0]}: {why} takes none; leave it out.")
 
 
 class MAPTrainer:
@@ -48,7 +63,7 @@ class MAPTrainer:
         clip_norm: Clip the gradient of the whole objective (the prior's included) to this norm.
         patience: Stop after this many epochs without a better validation NLL; needs validation data.
         restore_best: Keep the weights of the epoch with the best validation NLL (the last epoch's without
-            validation data). Those are not a MAP if training stops before it: pass False to keep the last.
+            validation data), the default. Those are not a MAP if training stops before it: pass False to keep the last.
         num_data: Size of the training set, where it cannot be read off the data; or the `LossScale` of the mean NLL
             over examples: `br.LossScale.mean(n, likelihood_weight=2.0)` emphasises the likelihood.
         tolerance: KKT residual, per example, at which a full-batch solver stops. Default 1e-9; models in float32
@@ -62,8 +77,11 @@ class MAPTrainer:
         on_epoch_end: Called with each epoch's record; training stops when it returns True.
         progress: Show a progress bar. Default: yes, unless the output is not a terminal or notebook.
 
+    Arguments that the optimizer would ignore are refused: a full-batch solver takes `tolerance`, `max_iterations` and
+    `starts`, every other optimizer what concerns epochs, batches and schedules.
+
     Raises:
-        InvalidArgumentError: If an argument is out of range.
+        InvalidArgumentError: If an argument is out of range, or one that this optimizer would ignore.
 
     Example:
         >>> import bayesreg as br
@@ -87,20 +105,20 @@ class MAPTrainer:
         *,
         optimizer: Optimizer | OptimizerFactory | Solver | None = None,
         scheduler: Callable[[Optimizer], Any] | None = None,
-        scheduler_interval: Literal["step", "epoch"] = "step",
-        max_epochs: int = 100,
-        batch_size: int = 32,
-        accumulate: int = 1,
+        scheduler_interval: Literal["step", "epoch"] | None = None,
+        max_epochs: int | None = None,
+        batch_size: int | None = None,
+        accumulate: int | None = None,
         clip_norm: float | None = None,
         patience: int | None = None,
-        restore_best: bool = True,
+        restore_best: bool | None = None,
         num_data: int | LossScale | None = None,
-        tolerance: float = 1e-9,
-        max_iterations: int = 10_000,
-        starts: int = 1,
+        tolerance: float | None = None,
+        max_iterations: int | None = None,
+        starts: int | None = None,
         seed: int = 0,
-        mixed_precision: Literal["no", "bf16", "fp16"] = "no",
-        cpu: bool = False,
+        mixed_precision: Literal["no", "bf16", "fp16"] | None = None,
+        cpu: bool | None = None,
         on_epoch_end: Callable[[dict[str, Any]], bool | None] | None = None,
         progress: bool | None = None,
     ) -> None:
@@ -118,33 +136,31 @@ class MAPTrainer:
         self.prior = prior if isinstance(prior, ModelPrior) else ModelPrior(model, prior)
         self.likelihood = likelihood
         self.optimizer = partial(torch.optim.Adam, lr=1e-3) if optimizer is None else optimizer
-        self.settings = EpochSettings(
-            scheduler=scheduler,
-            scheduler_interval=scheduler_interval,
-            max_epochs=_checks.positive_int("max_epochs", max_epochs),
-            accumulate=_checks.positive_int("accumulate", accumulate),
-            clip_norm=None if clip_norm is None else _checks.positive_float("clip_norm", clip_norm),
-            patience=None if patience is None else _checks.positive_int("patience", patience),
-            restore_best=restore_best,
-            mixed_precision=mixed_precision,
-            cpu=cpu,
-            on_epoch_end=on_epoch_end,
-        )
-        self.batch_size = _checks.positive_int("batch_size", batch_size)
+        by_epoch: dict[str, Any] = {
+            "scheduler": scheduler,
+            "scheduler_interval": scheduler_interval,
+            "max_epochs": max_epochs,
+            "accumulate": accumulate,
+            "clip_norm": clip_norm,
+            "patience": patience,
+            "restore_best": restore_best,
+            "mixed_precision": mixed_precision,
+            "cpu": cpu,
+            "on_epoch_end": on_epoch_end,
+        }
+        full_batch: dict[str, Any] = {"tolerance": tolerance, "max_iterations": max_iterations, "starts": starts}
+        if isinstance(optimizer, str):
+            refuse_given({**by_epoch, "batch_size": batch_size}, f"optimizer={optimizer!r} is a full-batch solver and")
+        else:
+            refuse_given(full_batch, "only a full-batch solver has one, optimizer='lbfgs' or 'proximal', and this one")
+        # What was not given has the default of its class.
+        self.settings = EpochSettings(**{name: value for name, value in by_epoch.items() if value is not None})
+        self.solving = SolveSettings(**{name: value for name, value in full_batch.items() if value is not None})
+        self.batch_size = 32 if batch_size is None else _checks.positive_int("batch_size", batch_size)
         self.loss_scale = num_data if isinstance(num_data, LossScale) else None
         self.num_data = None if num_data is None or self.loss_scale else _checks.positive_int("num_data", num_data)
-        self.tolerance = _checks.positive_float("tolerance", tolerance)
-        self.max_iterations = _checks.positive_int("max_iterations", max_iterations)
-        self.starts = _checks.positive_int("starts", starts)
-        if self.starts > 1 and not isinstance(optimizer, str):
-            raise InvalidArgumentError(
-                "starts: several starting points need a full-batch solver, optimizer='lbfgs' or 'proximal', whose "
-                "end points can be compared."
-            )
         self.generator = torch.Generator().manual_seed(seed)
         self.progress = progress
-        if isinstance(optimizer, str):
-            self.settings.refuse_for(optimizer)
 
     @answering
     def fit(self, train: TrainingData, val: TrainingData | None = None) -> FitResult:
@@ -168,8 +184,7 @@ class MAPTrainer:
             raise InvalidArgumentError("patience: early stopping needs validation data; pass val= to fit().")
         check_prior_of(self.model, self.prior)
         start = time.perf_counter()
-        dtype = next((p.dtype for p in self.model.parameters() if p.is_floating_point()), torch.get_default_dtype())
-        make = partial(as_loader, likelihood=self.likelihood, dtype=dtype, batch_size=self.batch_size)
+        make = partial(as_loader, likelihood=self.likelihood, dtype=dtype_of(self.model), batch_size=self.batch_size)
         loader = make(train, shuffle=True, generator=self.generator)
         # Without a generator of its own a loader draws from torch's global one; this order is fixed, so none is used.
         val_loader = None if val is None else make(val, shuffle=False, generator=torch.Generator())
@@ -183,9 +198,7 @@ class MAPTrainer:
         modes = {module: module.training for module in self.model.modules()}
         try:
             if isinstance(self.optimizer, str):
-                return fit_full_batch(
-                    task, self.optimizer, self.tolerance, self.max_iterations, self.starts, self.generator
-                )
+                return fit_full_batch(task, self.optimizer, self.solving, self.generator)
             return fit_epochs(task, self.optimizer, self.settings)
         finally:
             for module, training in modes.items():

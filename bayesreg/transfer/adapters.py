@@ -130,14 +130,12 @@ def lora_prior(
     left = [info.name for info in rest if _FREE(info) and not any(as_selector(key)(info) for key in rules)]
     if left:
         rules[where(lambda info: info.name in left, "biases, norms and magnitudes")] = Flat()
-    prior = ModelPrior(model, rules)
     if centre is None and any(_nonzero(p.left) and _nonzero(p.right) for p in pairs):
         notes.append(
             "The adapters have an update already, and the prior is centred on none. Where the start was subtracted "
             "from the weights (PiSSA, OLoRA), centre it there: reference=model, before training."
         )
-    prior.notes += tuple(notes)
-    return prior
+    return ModelPrior(model, rules, notes=notes)
 
 
 def _nonzero(info: ParameterInfo) -> bool:

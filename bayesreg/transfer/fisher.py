@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
+from bayesreg.data import as_tensors
 from bayesreg.errors import DataError, InvalidArgumentError, UnsupportedError, nearest
 from bayesreg.likelihoods import Likelihood
 from bayesreg.likelihoods.output import tensor_output
@@ -117,7 +118,7 @@ def fisher_information(
     training = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        for x, y in _batches(data):
+        for x, y in _batches(model, likelihood, data):
             count += len(x)
             _add(totals, model, parameters, likelihood, x, y, labels)
     finally:
@@ -137,11 +138,9 @@ def _wide(tensor: Tensor) -> torch.dtype:
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
-def _batches(data: Batches) -> Iterator[tuple[Tensor, Tensor]]:
-    if isinstance(data, tuple) and len(data) == 2 and isinstance(data[0], Tensor) and isinstance(data[1], Tensor):
-        if len(data[0]) != len(data[1]):
-            raise DataError(f"data: expected as many targets as inputs, got {len(data[1])} for {len(data[0])}.")
-        yield data[0], data[1]
+def _batches(model: nn.Module, likelihood: Likelihood, data: Batches) -> Iterator[tuple[Tensor, Tensor]]:
+    if isinstance(data, tuple):
+        yield as_tensors(model, likelihood, data)
         return
     for batch in data:
         if not isinstance(batch, tuple | list) or len(batch) != 2:

@@ -76,6 +76,10 @@ def test_value_and_gradients_are_those_of_the_explicit_update(kind, centred, mon
     assert torch.allclose(model.A, wanted[1], rtol=1e-10, atol=1e-10)
 
 
+def values_of(model):
+    return {"B": model.B.detach(), "A": model.A.detach()}
+
+
 def test_convolutions_are_flattened():
     model = Factors(left_shape=(P, R, 1, 1), right_shape=(R, 3, 2, 2))
     scale = 0.3 + torch.rand(P, 12, dtype=torch.float64)
@@ -83,10 +87,10 @@ def test_convolutions_are_flattened():
         expected = explicit(model, width)
         prior = prior_of(model, width)
         assert prior.penalty().item() == pytest.approx(expected.item(), rel=1e-12)
-        mine = [torch.zeros_like(model.B), torch.zeros_like(model.A)]
-        parts = [prior["B"], prior["A"]]
-        parts[0].joint.add_grad_(parts, mine, [model.B.detach(), model.A.detach()], 1.0)
-        assert all(torch.allclose(a, b, rtol=1e-10) for a, b in zip(mine, gradients(expected, model), strict=True))
+        mine = {"B": torch.zeros_like(model.B), "A": torch.zeros_like(model.A)}
+        prior.terms[0].add_grad_(mine, values_of(model), 1.0)
+        both = zip(mine.values(), gradients(expected, model), strict=True)
+        assert all(torch.allclose(a, b, rtol=1e-10) for a, b in both)
 
 
 @pytest.mark.parametrize("kind", list(scales()))
@@ -99,9 +103,8 @@ def test_curvature_products_are_those_of_the_hessian(kind, centred):
     first = torch.autograd.grad(explicit(model, scale, other.update().detach() if centred else 0.0),
                                 [model.B, model.A], create_graph=True)  # fmt: skip
     dot = sum((g * v).sum() for g, v in zip(first, along, strict=True))
-    parts = [prior["B"], prior["A"]]
-    mine = parts[0].joint.curvature_times(parts, [model.B, model.A], along)
-    for found, expected in zip(mine, gradients(dot, model), strict=True):
+    mine = prior.terms[0].curvature_times(values_of(model), dict(zip(("B", "A"), along, strict=True)))
+    for found, expected in zip(mine.values(), gradients(dot, model), strict=True):
         assert torch.allclose(found, expected, rtol=1e-10, atol=1e-10)
 
 
@@ -194,11 +197,11 @@ def test_memory_does_not_grow_with_the_update(centred):
         assert seen.elements <= 2 * r * p  # and not p·q = 100 times as many
     # One scale per element: a block of rows at a time.
     prior = prior_of(model, torch.full((p, q), 0.4, dtype=torch.float64), loc=loc)
-    parts, values = [prior["B"], prior["A"]], [model.B.detach(), model.A.detach()]
+    term, values = prior.terms[0], values_of(model)
     with Largest() as seen, pytest.MonkeyPatch.context() as patch:
         patch.setattr(factored, "_CHUNK", 10 * q)
-        parts[0].joint.add_grad_(parts, [torch.zeros_like(v) for v in values], values, 1.0)
-        parts[0].joint.penalty(parts, values)
+        term.add_grad_({name: torch.zeros_like(v) for name, v in values.items()}, values, 1.0)
+        term.penalty(values)
     assert seen.elements <= 10 * q
 
 
@@ -359,11 +362,13 @@ def test_it_is_improper_and_says_so():
     assert sorted(prior.sample_()) == ["A", "B"]
     assert torch.equal(model.A, before)
     with pytest.raises(br.UnsupportedError, match="improper over its factors"):
-        prior["A"].sample((2,))
+        prior.terms[0].draw(values_of(model), None)
     with pytest.raises(br.NotEquivalentError, match="nuclear norm"):
         prior["A"].weight_decay(100)
-    with pytest.raises(br.UnsupportedError, match="no value for a single tensor"):
-        prior["A"].log_prob(model.A)
+    assert not isinstance(prior["A"], br.Prior)
+    for method in ("log_prob", "sample"):
+        with pytest.raises(AttributeError, match=f"has no {method} of a single tensor: use it in br.ModelPrior"):
+            getattr(prior["A"], method)
 
 
 def test_the_decay_of_full_fine_tuning_is_that_of_its_update():

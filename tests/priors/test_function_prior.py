@@ -169,13 +169,17 @@ def test_a_prior_on_the_norm():
 def test_curvature_products_are_autograds():
     model = network()
     prior = br.ModelPrior(model, {br.biases: br.Flat(), "*": tied(base=br.StudentT(4.0, 1.0))})
-    entries = [entry for entry in prior if entry.prior.joint is not None]
-    values, parts = [e.parameter.detach() for e in entries], [e.prior for e in entries]
-    vectors = [torch.randn_like(v) for v in values]
-    joint = parts[0].joint
-    found = joint.curvature_times(parts, values, vectors)
-    _, exact = torch.autograd.functional.hvp(lambda *v: joint.penalty(parts, v), tuple(values), tuple(vectors))
-    assert all(torch.allclose(a, b, rtol=1e-10, atol=1e-12) for a, b in zip(found, exact, strict=True))
+    (term,) = [term for term in prior.terms if len(term.names) == 2]
+    held = dict(model.named_parameters())
+    values = tuple(held[name].detach() for name in term.names)
+    vectors = tuple(torch.randn_like(v) for v in values)
+
+    def named(tensors):
+        return dict(zip(term.names, tensors, strict=True))
+
+    found = term.curvature_times(named(values), named(vectors))
+    _, exact = torch.autograd.functional.hvp(lambda *v: term.penalty(named(v)), values, vectors)
+    assert all(torch.allclose(found[n], e, rtol=1e-10, atol=1e-12) for n, e in zip(term.names, exact, strict=True))
 
 
 def test_files_keep_named_functions_and_refuse_others(tmp_path):
@@ -235,7 +239,8 @@ def test_wrong_calls_are_answered():
     with pytest.raises(br.InvalidArgumentError, match="not finite at their present values"):
         br.ModelPrior(uneven, {"b.*": br.Flat(), "*": logarithm})
     prior = br.ModelPrior(model, {br.biases: br.Flat(), "*": tied()})
-    with pytest.raises(br.UnsupportedError, match="no value for a single tensor"):
+    assert not isinstance(prior["0.weight"], br.Prior)
+    with pytest.raises(AttributeError, match="has no log_prob of a single tensor"):
         prior["0.weight"].log_prob(model[0].weight)
     model[0].weight.requires_grad_(False)
     with pytest.raises(br.UnsupportedError, match="not trained together"):

@@ -224,7 +224,7 @@ def test_gradient_and_curvature_are_autograds(hyper, coordinate, group):
     generator = torch.Generator().manual_seed(0)
     w, v = (torch.randn(3, 4, generator=generator, dtype=torch.float64) for _ in range(2))
     if coordinate != "noncentered" and coordinate is not None and not prior.traits.smooth:
-        assert prior.why_no_map() is not None
+        assert prior.remarks().no_map is not None
         return
     leaf, own = w.clone().requires_grad_(), torch.zeros_like(w)
     (slope,) = torch.autograd.grad(prior.penalty(leaf), leaf)

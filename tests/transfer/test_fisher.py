@@ -260,7 +260,8 @@ def test_data_and_models_that_have_no_information():
         ([], br.DataError, "at least one example"),
         ((x, y[:3]), br.DataError, "as many targets as inputs"),
         ([x], br.DataError, r"expected batches \(inputs"),
-        ((x * float("nan"), y), br.DataError, "expected finite outputs"),
+        ((x * float("nan"), y), br.DataError, "inputs hold NaN"),
+        ([(x * float("nan"), y)], br.DataError, "expected finite outputs"),
     ]:
         with pytest.raises(error, match=message):
             br.transfer.fisher_information(model, data, likelihood)

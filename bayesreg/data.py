@@ -7,14 +7,14 @@ from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, SequentialSampler, SubsetRandomSampler
 
 from bayesreg import _checks
 from bayesreg.errors import DataError, InvalidArgumentError
 from bayesreg.likelihoods import Likelihood
 
-__all__ = ["Arrays", "TrainingData", "as_loader", "num_examples", "whole"]
+__all__ = ["Arrays", "TrainingData", "as_loader", "as_tensors", "dtype_of", "num_examples", "whole"]
 
 TrainingData: TypeAlias = "DataLoader[Any] | Dataset[Any] | tuple[Any, Any]"
 
@@ -55,7 +55,32 @@ class Arrays(Dataset[tuple[Tensor, Tensor]]):
         return self.inputs[where], self.targets[where]
 
 
-def _as_arrays(data: tuple[Any, Any], dtype: torch.dtype, likelihood: Likelihood) -> Arrays:
+def as_tensors(model: nn.Module, likelihood: Likelihood, data: tuple[Any, Any]) -> tuple[Tensor, Tensor]:
+    """Return inputs and targets in memory as tensors, as a trainer takes them.
+
+    Args:
+        model: The model; real arrays are cast to the dtype of its parameters.
+        likelihood: Says of what kind targets must be.
+        data: Two arrays or tensors of as many examples.
+
+    Returns:
+        The tensors.
+
+    Raises:
+        DataError: If they cannot be used.
+    """
+    if not isinstance(data, tuple | list):
+        raise DataError(f"data: expected a pair (inputs, targets), got {type(data).__name__}.")
+    arrays = _as_arrays(tuple(data), dtype_of(model), likelihood)
+    return arrays.inputs, arrays.targets
+
+
+def dtype_of(model: nn.Module) -> torch.dtype:
+    """Return the dtype of a model's parameters, torch's default where it has none that are real."""
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
+
+
+def _as_arrays(data: tuple[Any, ...], dtype: torch.dtype, likelihood: Likelihood) -> Arrays:
     if len(data) != 2:
         raise DataError(f"data: expected a pair (inputs, targets), got {len(data)} items.")
     inputs, targets = (_tensor(name, value) for name, value in zip(("inputs", "targets"), data, strict=True))
