@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from bayesreg.conversion_sklearn import sklearn_to_elastic_net_rates as sklearn_to_elastic_net_rates
     from bayesreg.conversion_sklearn import variance_to_logistic_c as variance_to_logistic_c
     from bayesreg.conversion_sklearn import variance_to_ridge_alpha as variance_to_ridge_alpha
+    from bayesreg.conversion_table import Conversion as Conversion
+    from bayesreg.conversion_table import convert as convert
     from bayesreg.errors import BayesRegError as BayesRegError
     from bayesreg.errors import CoverageError as CoverageError
     from bayesreg.errors import DataError as DataError
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
     from bayesreg.priors import GroupLaplace as GroupLaplace
     from bayesreg.priors import HierarchicalGaussian as HierarchicalGaussian
     from bayesreg.priors import Horseshoe as Horseshoe
+    from bayesreg.priors import JointLowRankGaussian as JointLowRankGaussian
     from bayesreg.priors import Laplace as Laplace
     from bayesreg.priors import Logistic as Logistic
     from bayesreg.priors import LogUniform as LogUniform
@@ -79,7 +82,9 @@ if TYPE_CHECKING:
     from bayesreg.priors import NormalGamma as NormalGamma
     from bayesreg.priors import Prior as Prior
     from bayesreg.priors import Product as Product
+    from bayesreg.priors import Quadratic as Quadratic
     from bayesreg.priors import RegularizedHorseshoe as RegularizedHorseshoe
+    from bayesreg.priors import Remarks as Remarks
     from bayesreg.priors import ScaleMixture as ScaleMixture
     from bayesreg.priors import StudentT as StudentT
     from bayesreg.priors import Traits as Traits
@@ -118,15 +123,16 @@ _ERRORS = (
     "UnsupportedError"
 )
 _PRIORS = (
-    "FunctionPrior HierarchicalGaussian Horseshoe L0 LogUniform MCP Mixture Product RegularizedHorseshoe SCAD "
-    "AdapterGaussian Cauchy ElasticNet ElementwisePrior FanInGaussian Flat FromDistribution Gaussian "
-    "GeneralizedNormal GroupLaplace Laplace Logistic LowRankGaussian MatrixGaussian MultivariateGaussian NormalGamma "
-    "Prior ScaleMixture StudentT Traits Uniform WeightDecayReadings register_family"
+    "AdapterGaussian Cauchy ElasticNet ElementwisePrior FanInGaussian Flat FromDistribution FunctionPrior Gaussian "
+    "GeneralizedNormal GroupLaplace HierarchicalGaussian Horseshoe JointLowRankGaussian L0 Laplace LogUniform Logistic "
+    "LowRankGaussian MCP MatrixGaussian Mixture MultivariateGaussian NormalGamma Prior Product Quadratic "
+    "RegularizedHorseshoe Remarks SCAD ScaleMixture StudentT Traits Uniform WeightDecayReadings register_family"
 )
 _HOME = {
     "_explain": "Explanation explain",
     "conversion": _CONVERSIONS,
     "conversion_sklearn": _SKLEARN,
+    "conversion_table": "Conversion convert",
     "errors": _ERRORS,
     "model_prior": "ModelPrior",
     "objective": "MAPObjective",

@@ -92,7 +92,7 @@ def _match(entry: Entry, reference: Reference) -> tuple[str | None, list[str]]:
     torn = tied_problem(entry.info, reference)
     if torn:
         return held[0], torn
-    fits = prior.shape_fits_centre(first.shape, entry.parameter.shape)
+    fits = prior.centre_may_differ or first.shape == entry.parameter.shape
     wrong = value_problem(held[0], first, entry.parameter)
     if not fits and (getattr(prior, "beyond", None) is None or first.ndim != entry.parameter.ndim):
         wrong.append(f"{held[0]} has shape {tuple(first.shape)}, expected {tuple(entry.parameter.shape)}")

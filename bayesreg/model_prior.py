@@ -19,6 +19,7 @@ from bayesreg._tables import Table
 from bayesreg.errors import CoverageError, InvalidArgumentError, PatternError, nearest
 from bayesreg.optimizers import OptimizerLike
 from bayesreg.priors import Belief, Flat, Prior
+from bayesreg.priors.belief import local_part
 from bayesreg.priors.joint import SingleTerm, Term, terms_of
 from bayesreg.references import Rename
 from bayesreg.scale import LossScale, as_loss_scale
@@ -209,7 +210,7 @@ class ModelPrior(nn.Module):
         if not is_sharded(entry.parameter):
             return term
         assert entry.prior is not None
-        shard = entry.prior.localized(entry.parameter)
+        shard = local_part(entry.prior, entry.parameter)
         assert isinstance(shard, Prior)
         return SingleTerm(entry.info, shard)
 

@@ -77,12 +77,11 @@ def test_modules_declare_their_names_as_strings():
 
 
 ORDER = [
-    "errors", "_checks", "_sharding", "probe", "optimizers", "_guard", "scale", "_loss_table", "conversion",
-    "conversion_sklearn", "selection", "references", "hyperpriors", "priors", "likelihoods", "_tables", "_files",
-    "_optional",
-    "_progress", "_version", "_entry", "_binding", "prior_file", "_file_binding", "_describe", "model_prior", "_times",
-    "transfer", "standardize", "run_folder", "objective", "routes", "explaining", "_explain", "plots",
-    "trainer", "sparsity", "demo", "cli", "testing", "__main__",
+    "errors", "_calls", "_checks", "_sharding", "probe", "optimizers", "_guard", "scale", "_loss_table", "conversion",
+    "conversion_sklearn", "_tables", "conversion_table", "selection", "references", "hyperpriors", "priors",
+    "likelihoods", "_files", "_optional", "_progress", "_version", "_entry", "_binding", "prior_file", "_file_binding",
+    "_describe", "model_prior", "_times", "data", "transfer", "standardize", "run_folder", "objective", "routes",
+    "explaining", "_explain", "plots", "trainer", "sparsity", "demo", "cli", "testing", "__main__",
 ]  # fmt: skip
 
 

@@ -252,8 +252,8 @@ def test_minibatch_sum_from_loss():
         (lambda: br.LossScale.mse(10, 1, 0.0), r"noise_std: expected a value > 0, got 0"),
         (lambda: br.LossScale.mean(10, likelihood_weight=-1.0), r"likelihood_weight: expected a value > 0"),
         (lambda: br.LossScale(math.nan), r"LossScale value: expected a finite number, got nan"),
-        (lambda: br.weight_decay_to_variance(0.1, 0.01), r"loss_scale: expected a LossScale or an integer num_data"),
-        (lambda: br.weight_decay_to_variance(0.1, None), r"loss_scale: expected a LossScale or an integer num_data"),
+        (lambda: br.weight_decay_to_variance(0.1, 0.01), r"num_data: "),
+        (lambda: br.weight_decay_to_variance(0.1, None), r"num_data: "),
         (
             lambda: br.LossScale.from_loss(nn.MSELoss(), 10),
             r"noise_std: MSELoss is a likelihood only together with the standard deviation",

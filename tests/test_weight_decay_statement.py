@@ -79,5 +79,5 @@ def test_the_objective_is_the_mean_nll_and_the_log_prior_over_n():
     assert objective(nll).item() == pytest.approx(expected.item(), rel=1e-14)
     summed = br.MAPObjective(prior, br.LossScale.sum())
     assert summed.penalty().item() == pytest.approx(50 * objective.penalty().item())
-    with pytest.raises(br.InvalidArgumentError, match="loss_scale: expected a LossScale or an integer num_data"):
+    with pytest.raises(br.InvalidArgumentError, match="num_data: pass the size of the training set"):
         br.MAPObjective(prior, None)

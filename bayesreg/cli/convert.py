@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bayesreg import conversion_table
+from bayesreg import _checks, conversion_table
 from bayesreg.cli._loss import Loss, loss_scale_of
 from bayesreg.cli._output import say, show
 from bayesreg.errors import InvalidArgumentError
@@ -45,8 +45,14 @@ def convert(
 ) -> None:
     """Convert a regularisation constant to a prior, and to every other convention."""
     scale = loss_scale_of(loss, num_data, noise_std, num_outputs, batch_size, likelihood_weight)
+    if not value >= 0:
+        raise InvalidArgumentError(f"{kind.value}: expected a number >= 0, got {value:g}.")
     if kind is Kind.lasso_alpha and num_data is None:
         raise InvalidArgumentError(f"--num-data: {kind.value} depends on the size of the training set; pass it.")
+    if kind in (Kind.ridge_alpha, Kind.lasso_alpha) and noise_std is None:
+        raise InvalidArgumentError(f"--noise-std: {kind.value} is relative to the noise; pass its standard deviation.")
+    if noise_std is not None:
+        _checks.positive_float("--noise-std", noise_std)
     notation: Any = kind.value.replace("-", "_")
     told = replace(scale, num_data=num_data)
     found = conversion_table.convert(value, notation, num_data=told, optimizer=optimizer, noise_std=noise_std)

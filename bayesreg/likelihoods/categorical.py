@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from bayesreg._calls import answering
 from bayesreg.errors import DataError
 from bayesreg.likelihoods.base import Likelihood
 
@@ -32,6 +33,7 @@ class Categorical(Likelihood):
     target_kind = "integer"
     metric_name = "accuracy"
 
+    @answering
     def __init__(self, ignore_index: int = -100) -> None:
         super().__init__()
         self.ignore_index = ignore_index

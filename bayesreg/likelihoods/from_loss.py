@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from bayesreg import _checks
+from bayesreg._calls import answering
 from bayesreg.errors import DataError, InvalidArgumentError, UnsupportedError
 from bayesreg.likelihoods.base import Likelihood, aligned
 
@@ -43,6 +44,7 @@ class FromLoss(Likelihood):
         tensor([0.6931])
     """
 
+    @answering
     def __init__(self, loss: nn.Module | Callable[[Tensor, Tensor], Tensor], noise_std: float | None = None) -> None:
         super().__init__()
         is_mse = type(loss) is nn.MSELoss

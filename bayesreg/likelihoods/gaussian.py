@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bayesreg import _checks
+from bayesreg._calls import answering
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.likelihoods.base import Likelihood, aligned
 
@@ -31,6 +32,7 @@ class Gaussian(Likelihood):
         tensor([2.2258])
     """
 
+    @answering
     def __init__(self, noise_std: float | Literal["learned"]) -> None:
         super().__init__()
         self.learned = noise_std == "learned"

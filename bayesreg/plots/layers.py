@@ -14,6 +14,7 @@ from bayesreg._optional import require
 from bayesreg._sharding import local
 from bayesreg.plots.canvas import DATA, GUIDE, bare, new_axes
 from bayesreg.priors import Belief, Prior
+from bayesreg.priors.belief import has_one_set
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -119,7 +120,7 @@ def _row(name: str, prior: Belief, parameter: Tensor, drawn: Tensor) -> _Row:
         unit = own.double().cpu().sqrt().reshape(-1)
         beliefs, offsets = beliefs / unit, offsets / unit
     # A tensor with few weights is a small sample of its own prior: the band then is that of many draws.
-    if isinstance(prior, Prior) and len(beliefs) < 2000 and prior.traits.elementwise and not len(prior.hyper_shape()):
+    if isinstance(prior, Prior) and len(beliefs) < 2000 and prior.traits.elementwise and has_one_set(prior):
         many = prior.sample((20_000,), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         beliefs = many - prior.centre().double().cpu().reshape(-1)[0]
     width = float(_thin(beliefs).abs().quantile(0.5)) / _HALF

@@ -15,6 +15,7 @@ from bayesreg._optional import require
 from bayesreg.errors import InvalidArgumentError, UnsupportedError
 from bayesreg.plots.canvas import DATA, GUIDE, PRIOR, bare, new_axes
 from bayesreg.priors import Gaussian, Prior
+from bayesreg.priors.belief import has_one_set
 from bayesreg.priors.tensors import as_number
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def plot_prior(prior: Prior, axes: Sequence[Axes] | None = None, *, reach: float
         )
     if not prior.traits.elementwise:
         raise UnsupportedError(f"{prior.family}: it joins its elements; draw two of them, prior.plot(shape=(2,)).")
-    if len(prior.hyper_shape()):
+    if not has_one_set(prior):
         raise UnsupportedError(f"{prior.family}: expected a prior with one set of numbers for all elements.")
     if not prior.traits.proper and reach is None:
         raise UnsupportedError(f"{prior.family}: it is improper, so no mass says how far to draw: plot(reach=...).")

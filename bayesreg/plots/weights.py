@@ -9,6 +9,7 @@ import torch
 from bayesreg._optional import require
 from bayesreg.plots.canvas import DATA, PRIOR, bare, new_axes
 from bayesreg.priors import Prior
+from bayesreg.priors.located import about_zero
 from bayesreg.priors.tensors import as_number
 
 if TYPE_CHECKING:
@@ -62,9 +63,9 @@ def plot_weights(prior: ModelPrior, ax: Axes | None = None) -> Axes:
     ax.hist(offsets.numpy(), bins=51, range=(-reach, reach), density=True, color=DATA, alpha=0.55, label="weights")
     grid = torch.linspace(-reach, reach, 401, dtype=torch.float64)
     # Of a prior with a centre for every weight any one centre will do: the curve is that of the offset.
-    centre = shown.centre().double().cpu()
-    at = torch.stack([shown.element_penalty(point + centre).reshape(-1)[0] for point in grid])
-    density = torch.exp(-at - shown.log_normaliser().reshape(-1)[0].cpu()).detach()
+    # Of a prior with a centre for every weight any one centre will do: the curve is that of the offset.
+    one, centre = about_zero(shown)
+    density = torch.stack([one.log_prob(point + centre) for point in grid]).exp().detach()
     ax.plot(grid.numpy(), density.numpy(), color=PRIOR, lw=2, label=f"{shown.family} prior, std {variance**0.5:.3g}")
     zeros = float((offsets == 0).double().mean())
     if zeros > 0:

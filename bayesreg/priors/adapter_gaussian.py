@@ -70,6 +70,8 @@ class AdapterGaussian(JointPrior):
     """
 
     traits = Traits(proper=False, convex=False, smooth=True, elementwise=False, has_prox=False, gaussian=True)
+    # Factors of another rank make an update of the same shape.
+    centre_may_differ = True
 
     def __init__(
         self,
@@ -132,12 +134,8 @@ class AdapterGaussian(JointPrior):
         loc = 0.0 if self.reference is None else self.reference[name].to(parameter.device)
         part = AdapterPart((left, right), None if elsewhere else scale, self._scalings[left], loc, name)
         part.source = None if self.reference is None else self.reference.source
-        part.check_shape(parameter.shape, f"parameter {name!r}")
+        part._check_shape(parameter.shape, f"parameter {name!r}")
         return part
-
-    def shape_fits_centre(self, centre: Sequence[int], parameter: Sequence[int]) -> bool:
-        """Return True: factors of another rank make an update of the same shape."""
-        return True
 
     @classmethod
     def from_saved(cls, arguments: dict[str, Tensor], options: dict[str, Any]) -> AdapterPart:

@@ -18,7 +18,7 @@ from bayesreg.priors.tensors import promoted, sampling_device, wide_dtype
 from bayesreg.priors.traits import Traits
 from bayesreg.scale import LossScale, as_loss_scale
 
-__all__ = ["Prior"]
+__all__ = ["Prior", "kept_on_side", "proximal_step_"]
 
 
 class Prior(Belief):
@@ -114,7 +114,7 @@ class Prior(Belief):
         """Return `log_prob(value)`."""
         return self.log_prob(value)
 
-    def element_penalty(self, value: Tensor) -> Tensor:
+    def _element_penalty(self, value: Tensor) -> Tensor:
         """Return −log p of each element without its constant; `penalty` is their sum.
 
         Args:
@@ -128,7 +128,7 @@ class Prior(Belief):
         """
         raise UnsupportedError(f"{self.family}: its elements have no penalties of their own.")
 
-    def log_normaliser(self) -> Tensor:
+    def _log_normaliser(self) -> Tensor:
         """Return the log of the normaliser of one element: log p = −(element_penalty + log_normaliser).
 
         Returns:
@@ -165,7 +165,7 @@ class Prior(Belief):
         """
         raise UnsupportedError(f"{self.family}: this prior has no proximal operator; use the gradient route.")
 
-    def prox_(self, value: Tensor, step: float | Tensor, longest: float | Tensor | None = None) -> None:
+    def _prox_(self, value: Tensor, step: float | Tensor, longest: float | Tensor | None = None) -> None:
         """Replace `value` by `prox(value, step)`, in place; families override it where that saves memory traffic.
 
         Args:
@@ -213,7 +213,7 @@ class Prior(Belief):
         """
         return torch.zeros_like(value, dtype=torch.bool)
 
-    def kept_on_side(self, before: Tensor, after: Tensor) -> Tensor:
+    def _kept_on_side(self, before: Tensor, after: Tensor) -> Tensor:
         """Return `after`, with elements that jumped over a kink or a boundary on the way put onto it.
 
         Args:
@@ -293,7 +293,7 @@ class Prior(Belief):
         """
         require_proper(self, "sampling")
         self._require_bound()
-        self.check_shape(shape, "the shape asked for")
+        self._check_shape(shape, "the shape asked for")
         like = torch.empty(tuple(shape), dtype=wide_dtype(dtype), device=sampling_device(generator, device))
         return self._draw(like, generator).to(dtype or torch.get_default_dtype())
 
@@ -316,7 +316,7 @@ class Prior(Belief):
             self.add_grad_([slope], [point], s.value)
             gradient = matched(slope, point - centre.to(point.device))
         elif self.traits.elementwise:
-            point = centre.expand(self.hyper_shape())
+            point = centre.expand(self._hyper_shape())
         else:
             point = centre
         if (at is not None or self.traits.elementwise or centre.ndim) and not bool(self.at_kink(point).any()):
@@ -346,3 +346,32 @@ class Prior(Belief):
         from bayesreg.plots import plot_pair, plot_prior
 
         return plot_prior(self, axes, reach=reach) if shape is None else plot_pair(self, shape, axes, reach=reach)
+
+
+def proximal_step_(prior: Prior, value: Tensor, step: float | Tensor, longest: float | Tensor | None = None) -> None:
+    """Replace `value` by `prior.prox(value, step)`, in place and with the least memory traffic.
+
+    Args:
+        prior: A prior with a proximal operator.
+        value: The point, changed in place.
+        step: As in `prox`; a tensor may be changed.
+        longest: Shorten steps, one per element, so that the prior's slope moves none further than this.
+
+    Raises:
+        UnsupportedError: If the family has no prox.
+    """
+    prior._prox_(value, step, longest)
+
+
+def kept_on_side(prior: Prior, before: Tensor, after: Tensor) -> Tensor:
+    """Return `after`, with elements that jumped over a kink or a boundary on the way put onto it.
+
+    Args:
+        prior: A prior with a kink or a boundary.
+        before: Where a step began.
+        after: Where it would end.
+
+    Returns:
+        Where it may end.
+    """
+    return prior._kept_on_side(before, after)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +24,9 @@ from bayesreg.priors.traits import Traits
 from bayesreg.references import Reference
 from bayesreg.scale import LossScale, as_loss_scale
 
-__all__ = ["Belief", "is_flat", "learns", "require_map", "require_proper"]
+__all__ = ["Belief", "has_one_set", "is_flat", "learns", "local_part", "require_map", "require_proper", "stiffness"]
+
+AnyBelief = TypeVar("AnyBelief", bound="Belief")
 
 
 class Belief(Holder):
@@ -39,6 +40,8 @@ class Belief(Holder):
     traits: Traits
     #: The named weights that it is centred on, until `bound_to` has looked up the parameter's own.
     reference: Reference | None = None
+    #: Whether the named weights may have another shape than the parameter.
+    centre_may_differ = False
     #: What it was centred on, in words.
     source: str | None = None
     #: Where its width comes from, in words.
@@ -154,7 +157,7 @@ class Belief(Holder):
         as_loss_scale(num_data)
         return WeightDecayReadings(None, None, None, None)
 
-    def stiffness(self) -> float:
+    def _stiffness(self) -> float:
         """Return the largest precision that its pull has, 0 where that is not known.
 
         Returns:
@@ -174,22 +177,22 @@ class Belief(Holder):
         """
         return None
 
-    def remarks(self, shape: Sequence[int] | None = None, loss_scale: LossScale | None = None) -> Remarks:
+    def remarks(self, shape: Sequence[int] | None = None, num_data: int | LossScale | None = None) -> Remarks:
         """Return what there is to say of the prior, for tables and errors.
 
         Args:
             shape: Shape of the parameter, for what depends on it.
-            loss_scale: s, for what depends on it.
+            num_data: Size of the training set, or the `LossScale`, for what depends on it.
 
         Returns:
             The remarks.
         """
-        pulled = loss_scale is None or self.quadratic() is not None
+        s = None if num_data is None or self.quadratic() is not None else as_loss_scale(num_data)
         return Remarks(
             no_map=self._why_no_map(),
             improper=None if self.traits.proper else self._why_improper(),
-            no_decay=None if pulled or loss_scale is None else self._why_no_decay(loss_scale),
-            near=None if pulled or loss_scale is None else self._near(loss_scale, shape),
+            no_decay=None if s is None else self._why_no_decay(s),
+            near=None if s is None else self._near(s, shape),
             caution=None if shape is None else self._caution(shape),
         )
 
@@ -237,22 +240,10 @@ class Belief(Holder):
         Raises:
             InvalidArgumentError: If a hyper-parameter has another shape.
         """
-        self.check_shape(parameter.shape, f"parameter {name!r}")
+        self._check_shape(parameter.shape, f"parameter {name!r}")
         return self
 
-    def shape_fits_centre(self, centre: Sequence[int], parameter: Sequence[int]) -> bool:
-        """Return whether a reference of this shape can be the centre of a parameter of that shape.
-
-        Args:
-            centre: Shape of the reference.
-            parameter: Shape of the parameter.
-
-        Returns:
-            Whether they are the same, for most families.
-        """
-        return tuple(centre) == tuple(parameter)
-
-    def check_shape(self, shape: Sequence[int], what: str = "value") -> None:
+    def _check_shape(self, shape: Sequence[int], what: str = "value") -> None:
         """Raise unless every hyper-parameter broadcasts to `shape`.
 
         Args:
@@ -275,12 +266,12 @@ class Belief(Holder):
                     f"got {tuple(hyper.shape)}."
                 )
 
-    def hyper_shape(self) -> torch.Size:
+    def _hyper_shape(self) -> torch.Size:
         """Return the shape that the hyper-parameters have together; () where all are numbers."""
         shapes = [held.shape for name, held in self._tensors().items() if name not in self._not_shaped]
         return torch.Size(torch.broadcast_shapes(*shapes))
 
-    def localized(self, parameter: Tensor) -> Self:
+    def _localized(self, parameter: Tensor) -> Self:
         """Return the prior of this process's shard of a sharded parameter: itself, with tensors cut alike.
 
         Args:
@@ -359,11 +350,6 @@ class Belief(Holder):
         held = {name: as_given(tensor) for name, tensor in self._tensors().items()}
         return type(self)(**{**held, **self.saved_options(), **changed})._say(self._said())
 
-    def _to_powers(self, factor: float, /, **powers: float) -> Self:
-        """Return the same prior with hyper-parameters multiplied by powers of a factor; for `times`."""
-        held = self.hyperparameters()
-        return self._changed(**{name: held[name] * math.pow(factor, power) for name, power in powers.items()})
-
     def __repr__(self) -> str:
         inner = ", ".join(f"{name}={short(value)}" for name, value in self.hyperparameters().items())
         return f"{self.family}({inner})"
@@ -417,3 +403,36 @@ def is_flat(prior: Belief) -> bool:
 def learns(prior: nn.Module) -> bool:
     """Return whether a hyper-parameter is being learned, which no optimizer route moves."""
     return any(parameter.requires_grad for parameter in prior.parameters())
+
+
+def local_part(prior: AnyBelief, parameter: Tensor) -> AnyBelief:
+    """Return the prior of this process's shard of a sharded parameter: itself, with tensors cut alike.
+
+    Args:
+        prior: The prior of the whole parameter.
+        parameter: The parameter; for one that is not sharded the prior itself comes back.
+
+    Returns:
+        A prior for `parameter.to_local()`.
+
+    Raises:
+        UnsupportedError: If the density does not fall apart into elements.
+    """
+    return prior._localized(parameter)
+
+
+def has_one_set(prior: Belief) -> bool:
+    """Return whether all hyper-parameters are numbers, the same for all elements."""
+    return not len(prior._hyper_shape())
+
+
+def stiffness(prior: Belief) -> float:
+    """Return the largest precision that the pull of a prior has, in inverse squared units of the weights, 0 if unknown.
+
+    Args:
+        prior: The prior.
+
+    Returns:
+        The precision: a plain SGD diverges where its step is longer than twice its inverse.
+    """
+    return prior._stiffness()

@@ -55,10 +55,10 @@ class Composite(Prior, ABC):
     def bound_to(self, name: str, parameter: Tensor) -> Self:
         bound = [part for one in self.parts if isinstance(part := one.bound_to(name, parameter), Prior)]
         made = self if all(new is old for new, old in zip(bound, self.parts, strict=True)) else self._with(bound)
-        made.check_shape(parameter.shape, f"parameter {name!r}")
+        made._check_shape(parameter.shape, f"parameter {name!r}")
         return made
 
-    def localized(self, parameter: Tensor) -> Self:
+    def _localized(self, parameter: Tensor) -> Self:
         if not is_sharded(parameter):
             return self
         if not self.traits.elementwise:
@@ -66,15 +66,15 @@ class Composite(Prior, ABC):
                 f"{self.family}: the parameter is sharded over processes and this prior joins its elements; keep the "
                 f"parameter whole on each process, or use a prior on single elements."
             )
-        return self._with([part.localized(parameter) for part in self.parts])
+        return self._with([part._localized(parameter) for part in self.parts])
 
-    def check_shape(self, shape: Sequence[int], what: str = "value") -> None:
-        """Raise unless every part's hyper-parameters fit; see `Prior.check_shape`."""
+    def _check_shape(self, shape: Sequence[int], what: str = "value") -> None:
+        """Raise unless every part's hyper-parameters fit; see `Prior`."""
         for part in self.parts:
-            part.check_shape(shape, what)
+            part._check_shape(shape, what)
 
-    def hyper_shape(self) -> torch.Size:
-        return torch.Size(torch.broadcast_shapes(*(part.hyper_shape() for part in self.parts)))
+    def _hyper_shape(self) -> torch.Size:
+        return torch.Size(torch.broadcast_shapes(*(part._hyper_shape() for part in self.parts)))
 
     def centre(self) -> Tensor:
         return self.parts[0].centre()

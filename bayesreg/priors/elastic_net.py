@@ -151,7 +151,7 @@ class ElasticNet(ElementwisePrior):
 
     def times(self, factor: float) -> Self:
         """Return the elastic net of factor·l1 and factor·l2; see `Prior.times`."""
-        return self._to_powers(factor, l1=1.0, l2=1.0)
+        return self.with_powers(factor, l1=1.0, l2=1.0)
 
     def _near(self, loss_scale: LossScale, shape: Sequence[int] | None) -> str:
         l1, l2 = self.penalties(loss_scale)

@@ -68,6 +68,9 @@ class ElementwisePrior(LocatedPrior, ABC):
     def log_normaliser(self) -> Tensor:
         """Return log ∫ exp(−offset_penalty(r)) dr of one element, in float64: a scalar, or one per element."""
 
+    def _log_normaliser(self) -> Tensor:
+        return self.log_normaliser()
+
     def offset_prox(self, offset: Tensor, step: Tensor) -> Tensor:
         """Return argmin_x Σ (x − r)²/(2·step) + offset_penalty(x), where the family's traits say `has_prox`.
 
@@ -95,11 +98,11 @@ class ElementwisePrior(LocatedPrior, ABC):
 
     # -- the contract ----------------------------------------------------------------------------------
 
-    def element_penalty(self, value: Tensor) -> Tensor:
+    def _element_penalty(self, value: Tensor) -> Tensor:
         return self.offset_penalty(self._shifted(value))
 
     def penalty(self, value: Tensor) -> Tensor:
-        return self.element_penalty(value).sum()
+        return self._element_penalty(value).sum()
 
     def log_constant(self, shape: Sequence[int]) -> Tensor:
         return -total_constant(self.log_normaliser(), shape)

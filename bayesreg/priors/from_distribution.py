@@ -75,29 +75,29 @@ class FromDistribution(Prior):
             has_prox=False,
         )
 
-    def localized(self, parameter: Tensor) -> Self:
+    def _localized(self, parameter: Tensor) -> Self:
         if is_sharded(parameter) and self.distribution.batch_shape:
             raise UnsupportedError(
                 f"{self.family}: the parameter is sharded over processes and the distribution has one set of arguments "
                 f"per element, which bayesreg cannot cut; use a family of bayesreg or scalar arguments."
             )
-        return super().localized(parameter)
+        return super()._localized(parameter)
 
     @property
     def family(self) -> str:
         """The name of the family."""
         return f"FromDistribution({type(self.distribution).__name__})"
 
-    def element_penalty(self, value: Tensor) -> Tensor:
+    def _element_penalty(self, value: Tensor) -> Tensor:
         if not self.traits.elementwise:
-            return super().element_penalty(value)
+            return super()._element_penalty(value)
         return -self.distribution.log_prob(promoted(value)).expand(value.shape)
 
-    def log_normaliser(self) -> Tensor:
-        return torch.zeros((), dtype=torch.float64) if self.traits.elementwise else super().log_normaliser()
+    def _log_normaliser(self) -> Tensor:
+        return torch.zeros((), dtype=torch.float64) if self.traits.elementwise else super()._log_normaliser()
 
     def penalty(self, value: Tensor) -> Tensor:
-        self.check_shape(value.shape)
+        self._check_shape(value.shape)
         density = self.distribution.log_prob(promoted(value))
         # A density with an event covers several elements at once; broadcast factors count once per element.
         return -density.sum()
@@ -214,8 +214,8 @@ class FromDistribution(Prior):
         ends = [math.inf * sign if end is None else end for end, sign in ((low, -1.0), (high, 1.0))]
         return torch.as_tensor(ends[0]), torch.as_tensor(ends[1])
 
-    def check_shape(self, shape: Sequence[int], what: str = "value") -> None:
-        """Raise unless the distribution's shape broadcasts to `shape`; see `Prior.check_shape`."""
+    def _check_shape(self, shape: Sequence[int], what: str = "value") -> None:
+        """Raise unless the distribution's shape broadcasts to `shape`; see `Prior`."""
         own = self.distribution.batch_shape + self.distribution.event_shape
         event = len(self.distribution.event_shape)
         try:

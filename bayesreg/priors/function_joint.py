@@ -62,7 +62,7 @@ class JointFunction(Term):
             raise InvalidArgumentError(f"function: it does not take {shapes} ({error}).") from error
         if not isinstance(found, Tensor):
             raise InvalidArgumentError(f"function: expected it to return a tensor, got {type(found).__name__}.")
-        own.outcome.check_shape(found.shape, "what the function returns,")
+        own.outcome._check_shape(found.shape, "what the function returns,")
         if not bool(found.isfinite().all()):
             raise InvalidArgumentError(
                 f"function: {own.function_name} of {', '.join(self.names)} is not finite at their present values; "

@@ -59,7 +59,7 @@ class FunctionPrior(JointPrior):
         InvalidArgumentError: If an argument is none of these.
 
     Example:
-        >>> import bayesreg as br
+        >>> import torch, bayesreg as br
         >>> model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
         >>> tied = FunctionPrior(
         ...     "difference", br.Gaussian(0.1), of=["0.weight", "1.weight"], jacobian="none", base=br.Gaussian(1.0)
@@ -230,7 +230,7 @@ class FunctionPart(Part):
             part.no_map = made.no_map
         return made
 
-    def check_shape(self, shape: Sequence[int], what: str = "value") -> None:
+    def _check_shape(self, shape: Sequence[int], what: str = "value") -> None:
         """Do nothing: what the function returns is looked at with all parameters together."""
 
     def bound_to(self, name: str, parameter: Tensor) -> Self:

@@ -91,16 +91,16 @@ class Gaussian(LocScalePrior):
         return cls(scale=math.sqrt(variance), loc=loc)
 
     def penalty(self, value: Tensor) -> Tensor:
-        return self.element_penalty(value).sum()
+        return self._element_penalty(value).sum()
 
-    def element_penalty(self, value: Tensor) -> Tensor:
+    def _element_penalty(self, value: Tensor) -> Tensor:
         return 0.5 * (self._shifted(value) / self.scale).square()
 
-    def log_normaliser(self) -> Tensor:
+    def _log_normaliser(self) -> Tensor:
         return self.scale.to(torch.float64).log() + 0.5 * math.log(2.0 * math.pi)
 
     def log_constant(self, shape: Sequence[int]) -> Tensor:
-        return -total_constant(self.log_normaliser(), shape)
+        return -total_constant(self._log_normaliser(), shape)
 
     @torch.no_grad()
     def add_grad_(self, grads: Sequence[Tensor], values: Sequence[Tensor], coefficient: float) -> None:
@@ -138,11 +138,11 @@ class Gaussian(LocScalePrior):
 
     def quadratic(self) -> Quadratic:
         """Return the parabola of variance scale²; see `Prior.quadratic`."""
-        return self._parabola(self.scale.square())
+        return self.parabola(self.scale.square())
 
     def times(self, factor: float) -> Self:
         """Return the Gaussian of std scale/√factor; see `Prior.times`."""
-        return self._to_powers(factor, scale=-0.5)
+        return self.with_powers(factor, scale=-0.5)
 
     def describe(self) -> str:
         """Return the prior in one line of plain words."""

@@ -138,11 +138,11 @@ class GeneralizedNormal(ElementwisePrior):
 
     def quadratic(self) -> Quadratic | None:
         """Return the parabola of power 2, of variance scale²/2; None of any other power. See `Prior.quadratic`."""
-        return self._parabola(0.5 * self.scale.square()) if self._p == 2.0 else None
+        return self.parabola(0.5 * self.scale.square()) if self._p == 2.0 else None
 
     def times(self, factor: float) -> Self:
         """Return the prior of scale/factor^(1/power); see `Prior.times`."""
-        return self._to_powers(factor, scale=-1.0 / self._p)
+        return self.with_powers(factor, scale=-1.0 / self._p)
 
     def describe(self) -> str:
         """Return the prior in one line of plain words."""

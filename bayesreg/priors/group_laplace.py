@@ -107,9 +107,9 @@ class GroupLaplace(LocatedPrior):
         safe = torch.where(largest > 0, largest, 1.0)
         return self._total((offset / safe).square()).sqrt() * largest
 
-    def check_shape(self, shape: Sequence[int], what: str = "value") -> None:
-        """Raise unless the hyper-parameters fit and `rate` is constant within groups; see `Prior.check_shape`."""
-        super().check_shape(shape, what)
+    def _check_shape(self, shape: Sequence[int], what: str = "value") -> None:
+        """Raise unless the hyper-parameters fit and `rate` is constant within groups; see `Prior`."""
+        super()._check_shape(shape, what)
         inside = self._inside(shape, what)
         padded = (1,) * (len(shape) - self.rate.ndim) + tuple(self.rate.shape)
         if any(padded[dim] != 1 for dim in inside):
@@ -213,7 +213,7 @@ class GroupLaplace(LocatedPrior):
         offset = self._shifted(value.detach())
         return (self._norms(offset) == 0).expand(value.shape)
 
-    def kept_on_side(self, before: Tensor, after: Tensor) -> Tensor:
+    def _kept_on_side(self, before: Tensor, after: Tensor) -> Tensor:
         """Return `after`: single elements of a group cross their centre freely."""
         return after
 
@@ -257,7 +257,7 @@ class GroupLaplace(LocatedPrior):
 
     def times(self, factor: float) -> Self:
         """Return the prior of factor·rate; see `Prior.times`."""
-        return self._to_powers(factor, rate=1.0)
+        return self.with_powers(factor, rate=1.0)
 
     def describe(self) -> str:
         """Return the prior in one line of plain words."""

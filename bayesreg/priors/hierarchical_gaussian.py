@@ -122,9 +122,9 @@ class HierarchicalGaussian(LocatedPrior):
     def _squares(self, offset: Tensor) -> Tensor:
         return groups.total(offset.to(torch.float64).square(), self._inside(offset.shape))
 
-    def check_shape(self, shape: Sequence[int], what: str = "value") -> None:
+    def _check_shape(self, shape: Sequence[int], what: str = "value") -> None:
         """Raise unless the centre fits, there are such groups, and a maximum over their scale; see `Prior`."""
-        super().check_shape(shape, what)
+        super()._check_shape(shape, what)
         self._inside(shape, what)
         unknown = self._unknown(shape)
         if not unknown.has_largest:
@@ -157,15 +157,15 @@ class HierarchicalGaussian(LocatedPrior):
     # -- the contract ----------------------------------------------------------------------------------
 
     def penalty(self, value: Tensor) -> Tensor:
-        self.check_shape(value.shape)
+        self._check_shape(value.shape)
         offset = self._shifted(value)
         if not offset.numel():
             return offset.sum()
         return self._unknown(offset.shape).penalty(self._squares(offset)).sum().to(offset.dtype)
 
-    def element_penalty(self, value: Tensor) -> Tensor:
+    def _element_penalty(self, value: Tensor) -> Tensor:
         if self.group != "element":
-            return super().element_penalty(value)
+            return super()._element_penalty(value)
         offset = self._shifted(value)
         return self._unknown(offset.shape).penalty(self._squares(offset)).to(offset.dtype)
 
@@ -177,9 +177,9 @@ class HierarchicalGaussian(LocatedPrior):
         half = 0.5 * unknown.size
         return math.lgamma(a + half) - math.lgamma(a) - half * math.log(2.0 * math.pi * b)
 
-    def log_normaliser(self) -> Tensor:
+    def _log_normaliser(self) -> Tensor:
         if self.group != "element":
-            return super().log_normaliser()
+            return super()._log_normaliser()
         return torch.tensor(-self._constant_of_one(self._unknown(())), dtype=torch.float64)
 
     def log_constant(self, shape: Sequence[int]) -> Tensor:
@@ -189,7 +189,7 @@ class HierarchicalGaussian(LocatedPrior):
     @torch.no_grad()
     def add_grad_(self, grads: Sequence[Tensor], values: Sequence[Tensor], coefficient: float) -> None:
         for grad, value in zip(grads, values, strict=True):
-            self.check_shape(value.shape)
+            self._check_shape(value.shape)
             offset = self._shifted(value)
             if not offset.numel():
                 continue

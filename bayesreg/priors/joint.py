@@ -205,7 +205,7 @@ class Part(_Together):
     def bound_to(self, name: str, parameter: Tensor) -> Self:
         part = self._joining(self.joins)
         part.name = name
-        part.check_shape(parameter.shape, f"parameter {name!r}")
+        part._check_shape(parameter.shape, f"parameter {name!r}")
         return part
 
     def check_place(self, info: ParameterInfo) -> None:
@@ -268,7 +268,7 @@ class JointPrior(_Together):
         """
         raise NotImplementedError
 
-    def check_shape(self, shape: Sequence[int], what: str = "value") -> None:
+    def _check_shape(self, shape: Sequence[int], what: str = "value") -> None:
         """Do nothing: the parts look at their parameters."""
 
     def variance(self, shape: Sequence[int] | None = None) -> Hyperparameter | None:

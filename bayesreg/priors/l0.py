@@ -63,12 +63,12 @@ class L0(Folded):
         # No slope moves a weight off the centre: every point with zeros there is stationary.
         return torch.where(self._shifted(value.detach()) == 0, 0.0, promoted(grad).abs())
 
-    def kept_on_side(self, before: Tensor, after: Tensor) -> Tensor:
+    def _kept_on_side(self, before: Tensor, after: Tensor) -> Tensor:
         return after
 
     def times(self, factor: float) -> Self:
         """Return the penalty of factor·strength; see `Prior.times`."""
-        return self._to_powers(factor, strength=1.0)
+        return self.with_powers(factor, strength=1.0)
 
     def describe(self) -> str:
         """Return the prior in one line of plain words."""

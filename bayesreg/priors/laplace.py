@@ -75,16 +75,16 @@ class Laplace(LocScalePrior):
         return cls(scale=l1_to_laplace_scale(l1_coefficient, num_data))
 
     def penalty(self, value: Tensor) -> Tensor:
-        return self.element_penalty(value).sum()
+        return self._element_penalty(value).sum()
 
-    def element_penalty(self, value: Tensor) -> Tensor:
+    def _element_penalty(self, value: Tensor) -> Tensor:
         return (self._shifted(value) / self.scale).abs()
 
-    def log_normaliser(self) -> Tensor:
+    def _log_normaliser(self) -> Tensor:
         return (2.0 * self.scale.to(torch.float64)).log()
 
     def log_constant(self, shape: Sequence[int]) -> Tensor:
-        return -total_constant(self.log_normaliser(), shape)
+        return -total_constant(self._log_normaliser(), shape)
 
     def _slope_beside_kink(self, value: Tensor) -> Tensor:
         return self.scale.detach().reciprocal().to(promoted(value)).expand(value.shape)
@@ -101,7 +101,7 @@ class Laplace(LocScalePrior):
         # v − clamp(v, −t, t) is soft-thresholding, with an exact 0 inside the threshold.
         return (shifted - torch.clamp(shifted, -threshold, threshold) + self.loc).to(value.dtype)
 
-    def prox_(self, value: Tensor, step: float | Tensor, longest: float | Tensor | None = None) -> None:
+    def _prox_(self, value: Tensor, step: float | Tensor, longest: float | Tensor | None = None) -> None:
         """Soft-threshold in place: one pass and no temporary for the plain L1 case; see `Prior.prox_`."""
         if longest is not None and isinstance(step, Tensor):
             # Off its kink every element has the same slope.
@@ -169,7 +169,7 @@ class Laplace(LocScalePrior):
 
     def times(self, factor: float) -> Self:
         """Return the Laplace prior of scale/factor; see `Prior.times`."""
-        return self._to_powers(factor, scale=-1.0)
+        return self.with_powers(factor, scale=-1.0)
 
     def _near(self, loss_scale: LossScale, shape: Sequence[int] | None) -> str:
         strength = self.l1(loss_scale)

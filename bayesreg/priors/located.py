@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from bayesreg.priors.resizing import resized as resize
 from bayesreg.priors.tensors import Hyperparameter, plain, promoted
 from bayesreg.references import Reference, Rename, Storage, load_reference
 
-__all__ = ["Loc", "LocatedPrior"]
+__all__ = ["Loc", "LocatedPrior", "about_zero"]
 
 Loc = Hyperparameter | Mapping[str, Tensor]
 
@@ -175,7 +176,7 @@ class LocatedPrior(Prior, ABC):
             # The reference is a copy already: shared, not copied again.
             prior._buffers["loc"] = loc if loc.ndim else loc.to(torch.float64)
             prior.source = self.reference.source + words
-        prior.check_shape(parameter.shape, f"parameter {name!r}")
+        prior._check_shape(parameter.shape, f"parameter {name!r}")
         return prior
 
     def hyperparameters(self) -> dict[str, Hyperparameter]:
@@ -208,8 +209,38 @@ class LocatedPrior(Prior, ABC):
             return f"centred on {self.source}"
         return "centred on given weights" if self.loc.ndim else f"centred on {float(self.loc):g}"
 
-    def _parabola(self, variance: Tensor) -> Quadratic:
-        """Return the parabola of this variance about the centre."""
+    def with_powers(self, factor: float, /, **powers: float) -> Self:
+        """Return the same prior with hyper-parameters multiplied by powers of a factor; for `times` of a family.
+
+        Args:
+            factor: > 0.
+            **powers: By the names of the hyper-parameters: a Gaussian's scale goes with −½.
+
+        Returns:
+            The prior, about the same centre.
+
+        Example:
+            >>> import bayesreg as br
+            >>> br.Laplace(0.1).with_powers(4.0, scale=-1.0)
+            Laplace(scale=0.025, loc=0)
+        """
+        held = self.hyperparameters()
+        return self._changed(**{name: held[name] * math.pow(factor, power) for name, power in powers.items()})
+
+    def parabola(self, variance: Tensor) -> Quadratic:
+        """Return the parabola of this variance about the centre; for `quadratic` of a family.
+
+        Args:
+            variance: > 0, a scalar or one per element.
+
+        Returns:
+            The parabola.
+
+        Example:
+            >>> import torch, bayesreg as br
+            >>> br.Gaussian(0.5, loc=1.0).parabola(torch.tensor(0.25)).centre
+            tensor(1., dtype=torch.float64)
+        """
         centre = self.reference if self.reference is not None else self.loc.detach()
         return Quadratic(plain(variance), None if self._centred_on_zero else centre, learned=variance.requires_grad)
 
@@ -231,7 +262,7 @@ class LocatedPrior(Prior, ABC):
                 # The model was moved after the prior was made: follow it, once.
                 self._buffers[name] = held.to(value.device)
         if shaped or any(True for _ in self.parameters(recurse=False)):
-            self.check_shape(value.shape)
+            self._check_shape(value.shape)
         loc = self.loc
         if self.source is not None and not self.traits.smooth and value.element_size() < 4:
             # A weight must be able to sit on its reference, also where the model was narrowed after binding.
@@ -250,3 +281,15 @@ class LocatedPrior(Prior, ABC):
             return super().__repr__()
         words = super().__repr__()
         return words.replace("loc=0", f"loc=<reference {self.reference.source}, {len(self.reference)} tensors>")
+
+
+def about_zero(prior: Prior) -> tuple[Prior, float]:
+    """Return a prior about one point that has the density of the offsets of this one, and that point.
+
+    Args:
+        prior: A prior on single elements.
+
+    Returns:
+        The prior moved to 0, where it can be moved; else itself, and its centre.
+    """
+    return (prior.with_loc(0.0), 0.0) if isinstance(prior, LocatedPrior) else (prior, float(prior.centre()))

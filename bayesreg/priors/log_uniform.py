@@ -90,7 +90,7 @@ class LogUniform(ElementwisePrior):
     def offset_penalty(self, offset: Tensor) -> Tensor:
         return self._heights(offset, torch.finfo(offset.dtype).eps)
 
-    def element_penalty(self, value: Tensor) -> Tensor:
+    def _element_penalty(self, value: Tensor) -> Tensor:
         return self._heights(self._shifted(value), torch.finfo(value.dtype).eps)
 
     def offset_slope(self, offset: Tensor) -> Tensor:
@@ -154,7 +154,7 @@ class LogUniform(ElementwisePrior):
         reach = self._bound("high").to(self.loc.device)
         return (self.loc - reach).detach(), (self.loc + reach).detach()
 
-    def kept_on_side(self, before: Tensor, after: Tensor) -> Tensor:
+    def _kept_on_side(self, before: Tensor, after: Tensor) -> Tensor:
         start, end = self._shifted(before), self._shifted(after)
         low, high = (self._bound(name).to(end) for name in ("low", "high"))
         side = torch.where(start < 0, -1.0, 1.0)
@@ -188,5 +188,5 @@ class LogUniform(ElementwisePrior):
         """Return the prior in one line of plain words."""
         bounds = [f"{name} {float(self._bound(name)):.4g}" for name in ("low", "high")
                   if hasattr(self, name) and not self._bound(name).ndim]  # fmt: skip
-        words = ", ".join(bounds) or ("bounds per element" if self.hyper_shape() else "without bounds")
+        words = ", ".join(bounds) or ("bounds per element" if self._hyper_shape() else "without bounds")
         return f"log-uniform{'' if self.traits.proper else ' (improper)'}, {words}, {self._centre_in_words()}"

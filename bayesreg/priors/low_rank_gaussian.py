@@ -92,7 +92,7 @@ class LowRankGaussian(CorrelatedGaussian):
         transposed = promoted(rows.detach()).movedim(-1, 0)
         self.register_buffer("factor", transposed.clone(memory_format=torch.contiguous_format))
         shape = tuple(rows.shape[:-1])
-        super().check_shape(shape, "the factor's parameter")
+        super()._check_shape(shape, "the factor's parameter")
         for name in ("diag", "loc"):
             held = cast(Tensor, self._buffers[name])
             if held.ndim and tuple(held.shape) != shape:
@@ -106,11 +106,11 @@ class LowRankGaussian(CorrelatedGaussian):
     def bound_to(self, name: str, parameter: Tensor) -> Self:
         """Return the prior of one parameter; see `Prior.bound_to`."""
         if self.reference is None:
-            self.check_shape(parameter.shape, f"parameter {name!r}")
+            self._check_shape(parameter.shape, f"parameter {name!r}")
             return self
         prior = self.with_loc(beside(self.reference[name], parameter))
         prior.source = self.reference.source
-        prior.check_shape(parameter.shape, f"parameter {name!r}")
+        prior._check_shape(parameter.shape, f"parameter {name!r}")
         return prior
 
     def _changed(self, **changed: Any) -> Self:
@@ -125,8 +125,8 @@ class LowRankGaussian(CorrelatedGaussian):
 
     # -- the contract ----------------------------------------------------------------------------------
 
-    def check_shape(self, shape: Sequence[int], what: str = "value") -> None:
-        """Raise unless the parameter has the factor's shape; see `Prior.check_shape`."""
+    def _check_shape(self, shape: Sequence[int], what: str = "value") -> None:
+        """Raise unless the parameter has the factor's shape; see `Prior`."""
         if "factor" in self._buffers:
             _check_factor(self.factor, shape, what)
 
@@ -135,7 +135,7 @@ class LowRankGaussian(CorrelatedGaussian):
 
     def penalty(self, value: Tensor) -> Tensor:
         self._require_bound()
-        self.check_shape(value.shape)
+        self._check_shape(value.shape)
         self.follow(value.device)
         return algebra.penalty([self.block()], [value], self._root())
 
@@ -143,13 +143,13 @@ class LowRankGaussian(CorrelatedGaussian):
     def add_grad_(self, grads: Sequence[Tensor], values: Sequence[Tensor], coefficient: float) -> None:
         self._require_bound()
         for grad, value in zip(grads, values, strict=True):
-            self.check_shape(value.shape)
+            self._check_shape(value.shape)
             self.follow(value.device)
             gradient_([self.block()], [grad], [value], self._root(), coefficient)
 
     def log_constant(self, shape: Sequence[int]) -> Tensor:
         self._require_bound()
-        self.check_shape(shape)
+        self._check_shape(shape)
         return algebra.log_constant([self.block()], self._prepare([self.block()])[1])
 
     def prox(self, value: Tensor, step: float | Tensor) -> Tensor:
@@ -164,7 +164,7 @@ class LowRankGaussian(CorrelatedGaussian):
     def curvature(self, value: Tensor) -> Tensor:
         """Return the diagonal of Σ⁻¹; see `Prior.curvature`."""
         self._require_bound()
-        self.check_shape(value.shape)
+        self._check_shape(value.shape)
         return algebra.curvature(self.block(), value, self._root())
 
     def draw_offsets(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -175,13 +175,13 @@ class LowRankGaussian(CorrelatedGaussian):
         """Return diag + Σ_k factor_k², in the shape of the parameter; see `Prior.variance`."""
         return (self.diag + self.factor.square().sum(0)).detach()
 
-    def stiffness(self) -> float:
-        """Return the precision off its directions; see `Prior.stiffness`."""
+    def _stiffness(self) -> float:
+        """Return the precision off its directions; see `Prior`."""
         return 1.0 / float(self.diag.min())
 
     def times(self, factor: float) -> Self:
         """Return the Gaussian of covariance Σ/factor; see `Prior.times`."""
-        return self._to_powers(factor, diag=-1.0, factor=-0.5)
+        return self.with_powers(factor, diag=-1.0, factor=-0.5)
 
     def hyperparameters(self) -> dict[str, Hyperparameter]:
         return {**super().hyperparameters(), "factor": self.factor.detach().movedim(0, -1)}
@@ -277,7 +277,7 @@ class JointLowRankGaussian(JointPrior):
             part._buffers[key] = None if tensor is None else beside(tensor, parameter)
         assert self.reference is not None
         part.source = self.reference.source
-        part.check_shape(parameter.shape, f"parameter {name!r}")
+        part._check_shape(parameter.shape, f"parameter {name!r}")
         return part
 
     def marginal(self, names: Sequence[str]) -> JointLowRankGaussian:
@@ -360,8 +360,8 @@ class LowRankPart(Part):
     def restricted_to(self, names: Sequence[str]) -> Self:
         return self._joining(names)
 
-    def check_shape(self, shape: Sequence[int], what: str = "value") -> None:
-        """Raise unless the parameter has the factor's shape; see `Prior.check_shape`."""
+    def _check_shape(self, shape: Sequence[int], what: str = "value") -> None:
+        """Raise unless the parameter has the factor's shape; see `Prior`."""
         _check_factor(self.factor, shape, what)
 
     def block(self) -> Block:
@@ -389,8 +389,8 @@ class LowRankPart(Part):
         s = as_loss_scale(num_data).value
         return WeightDecayReadings(None, None, None, over_variance(s, self.variance()))
 
-    def stiffness(self) -> float:
-        """Return the precision off its directions; see `Prior.stiffness`."""
+    def _stiffness(self) -> float:
+        """Return the precision off its directions; see `Prior`."""
         return 1.0 / float(self.diag.min())
 
     def times(self, factor: float) -> Self:

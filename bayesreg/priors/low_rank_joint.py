@@ -24,7 +24,7 @@ class LowRankShare(Protocol):
     def family(self) -> str: ...
     def block(self) -> Block: ...
     def follow(self, device: torch.device) -> None: ...
-    def check_shape(self, shape: Sequence[int], what: str = "value") -> None: ...
+    def _check_shape(self, shape: Sequence[int], what: str = "value") -> None: ...
 
 
 class JointLowRank(JointTerm[LowRankShare]):
@@ -41,7 +41,7 @@ class JointLowRank(JointTerm[LowRankShare]):
 
     def _prepared(self, values: Values | None = None) -> tuple[list[Block], Tensor]:
         for name, value in (values or {}).items():
-            self.parts[name].check_shape(value.shape)
+            self.parts[name]._check_shape(value.shape)
             self.parts[name].follow(value.device)
         blocks = [part.block() for part in self.parts.values()]
         return blocks, self._prepare(blocks)[0]

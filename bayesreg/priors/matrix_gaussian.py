@@ -75,9 +75,9 @@ class MatrixGaussian(CorrelatedGaussian):
     def _matrix(value: Tensor) -> Tensor:
         return value.reshape(value.shape[0], -1)
 
-    def check_shape(self, shape: Sequence[int], what: str = "value") -> None:
-        """Raise unless the parameter has p rows and q elements in each; see `Prior.check_shape`."""
-        super().check_shape(shape, what)
+    def _check_shape(self, shape: Sequence[int], what: str = "value") -> None:
+        """Raise unless the parameter has p rows and q elements in each; see `Prior`."""
+        super()._check_shape(shape, what)
         p, q = len(self.row_covariance), len(self.col_covariance)
         if len(shape) < 2 or shape[0] != p or math.prod(shape[1:]) != q:
             raise InvalidArgumentError(
@@ -91,7 +91,7 @@ class MatrixGaussian(CorrelatedGaussian):
         return torch.cholesky_solve(left.mT, columns).mT.reshape(offset.shape)
 
     def log_constant(self, shape: Sequence[int]) -> Tensor:
-        self.check_shape(shape)
+        self._check_shape(shape)
         p, q = len(self.row_covariance), len(self.col_covariance)
         rows, columns = (cholesky(part).diagonal().log().sum() for part in (self.row_covariance, self.col_covariance))
         return -q * rows - p * columns - 0.5 * p * q * math.log(2.0 * math.pi)
@@ -124,7 +124,7 @@ class MatrixGaussian(CorrelatedGaussian):
 
     def curvature(self, value: Tensor) -> Tensor:
         """Return the diagonal of U⁻¹ ⊗ V⁻¹, in the shape of the parameter; see `Prior.curvature`."""
-        self.check_shape(value.shape)
+        self._check_shape(value.shape)
         rows, columns = (
             torch.cholesky_inverse(cholesky(part.detach())).diagonal()
             for part in (self.row_covariance, self.col_covariance)
@@ -145,7 +145,7 @@ class MatrixGaussian(CorrelatedGaussian):
 
     def times(self, factor: float) -> Self:
         """Return the Gaussian of row_covariance/factor; see `Prior.times`."""
-        return self._to_powers(factor, row_covariance=-1.0)
+        return self.with_powers(factor, row_covariance=-1.0)
 
     def describe(self) -> str:
         """Return the prior in one line of plain words."""

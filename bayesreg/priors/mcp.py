@@ -58,7 +58,7 @@ class MCP(Folded):
 
     def times(self, factor: float) -> Self:
         """Return the penalty of factor·strength and gamma/factor; see `Prior.times`."""
-        return self._to_powers(factor, strength=1.0, gamma=-1.0)
+        return self.with_powers(factor, strength=1.0, gamma=-1.0)
 
     def describe(self) -> str:
         """Return the prior in one line of plain words."""

@@ -124,9 +124,9 @@ class Mixture(Composite):
             made._require_one_centre()
         return made
 
-    def check_shape(self, shape: Sequence[int], what: str = "value") -> None:
+    def _check_shape(self, shape: Sequence[int], what: str = "value") -> None:
         for part in self.parts:
-            part.check_shape(shape, what)
+            part._check_shape(shape, what)
 
     # -- shares ----------------------------------------------------------------------------------------
 
@@ -139,8 +139,8 @@ class Mixture(Composite):
         found = []
         for log_weight, part in zip(self._logs(), self.parts, strict=True):
             if self.per == "element":
-                height = -part.element_penalty(value)
-                found.append(height + (log_weight - part.log_normaliser()).to(height))
+                height = -part._element_penalty(value)
+                found.append(height + (log_weight - part._log_normaliser()).to(height))
             else:
                 found.append(log_weight + part.log_constant(value.shape) - part.penalty(value).to(torch.float64))
         return torch.stack(torch.broadcast_tensors(*found))
@@ -161,8 +161,8 @@ class Mixture(Composite):
         """Return log p at the first component's centre: per element, or one number."""
         centre = self.parts[0].centre().to(torch.float64)
         where = centre if self.per == "element" else centre.expand(tuple(shape))
-        if self.per == "element" and self.hyper_shape():
-            where = centre.expand(torch.broadcast_shapes(centre.shape, self.hyper_shape()))
+        if self.per == "element" and self._hyper_shape():
+            where = centre.expand(torch.broadcast_shapes(centre.shape, self._hyper_shape()))
         return self._heights(where).logsumexp(0)
 
     def _combined(self, shares: Tensor, per_part: Sequence[Tensor]) -> Tensor:
@@ -181,18 +181,18 @@ class Mixture(Composite):
 
     # -- the contract ----------------------------------------------------------------------------------
 
-    def element_penalty(self, value: Tensor) -> Tensor:
+    def _element_penalty(self, value: Tensor) -> Tensor:
         if self.per == "tensor":
-            return super().element_penalty(value)
+            return super()._element_penalty(value)
         return self._at_centre(value.shape).to(promoted(value)) - self._heights(value).logsumexp(0)
 
-    def log_normaliser(self) -> Tensor:
-        return super().log_normaliser() if self.per == "tensor" else -self._at_centre(())
+    def _log_normaliser(self) -> Tensor:
+        return super()._log_normaliser() if self.per == "tensor" else -self._at_centre(())
 
     def penalty(self, value: Tensor) -> Tensor:
-        self.check_shape(value.shape)
+        self._check_shape(value.shape)
         if self.per == "element":
-            return self.element_penalty(value).sum()
+            return self._element_penalty(value).sum()
         return (self._at_centre(value.shape) - self._heights(value).logsumexp(0)).to(promoted(value).dtype)
 
     def log_constant(self, shape: Sequence[int]) -> Tensor:
@@ -247,7 +247,7 @@ class Mixture(Composite):
             h = given.to(wide).expand(v.shape)
 
             def objective(x: Tensor) -> Tensor:
-                return (x - v).square() / (2.0 * h) + self.element_penalty(centre + side * x)
+                return (x - v).square() / (2.0 * h) + self._element_penalty(centre + side * x)
 
             def slope(x: Tensor) -> tuple[Tensor, Tensor]:
                 at = centre + side * x
@@ -287,8 +287,8 @@ class Mixture(Composite):
         on_kink = (promoted(grad).abs() - coefficient * self._slope_beside_kink(value)).clamp_min(0.0)
         return torch.where(self.at_kink(value), on_kink, total)
 
-    def kept_on_side(self, before: Tensor, after: Tensor) -> Tensor:
-        return after if self.traits.smooth else self._kinked()[0].kept_on_side(before, after)
+    def _kept_on_side(self, before: Tensor, after: Tensor) -> Tensor:
+        return after if self.traits.smooth else self._kinked()[0]._kept_on_side(before, after)
 
     # -- draws -----------------------------------------------------------------------------------------
 

@@ -48,7 +48,7 @@ class CorrelatedGaussian(LocatedPrior, ABC):
             grad.add_(self.precision_times(self._shifted(value)), alpha=coefficient)
 
     def curvature_times(self, value: Tensor, vector: Tensor) -> Tensor:
-        self.check_shape(value.shape)
+        self._check_shape(value.shape)
         return self.precision_times(promoted(vector))
 
     def _why_no_decay(self, loss_scale: LossScale) -> str:
@@ -100,9 +100,9 @@ class MultivariateGaussian(CorrelatedGaussian):
         """View a tensor as independent rows of k elements."""
         return value.reshape(-1, len(self.covariance))
 
-    def check_shape(self, shape: Sequence[int], what: str = "value") -> None:
-        """Raise unless the parameter has k elements, or k along its last dimension; see `Prior.check_shape`."""
-        super().check_shape(shape, what)
+    def _check_shape(self, shape: Sequence[int], what: str = "value") -> None:
+        """Raise unless the parameter has k elements, or k along its last dimension; see `Prior`."""
+        super()._check_shape(shape, what)
         k = len(self.covariance)
         if math.prod(shape) != k and (not shape or shape[-1] != k):
             raise InvalidArgumentError(
@@ -115,7 +115,7 @@ class MultivariateGaussian(CorrelatedGaussian):
         return torch.cholesky_solve(rows.mT, self._factor(rows)).mT.reshape(offset.shape)
 
     def log_constant(self, shape: Sequence[int]) -> Tensor:
-        self.check_shape(shape)
+        self._check_shape(shape)
         log_det = cholesky(self.covariance).diagonal().log().sum()
         rows = math.prod(shape) // len(self.covariance)
         return -rows * log_det - 0.5 * math.prod(shape) * math.log(2.0 * math.pi)
@@ -139,7 +139,7 @@ class MultivariateGaussian(CorrelatedGaussian):
 
     def curvature(self, value: Tensor) -> Tensor:
         """Return the diagonal of covariance⁻¹, in the shape of the parameter; see `Prior.curvature`."""
-        self.check_shape(value.shape)
+        self._check_shape(value.shape)
         like = promoted(value.detach())
         precision = torch.cholesky_inverse(cholesky(self.covariance.detach()))
         return precision.diagonal().to(like).expand_as(self._rows(like)).reshape(value.shape).clone()
@@ -154,12 +154,12 @@ class MultivariateGaussian(CorrelatedGaussian):
         diagonal = self.covariance.detach().diagonal().clone()
         if shape is None:
             return diagonal
-        self.check_shape(shape)
+        self._check_shape(shape)
         return diagonal.expand(math.prod(shape) // len(diagonal), -1).reshape(tuple(shape))
 
     def times(self, factor: float) -> Self:
         """Return the Gaussian of covariance/factor; see `Prior.times`."""
-        return self._to_powers(factor, covariance=-1.0)
+        return self.with_powers(factor, covariance=-1.0)
 
     def describe(self) -> str:
         """Return the prior in one line of plain words."""

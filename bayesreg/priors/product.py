@@ -87,7 +87,7 @@ class Product(Composite):
         return (
             all(part.traits.elementwise for part in self.parts)
             and any(part.traits.proper for part in self.parts)
-            and not self.hyper_shape()
+            and not self._hyper_shape()
             # Its pole is too narrow for the quadrature.
             and not any(isinstance(part, LogUniform) for part in self.parts)
             and not any(getattr(part, "reference", None) is not None for part in self.parts)
@@ -136,21 +136,21 @@ class Product(Composite):
 
     # -- the contract ----------------------------------------------------------------------------------
 
-    def element_penalty(self, value: Tensor) -> Tensor:
-        first, *others = (part.element_penalty(value) for part in self.parts)
+    def _element_penalty(self, value: Tensor) -> Tensor:
+        first, *others = (part._element_penalty(value) for part in self.parts)
         return sum(others, first)
 
     def penalty(self, value: Tensor) -> Tensor:
         first, *others = (part.penalty(value) for part in self.parts)
         return sum(others, first)
 
-    def log_normaliser(self) -> Tensor:
+    def _log_normaliser(self) -> Tensor:
         if not self.traits.proper:
             return torch.zeros((), dtype=torch.float64)
         return _log_integral(self.parts)
 
     def log_constant(self, shape: Sequence[int]) -> Tensor:
-        return -total_constant(self.log_normaliser(), shape)
+        return -total_constant(self._log_normaliser(), shape)
 
     def _why_improper(self) -> str:
         return "a product known up to its constant only"
@@ -216,10 +216,10 @@ class Product(Composite):
             raise UnsupportedError(f"{self.family}: groups and bounds together have no certificate.")
         return last[0].subdiff_distance(value, left, coefficient) if last else left.abs()
 
-    def kept_on_side(self, before: Tensor, after: Tensor) -> Tensor:
+    def _kept_on_side(self, before: Tensor, after: Tensor) -> Tensor:
         for part in self.parts:
             if not part.traits.smooth:
-                after = part.kept_on_side(before, after)
+                after = part._kept_on_side(before, after)
         return after
 
     # -- draws -----------------------------------------------------------------------------------------
@@ -235,7 +235,7 @@ class Product(Composite):
         found = like.new_empty(0, dtype=torch.float64)
         for _ in range(_ROUNDS):
             draws = base._draw(like.new_empty((max(2 * count, 64),), dtype=torch.float64), generator)
-            keep = sum((part.element_penalty(draws) for part in others), torch.zeros_like(draws))
+            keep = sum((part._element_penalty(draws) for part in others), torch.zeros_like(draws))
             dice = torch.rand(draws.shape, generator=generator, dtype=torch.float64, device=draws.device)
             found = torch.cat([found, draws[dice < torch.exp(least - keep)]])
             if len(found) >= count:
@@ -343,4 +343,4 @@ def _variance(parts: Sequence[Prior]) -> float:
 
 
 def _heights(parts: Sequence[Prior], at: Tensor) -> Tensor:
-    return sum((part.element_penalty(at) for part in parts), torch.zeros_like(at))
+    return sum((part._element_penalty(at) for part in parts), torch.zeros_like(at))

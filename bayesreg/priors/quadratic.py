@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from bayesreg.priors.tensors import Hyperparameter
-from bayesreg.scale import LossScale
+from bayesreg.scale import LossScale, as_loss_scale
 
 __all__ = ["Quadratic"]
 
@@ -25,7 +25,7 @@ class Quadratic:
 
     Example:
         >>> import bayesreg as br
-        >>> br.Gaussian(0.5).quadratic().strength(br.LossScale.mean(1000))
+        >>> br.Gaussian(0.5).quadratic().strength(num_data=1000)
         0.004
     """
 
@@ -44,13 +44,13 @@ class Quadratic:
         """Whether one fixed number is the pull's strength on every element, as in a param group."""
         return not isinstance(self.variance, Tensor) and not self.learned
 
-    def strength(self, loss_scale: LossScale) -> Hyperparameter:
+    def strength(self, num_data: int | LossScale) -> Hyperparameter:
         """Return the weight decay toward the centre that is this prior: s/variance.
 
         Args:
-            loss_scale: s.
+            num_data: Size of the training set of a mean loss, or the `LossScale` of another.
 
         Returns:
             A float, or a tensor where elements differ.
         """
-        return loss_scale.value / self.variance
+        return as_loss_scale(num_data).value / self.variance

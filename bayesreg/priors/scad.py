@@ -78,7 +78,7 @@ class SCAD(Folded):
 
     def times(self, factor: float) -> Self:
         """Return the penalty of factor·strength; see `Prior.times`."""
-        return self._to_powers(factor, strength=1.0)
+        return self.with_powers(factor, strength=1.0)
 
     def describe(self) -> str:
         """Return the prior in one line of plain words."""

@@ -64,12 +64,12 @@ class Uniform(Prior):
             raise InvalidArgumentError(f"high: expected a value > low and a finite width, got high − low = {gap:g}.")
 
     def _bounds(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        self.check_shape(value.shape)
+        self._check_shape(value.shape)
         # A weight must be able to sit on its bound: the bounds as its dtype holds them.
         low, high = (held.to(value.device, value.dtype) for held in (self.low, self.high))
         return promoted(low), promoted(high)
 
-    def element_penalty(self, value: Tensor) -> Tensor:
+    def _element_penalty(self, value: Tensor) -> Tensor:
         low, high = self._bounds(value)
         wide = promoted(value)
         outside = (wide < low) | (wide > high) | wide.isnan()
@@ -77,13 +77,13 @@ class Uniform(Prior):
         return torch.where(outside, math.inf, 0.0).to(wide.dtype) + wide.nan_to_num(0.0, 0.0, 0.0) * 0.0
 
     def penalty(self, value: Tensor) -> Tensor:
-        return self.element_penalty(value).sum()
+        return self._element_penalty(value).sum()
 
-    def log_normaliser(self) -> Tensor:
+    def _log_normaliser(self) -> Tensor:
         return (self.high.to(torch.float64) - self.low.to(torch.float64)).log()
 
     def log_constant(self, shape: Sequence[int]) -> Tensor:
-        return -total_constant(self.log_normaliser(), shape)
+        return -total_constant(self._log_normaliser(), shape)
 
     def add_grad_(self, grads: Sequence[Tensor], values: Sequence[Tensor], coefficient: float) -> None:
         return
@@ -105,7 +105,7 @@ class Uniform(Prior):
         wide = promoted(value.detach())
         return (wide == low) | (wide == high)
 
-    def kept_on_side(self, before: Tensor, after: Tensor) -> Tensor:
+    def _kept_on_side(self, before: Tensor, after: Tensor) -> Tensor:
         return self.prox(after, 1.0)
 
     def curvature(self, value: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import SGD, Optimizer
 
 from bayesreg.errors import OvershootWarning
+from bayesreg.priors.belief import stiffness
 from bayesreg.routes.plan import GroupPlan
 from bayesreg.scale import LossScale
 
@@ -49,7 +50,7 @@ class OvershootWatch:
         self._strongest: dict[int, tuple[float, str, bool]] = {}
         for index, plan in enumerate(plans) if isinstance(optimizer, SGD) else ():
             for member in plan.on("native", "native + centre", "gradient"):
-                strength = loss_scale.value * member.prior.stiffness()
+                strength = loss_scale.value * stiffness(member.prior)
                 if strength > self._strongest.get(index, (0.0, "", False))[0]:
                     self._strongest[index] = (strength, member.entry.name, member.prior.traits.has_prox)
 

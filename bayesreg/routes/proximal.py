@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from bayesreg._sharding import local
+from bayesreg.priors.base import proximal_step_
 from bayesreg.routes.metric import effective_step
 from bayesreg.routes.plan import GroupPlan
 
@@ -40,9 +41,9 @@ def prox_(optimizer: Optimizer, plan: GroupPlan, group: Mapping[str, Any], facto
             # equals the prior's slope, so the move is one learning rate; at a zero the optimizer's own move is about
             # one at most.
             longest = _LONGEST * group["lr"] / (1.0 - float(group.get("momentum", 0.0)))
-            member.alone.prox_(value, step.mul_(factor), longest)
+            proximal_step_(member.alone, value, step.mul_(factor), longest)
         else:
-            member.alone.prox_(value, factor * step)
+            proximal_step_(member.alone, value, factor * step)
 
 
 def _is_zero(rate: float | Tensor) -> bool:

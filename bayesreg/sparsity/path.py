@@ -148,7 +148,8 @@ def regularization_path(
         _checks.positive_int("count", count)
         if not 0.0 < floor < 1.0:
             raise InvalidArgumentError(f"floor: expected a number in (0, 1), got {floor!r}.")
-        top = null_strength(model, prior, likelihood, (inputs, target))
+        # At the strength itself 0 and a rounding error beside it are both optimal: a hair above it only 0 is.
+        top = (1.0 + 1e-9) * null_strength(model, prior, likelihood, (inputs, target))
         strengths = [top * floor ** (k / max(count - 1, 1)) for k in range(count)]
     factors = sorted((_checks.positive_float("strengths", value) for value in strengths), reverse=True)
     path = Path()

@@ -12,6 +12,7 @@ from bayesreg.errors import InvalidArgumentError, UnsupportedError
 from bayesreg.likelihoods import Likelihood
 from bayesreg.model_prior import ModelPrior
 from bayesreg.priors import Belief, Flat, Prior
+from bayesreg.priors.belief import has_one_set
 from bayesreg.trainer import FitResult, MAPTrainer
 from bayesreg.trainer.coverage import check_prior_of
 
@@ -100,7 +101,7 @@ def refit(
     """
     check_prior_of(model, prior)
     kept = Flat() if on_support is None else on_support
-    if not isinstance(kept, Prior) or not kept.traits.smooth or len(kept.hyper_shape()):
+    if not isinstance(kept, Prior) or not kept.traits.smooth or not has_one_set(kept):
         raise InvalidArgumentError(
             "on_support: expected a smooth prior with one set of numbers, such as br.Gaussian(10.0)."
         )

@@ -12,6 +12,7 @@ from bayesreg.likelihoods import Likelihood
 from bayesreg.likelihoods.output import tensor_output
 from bayesreg.model_prior import ModelPrior
 from bayesreg.priors import Prior
+from bayesreg.priors.base import kept_on_side
 from bayesreg.priors.belief import learns, require_map
 from bayesreg.priors.joint import Term
 from bayesreg.scale import LossScale, as_loss_scale
@@ -165,7 +166,7 @@ class FullBatchProblem:
         """Return the vector with coordinates beyond a boundary moved onto it."""
         result = flat.clone()
         for at, prior, part in self._kinked_slices(flat):
-            result[at] = prior.kept_on_side(part, part).reshape(-1)
+            result[at] = kept_on_side(prior, part, part).reshape(-1)
         return result
 
     def free(self, flat: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bayesreg.priors.base import kept_on_side
 from bayesreg.trainer.full_batch import FullBatchProblem
 
 __all__ = ["newton_polish"]
@@ -53,7 +54,7 @@ def _stay_on_side(problem: FullBatchProblem, flat: Tensor, candidate: Tensor) ->
     result = candidate.clone()
     for at, prior, part in problem._kinked_slices(flat):
         moved = candidate[at].reshape(part.shape)
-        result[at] = prior.kept_on_side(part, moved).reshape(-1)
+        result[at] = kept_on_side(prior, part, moved).reshape(-1)
     return result
 
 

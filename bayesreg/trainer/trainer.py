@@ -152,7 +152,9 @@ class MAPTrainer:
         if isinstance(optimizer, str):
             refuse_given({**by_epoch, "batch_size": batch_size}, f"optimizer={optimizer!r} is a full-batch solver and")
         else:
-            refuse_given(full_batch, "only a full-batch solver has one, optimizer='lbfgs' or 'proximal', and this one")
+            solvers = "full-batch solver (optimizer='lbfgs' or 'proximal'), and this optimizer"
+            refuse_given({"starts": starts}, f"several starting points need a {solvers}")
+            refuse_given(full_batch, f"it is for a {solvers}")
         # What was not given has the default of its class.
         self.settings = EpochSettings(**{name: value for name, value in by_epoch.items() if value is not None})
         self.solving = SolveSettings(**{name: value for name, value in full_batch.items() if value is not None})

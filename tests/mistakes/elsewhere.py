@@ -7,13 +7,17 @@ from tests.mistakes.mutation import Mutation, of_family
 ELSEWHERE = [
     Mutation("routes/overshoot.py", "bound / (1.0 + 2.0 * momentum)", "bound", "routes/test_overshoot.py"),
     Mutation("routes/overshoot.py", "2.0 * (1.0 + momentum)", "2.0", "routes/test_overshoot.py"),
-    Mutation("routes/overshoot.py", "float(prior.diag.min())", "float(prior.diag.max()) * 2", "routes/test_overshoot.py"),
+    Mutation("priors/low_rank_gaussian.py", 'float(self.diag.min())\n\n    def times(self, factor: float) -> Self:\n        """Return the G',
+             'float(self.diag.max() * 2)\n\n    def times(self, factor: float) -> Self:\n        """Return the G',
+             "routes/test_overshoot.py"),
+    Mutation("priors/belief.py", "float(torch.as_tensor(parabola.variance).min())", "float(torch.as_tensor(parabola.variance).max()) * 4",
+             "routes/test_overshoot.py"),
     *(
         Mutation(file, old, new, "sparsity/test_strengths.py")
         for file, old, new in [
-            ("_times.py", '"ElasticNet": {"l1": 1.0, "l2": 1.0}', '"ElasticNet": {"l1": 1.0, "l2": 2.0}'),
-            ("_times.py", '"gamma": -1.0', '"gamma": 1.0'),
-            ("_times.py", "-1.0 / float(prior.power)", "-1.0"),
+            ("priors/elastic_net.py", "l1=1.0, l2=1.0)", "l1=1.0, l2=2.0)"),
+            ("priors/mcp.py", "gamma=-1.0", "gamma=1.0"),
+            ("priors/generalized_normal.py", "scale=-1.0 / self._p", "scale=-1.0"),
             ("sparsity/null.py", "if any(p.requires_grad for p in trained):", "if False:"),
             ("sparsity/null.py", "model.load_state_dict(before)", "pass"),
             ("sparsity/path.py", "reverse=True)", "reverse=False)"),
@@ -43,7 +47,7 @@ ELSEWHERE = [
              "priors/test_hierarchical.py"),
     Mutation("priors/adapter_joint.py", "torch.cat([left, -old[0]], 1)", "torch.cat([left, old[0]], 1)",
              "transfer/test_adapters.py"),
-    Mutation("priors/joint.py", "whole - (1.0 - share) * whole.detach()", "whole", "priors/test_adapter_gaussian.py"),
+    Mutation("routes/sums.py", "whole - (1.0 - share) * whole.detach()", "whole", "priors/test_adapter_gaussian.py"),
     *of_family("factored", "test_adapter_gaussian",
         ("0.5 * ((left.mT @ left)", "((left.mT @ left)"),
         ("(left / over_rows).mT", "left.mT"),
@@ -72,8 +76,8 @@ ELSEWHERE = [
         for file, old, new in (
             ("low_rank_algebra", "image = torch.stack(images).sum(0)", "image = images[0]"),
             ("low_rank_joint", "self._prepare(blocks)[1])", "self._prepare(blocks[:1])[1])"),
-            ("low_rank_joint", "algebra.draw(b, common, generator)", "algebra.draw(b, 0.0 * common, generator)"),
-            ("joint", "by_names.setdefault(prior.joins, {})[prior.part_name] = prior", "pass"),
+            ("low_rank_joint", "algebra.draw(block, common, generator)", "algebra.draw(block, 0.0 * common, generator)"),
+            ("joint", "groups.setdefault(prior.joins, {})[prior.name] = (info, prior)", "groups.setdefault(prior.joins, {})"),
             ("woodbury", "        if grad is None:\n            continue\n", "        if grad is None:\n            return\n"),
         )
     ],
@@ -87,22 +91,22 @@ ELSEWHERE = [
     ),
     *of_family("readings", "test_heavy_tailed",
         ("/ power if power > 0", "/ power**2 if power > 0"),
-        ("s * float(prior.curvature(point).mean())", "float(prior.curvature(point).mean())"),
         ("else s / variance", "else s * variance"),
     ),
     *of_family("elementwise", "test_elastic_net",
         ("return -total_constant(self.log_normaliser(), shape)", "return total_constant(self.log_normaliser(), shape)"),
-        ("(grad.abs() - coefficient * self.slope_beside_kink(value)).clamp_min(0.0)", "grad.abs()"),
+        ("(grad.abs() - coefficient * self._slope_beside_kink(value)).clamp_min(0.0)", "grad.abs()"),
         ("self.loc + self.offset_prox(shifted, wide)", "self.offset_prox(shifted, wide)"),
         ("alpha=coefficient)", "alpha=-coefficient)"),
     ),
     *of_family("base", "test_heavy_tailed",
+        ("s.value * float(self.curvature(point).mean())", "float(self.curvature(point).mean())"),
         ("slope / torch.where(offset == 0, 1.0, offset)", "torch.where(offset == 0, 1.0, offset) * slope"),
     ),
     Mutation("priors/base.py", "left.sign() * right.sign() < 0", "left.sign() * right.sign() > 2", "priors/test_laplace.py"),
     Mutation("trainer/modes.py", "best = all(mode.objective <", "best = all(mode.objective >", "trainer/test_families_map.py"),
     Mutation("trainer/solve.py", "draw_start(task.prior, generator)", "pass", "trainer/test_families_map.py"),
-    Mutation("routes/gradient.py", "factor * self._s)\n        for joint", "factor)\n        for joint", "routes/test_families.py"),
+    Mutation("routes/gradient.py", "factor * self._s)\n        for term", "factor)\n        for term", "routes/test_families.py"),
     *(
         Mutation(f"{folder}/{file}.py", old, new, f"{tests}.py")
         for folder, file, tests, old, new in (

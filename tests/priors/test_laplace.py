@@ -57,7 +57,7 @@ def test_a_step_over_the_kink_ends_on_it():
     prior = br.Laplace(1.0, loc=0.5)
     before = torch.tensor([1.0, 1.0, 0.0, 0.5])
     after = torch.tensor([0.9, 0.2, 0.7, 0.6])
-    assert torch.equal(prior.kept_on_side(before, after), torch.tensor([0.9, 0.5, 0.5, 0.6]))
+    assert torch.equal(prior._kept_on_side(before, after), torch.tensor([0.9, 0.5, 0.5, 0.6]))
 
 
 def test_no_weight_decay_but_an_l1_coefficient():

@@ -62,7 +62,7 @@ def test_on_a_bound_the_certificate_looks_one_way():
     assert prior.subdiff_distance(value, torch.full_like(value, -3.0)).tolist()[:4] == [1.0, 0.0, 0.0, 3.5]
     assert prior.subdiff_distance(value, torch.zeros_like(value))[5] == math.inf
     assert prior.log_prob(torch.tensor([0.1])).item() == -math.inf
-    moved = prior.kept_on_side(torch.tensor([0.7, -0.7, 0.7]), torch.tensor([-3.0, -0.1, 9.0]))
+    moved = prior._kept_on_side(torch.tensor([0.7, -0.7, 0.7]), torch.tensor([-3.0, -0.1, 9.0]))
     assert moved.tolist() == [0.5, -0.5, 2.0]
 
 

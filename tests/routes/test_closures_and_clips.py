@@ -102,7 +102,8 @@ def test_before_clip_keeps_the_map(name):
         two, optimizer_of(name, two.parameters()), penalty=lambda: reference.penalty() / N,
         before_step=lambda: nn.utils.clip_grad_norm_(two.parameters(), 0.05),
     )  # fmt: skip
-    assert largest_gap(got, expected) < 1e-12
+    # Adam divides by roots near its epsilon, which carries the last digit of a sum on: up to 4e-13 by kernel.
+    assert largest_gap(got, expected) < 1e-11
     assert all(group["weight_decay"] == 0.0 for group in optimizer.param_groups)
 
 

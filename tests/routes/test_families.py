@@ -97,7 +97,7 @@ def test_kinked_families_reach_the_optimum_in_every_metric(name, settings, famil
     prior = br.ModelPrior(model, KINKED[family]())
     optimizer = optimizer_of(name, prior.param_groups(), **settings)
     br.attach(optimizer, prior, num_data=50)
-    steps = 5000 if name == "Adamax" else 3000
+    steps = {"Adamax": 5000, "NAdam": 4000}.get(name, 3000)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=1e-6)
     for _ in range(steps):
         optimizer.zero_grad()

@@ -65,7 +65,7 @@ def test_l2_logistic_regression_on_breast_cancer(logistic_c):
     X, y = standardised(load_breast_cancer, classification=True)
     model = linear(30, 1)
     prior = br.Gaussian(br.logistic_c_to_variance(logistic_c) ** 0.5)
-    fit(model, prior, br.likelihoods.Bernoulli(), (X, y), "lbfgs")
+    fit(model, prior, br.likelihoods.Bernoulli(), (X, y), "lbfgs", tolerance=1e-12)
     truth = LogisticRegression(C=logistic_c, solver="newton-cholesky", tol=1e-12, max_iter=1000).fit(X, y)
     assert np.abs(model.weight.detach().numpy() - truth.coef_).max() < 1e-6
     assert np.abs(model.bias.detach().numpy() - truth.intercept_).max() < 1e-6
