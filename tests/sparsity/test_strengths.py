@@ -181,7 +181,7 @@ def test_a_prior_of_another_model_changes_nothing():
             call(other, prior, noise, (X, y))
         with pytest.raises(br.InvalidArgumentError, match="expected a ModelPrior"):
             call(model, br.Laplace(0.2), noise, (X, y))
-        with pytest.raises(br.InvalidArgumentError, match="as many inputs as targets"):
+        with pytest.raises(br.DataError, match="as many targets as inputs"):
             call(model, prior, noise, (X, y[:5]))
     horseshoe = br.ModelPrior(model, br.Horseshoe(0.1, "centered"))
     with pytest.raises(br.UnsupportedError, match="stays in its family"):
