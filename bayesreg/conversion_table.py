@@ -150,7 +150,8 @@ def convert(
         )
     if optimizer is not None:
         decay_rule(optimizer)
-    number = _checks.finite("value", value) if value != math.inf else math.inf
+    endless = isinstance(value, float) and value == math.inf
+    number = math.inf if endless else _checks.finite("value", value)
     if not isinstance(number, float):
         raise InvalidArgumentError(f"value: expected one number, got {type(value).__name__}.")
     # scikit-learn counts each example once: emphasis acts there as less noise, or as a larger C.

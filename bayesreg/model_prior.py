@@ -226,13 +226,15 @@ class ModelPrior(nn.Module):
         for name, value in values.items():
             entry = by_raw.get(name)
             if entry is None:
+                behind = [raw for one in self._entries if name in one.info.names for raw in one.info.raw]
+                hint = f"; give {' and '.join(behind)}, as model.named_parameters() does." if behind else ""
                 raise InvalidArgumentError(
-                    f"values: {name!r} is no parameter of the model{nearest(str(name), by_raw) or '.'}"
+                    f"values: {name!r} is no parameter of the model{hint or nearest(str(name), by_raw) or '.'}"
                 )
-            if tuple(value.shape) != tuple(entry.parameter.shape):
-                raise InvalidArgumentError(
-                    f"values: expected {name} of shape {tuple(entry.parameter.shape)}, got {tuple(value.shape)}."
-                )
+            wanted = tuple(entry.parameter.shape)
+            if not isinstance(value, Tensor) or tuple(value.shape) != wanted:
+                given = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                raise InvalidArgumentError(f"values: expected {name} of shape {wanted}, got {given}.")
             found[entry.name] = value
         return found
 

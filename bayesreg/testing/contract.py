@@ -414,6 +414,35 @@ class PriorContract(ABC):
         with pytest.raises(br.NotEquivalentError, match=r"br\."):
             prior.weight_decay(1000)
 
+    @pytest.mark.parametrize("scale", SCALES)
+    def test_a_parabola_is_one(self, scale: float) -> None:
+        prior, value = self.make(scale), self.points(scale)
+        parabola = prior.quadratic()
+        if parabola is None:
+            return
+        away = value - (parabola.centre if isinstance(parabola.centre, Tensor) else 0.0)
+        height = prior.penalty(value) - prior.penalty(value - away)
+        assert height.item() == pytest.approx(float((0.5 * away.square() / parabola.variance).sum()), rel=1e-9)
+        slope = torch.zeros_like(value)
+        prior.add_grad_([slope], [value], 0.01)
+        assert torch.allclose(slope, parabola.strength(br.LossScale(0.01)) * away, rtol=1e-9, atol=1e-12 / scale)
+
+    @pytest.mark.parametrize("factor", [0.3, 4.0])
+    def test_a_multiple_is_one(self, factor: float) -> None:
+        prior, value = self.make(0.7), self.points(0.7)
+        multiple = prior.times(factor)
+        if multiple is None:
+            return
+        assert type(multiple) is type(prior)
+        assert multiple.traits == prior.traits
+        start = value.flip(0)
+        risen = [one.penalty(value[:4]) - one.penalty(start[:4]) for one in (multiple, prior)]
+        assert risen[0].item() == pytest.approx(factor * risen[1].item(), rel=1e-9, abs=1e-12)
+        slopes = [torch.zeros_like(value) for _ in range(2)]
+        for one, slope in zip((multiple, prior), slopes, strict=True):
+            one.add_grad_([slope], [value], 1.0)
+        assert torch.allclose(slopes[0], factor * slopes[1], rtol=1e-9)
+
     def test_weight_decay_readings_carry_their_names(self) -> None:
         prior = self.make(0.5)
         value = torch.tensor([0.3, -0.2, 0.1], dtype=torch.float64)

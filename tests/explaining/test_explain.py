@@ -6,6 +6,7 @@ import copy
 import io
 import json
 import math
+import warnings
 
 import pytest
 import torch
@@ -435,3 +436,22 @@ def test_a_checkpoint_with_its_weights_is_used_whole():
     found = br.explain({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, num_data=N)
     assert found.groups[0].parameters == ("0.weight", "0.bias", "2.weight", "2.bias")
     assert found.groups[0].implied.matched is not None
+
+
+@pytest.mark.parametrize(("dampening", "lost"), [(0.0, False), (0.9, True)])
+def test_explain_and_attach_agree_on_what_rounding_takes(dampening, lost):
+    """With dampening a steady gradient gains (1 − dampening)/(1 − momentum): one number, asked in one place."""
+    settings = {"lr": 0.01, "momentum": 0.9, "dampening": dampening}
+    model = torch.nn.Linear(3, 2, bias=False).bfloat16()
+    optimizer = torch.optim.SGD(model.parameters(), weight_decay=0.1, **settings)
+    told = {finding.identifier for finding in br.explain(optimizer, model, num_data=10).findings}
+    assert ("rounding" in told) == lost
+    prior = br.ModelPrior(model, br.Gaussian.from_weight_decay(0.1, 10))
+    attached = torch.optim.SGD(model.parameters(), **settings)
+    br.attach(attached, prior, num_data=10)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            model.weight.grad = torch.zeros_like(model.weight)
+            attached.step()
+    assert any(issubclass(one.category, br.RoundingWarning) for one in caught) == lost
