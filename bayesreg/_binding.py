@@ -12,7 +12,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 from bayesreg._entry import Entry
 from bayesreg.errors import InvalidArgumentError, ReferenceMismatchError
 from bayesreg.priors import Prior
-from bayesreg.priors.belief import is_flat
+from bayesreg.priors.asking import is_flat
 from bayesreg.references import Reference
 from bayesreg.references.names import missing_words, rename_hint
 from bayesreg.selection import ParameterInfo, canonical_tensors, parameters_of

@@ -16,7 +16,7 @@ from bayesreg._tables import Table
 from bayesreg.errors import NotEquivalentError
 from bayesreg.optimizers import OptimizerLike
 from bayesreg.priors import Belief
-from bayesreg.priors.belief import is_flat
+from bayesreg.priors.asking import is_flat
 from bayesreg.scale import LossScale
 from bayesreg.selection import biases, norms
 

@@ -6,7 +6,7 @@ from bayesreg._entry import Entry
 from bayesreg.errors import UnsupportedError
 from bayesreg.model_prior import ModelPrior
 from bayesreg.priors import FAMILIES, Belief, Traits
-from bayesreg.priors.belief import learns
+from bayesreg.priors.asking import learns
 
 __all__ = ["times"]
 

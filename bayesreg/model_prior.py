@@ -8,23 +8,22 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
 
 from bayesreg._binding import bind
 from bayesreg._calls import answering
 from bayesreg._entry import Entry
 from bayesreg._guard import install_guard
+from bayesreg._rules import group_key, hint_for, matched, values_by_entry
 from bayesreg._sharding import gather_sum, is_sharded, local, shard_like
 from bayesreg._tables import Table
-from bayesreg.errors import CoverageError, InvalidArgumentError, PatternError, nearest
+from bayesreg.errors import InvalidArgumentError, nearest
 from bayesreg.optimizers import OptimizerLike
 from bayesreg.priors import Belief, Flat, Prior
-from bayesreg.priors.belief import local_part
+from bayesreg.priors.asking import local_part
 from bayesreg.priors.joint import SingleTerm, Term, terms_of
 from bayesreg.references import Rename
 from bayesreg.scale import LossScale, as_loss_scale
 from bayesreg.selection import (
-    ParameterInfo,
     Selection,
     SelectorLike,
     as_selector,
@@ -83,7 +82,8 @@ class ModelPrior(nn.Module):
             rules = {biases | norms: Flat(), "*": rules}
         if not isinstance(rules, Mapping) or not rules:
             raise InvalidArgumentError(
-                f"rules: expected a prior or a mapping from rules to priors, got {type(rules).__name__}{_hint(rules)}."
+                f"rules: expected a prior or a mapping from rules to priors, got {type(rules).__name__}"
+                f"{hint_for(rules)}."
             )
         for key, prior in rules.items():
             if not isinstance(prior, Belief):
@@ -93,7 +93,7 @@ class ModelPrior(nn.Module):
         infos = parameters_of(model)
         if not infos:
             raise InvalidArgumentError(f"model: {type(model).__name__} has no parameters.")
-        entries, said = bind(model, _match(infos, rules))
+        entries, said = bind(model, matched(infos, rules))
         self._take(entries, [*said, *notes])
 
     def _take(self, entries: list[Entry], notes: Sequence[str] = ()) -> None:
@@ -198,7 +198,7 @@ class ModelPrior(nn.Module):
         Raises:
             InvalidArgumentError: As in `log_prob`.
         """
-        given = {} if values is None else self._by_entry(values)
+        given = {} if values is None else values_by_entry(self._entries, values)
         shares = []
         for term, entries in self.active_terms():
             here = {entry.name: local(given.get(entry.name, entry.parameter)) for entry in entries}
@@ -213,30 +213,6 @@ class ModelPrior(nn.Module):
         shard = local_part(entry.prior, entry.parameter)
         assert isinstance(shard, Prior)
         return SingleTerm(entry.info, shard)
-
-    def _by_entry(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return values by the names of the entries, from those of the model as it is."""
-        if not isinstance(values, Mapping):
-            raise InvalidArgumentError(
-                f"values: expected a mapping from the names of model.named_parameters() to tensors, got "
-                f"{type(values).__name__}."
-            )
-        by_raw = {raw: entry for entry in self._entries for raw in entry.info.raw}
-        found: dict[str, Tensor] = {}
-        for name, value in values.items():
-            entry = by_raw.get(name)
-            if entry is None:
-                behind = [raw for one in self._entries if name in one.info.names for raw in one.info.raw]
-                hint = f"; give {' and '.join(behind)}, as model.named_parameters() does." if behind else ""
-                raise InvalidArgumentError(
-                    f"values: {name!r} is no parameter of the model{hint or nearest(str(name), by_raw) or '.'}"
-                )
-            wanted = tuple(entry.parameter.shape)
-            if not isinstance(value, Tensor) or tuple(value.shape) != wanted:
-                given = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-                raise InvalidArgumentError(f"values: expected {name} of shape {wanted}, got {given}.")
-            found[entry.name] = value
-        return found
 
     def log_constant(self) -> Tensor:
         """Return the constant of `log_prob`: log_prob = log_constant − penalty. A float64 scalar, in nats."""
@@ -352,7 +328,7 @@ class ModelPrior(nn.Module):
         for entry, prior in self.active():
             if selected is not None and not selected(entry.info):
                 continue
-            groups.setdefault(_group_key(prior, together.get(entry.name)), []).append(entry.parameter)
+            groups.setdefault(group_key(prior, together.get(entry.name)), []).append(entry.parameter)
         return [{"params": parameters, "weight_decay": 0.0} for parameters in groups.values()]
 
     @answering
@@ -453,52 +429,3 @@ class ModelPrior(nn.Module):
             )
         entries, notes = load_entries(path, parameters_of(model), Differences(new, head, rename, extra))
         return cls._from_entries(entries, notes)
-
-
-def _group_key(prior: Belief, joint: int | None) -> tuple[object, ...]:
-    if joint is not None:
-        return ("joint", joint)
-    parabola = prior.quadratic()
-    if parabola is not None and parabola.uniform:
-        return ("parabola", parabola.variance)
-    return (prior.family,)
-
-
-def _hint(rules: object) -> str:
-    """Return how to make a prior of what was given in place of one."""
-    if isinstance(rules, Distribution):
-        return "; wrap it: br.FromDistribution(distribution)"
-    return f"; from words: br.prior_from_words({rules!r})" if isinstance(rules, str) else ""
-
-
-def _match(infos: list[ParameterInfo], rules: Mapping[SelectorLike, Belief]) -> list[Entry]:
-    """Give each parameter to its first matching rule; refuse rules that select nothing."""
-    selectors = [(key, as_selector(key), prior) for key, prior in rules.items()]
-    hits = [[selector(info) for info in infos] for _, selector, _ in selectors]
-    owner = [next((r for r, row in enumerate(hits) if row[i]), None) for i in range(len(infos))]
-    names = [name for info in infos for name in info.names]
-    for r, (key, selector, _) in enumerate(selectors):
-        if not any(hits[r]):
-            if isinstance(key, str):
-                hint = nearest(key, [*names, *_parents(names)])
-                raise PatternError(f"rule {selector.label}: expected a glob that matches a parameter, got none{hint}")
-        elif r not in owner:
-            takers = dict.fromkeys(selectors[w][1].label for i, w in enumerate(owner) if hits[r][i] and w is not None)
-            raise PatternError(
-                f"rule {selector.label} can never apply: all it matches is taken by {', '.join(takers)} before it; "
-                f"remove it or move it up."
-            )
-    uncovered = [info.name for info, r in zip(infos, owner, strict=True) if r is None and info.parameter.requires_grad]
-    if uncovered:
-        more = f" and {len(uncovered) - 8} more" if len(uncovered) > 8 else ""
-        raise CoverageError(
-            f"no rule covers {', '.join(uncovered[:8])}{more}; add a rule for them, such as '*': br.Flat()."
-        )
-    return [
-        Entry(info, None if r is None else selectors[r][2], "" if r is None else selectors[r][1].label)
-        for info, r in zip(infos, owner, strict=True)
-    ]
-
-
-def _parents(names: list[str]) -> list[str]:
-    return sorted({f"{name.rsplit('.', 1)[0]}.*" for name in names if "." in name})

@@ -7,7 +7,7 @@ from torch import Tensor
 from bayesreg._calls import answering
 from bayesreg.errors import UnsupportedError
 from bayesreg.model_prior import ModelPrior
-from bayesreg.priors.belief import require_map
+from bayesreg.priors.asking import require_map
 from bayesreg.scale import LossScale, as_loss_scale
 
 __all__ = ["MAPObjective"]

@@ -74,8 +74,7 @@ def posteriors() -> str:
     def log_posterior(params, batch):
         inputs, target = batch
         output = torch.func.functional_call(model, params, inputs)
-        log_prior = sum(prior[name].log_prob(value) for name, value in params.items())
-        return -likelihood.nll(output, target).mean() + log_prior / n, torch.tensor([])
+        return -likelihood.nll(output, target).mean() + prior.log_prob(params) / n, torch.tensor([])
 
     params = {name: p.detach() for name, p in model.named_parameters()}
     transform = ps.laplace.dense_hessian.build(log_posterior)

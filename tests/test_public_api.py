@@ -80,8 +80,8 @@ ORDER = [
     "errors", "_calls", "_checks", "_sharding", "probe", "optimizers", "_guard", "scale", "_loss_table", "conversion",
     "conversion_sklearn", "_tables", "conversion_table", "selection", "references", "hyperpriors", "priors",
     "likelihoods", "_files", "_optional", "_progress", "_version", "_entry", "_binding", "prior_file", "_file_binding",
-    "_describe", "model_prior", "_times", "data", "transfer", "standardize", "run_folder", "objective", "routes",
-    "explaining", "_explain", "plots", "trainer", "sparsity", "demo", "cli", "testing", "__main__",
+    "_describe", "_rules", "model_prior", "_times", "data", "transfer", "standardize", "run_folder", "objective",
+    "routes", "explaining", "_explain", "plots", "trainer", "sparsity", "demo", "cli", "testing", "__main__",
 ]  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from bayesreg.likelihoods import Likelihood
 from bayesreg.likelihoods.output import tensor_output
 from bayesreg.model_prior import ModelPrior
 from bayesreg.plots.canvas import DATA, PRIOR, bare, new_axes
-from bayesreg.priors.belief import is_flat
+from bayesreg.priors.asking import is_flat
 from bayesreg.scale import LossScale
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from bayesreg._optional import require
 from bayesreg._sharding import local
 from bayesreg.plots.canvas import DATA, GUIDE, bare, new_axes
 from bayesreg.priors import Belief, Prior
-from bayesreg.priors.belief import has_one_set
+from bayesreg.priors.asking import has_one_set
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

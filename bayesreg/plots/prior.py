@@ -15,7 +15,7 @@ from bayesreg._optional import require
 from bayesreg.errors import InvalidArgumentError, UnsupportedError
 from bayesreg.plots.canvas import DATA, GUIDE, PRIOR, bare, new_axes
 from bayesreg.priors import Gaussian, Prior
-from bayesreg.priors.belief import has_one_set
+from bayesreg.priors.asking import has_one_set
 from bayesreg.priors.tensors import as_number
 
 if TYPE_CHECKING:

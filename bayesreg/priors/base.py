@@ -12,7 +12,8 @@ from torch import Tensor
 
 from bayesreg._calls import answering
 from bayesreg.errors import InvalidArgumentError, UnsupportedError
-from bayesreg.priors.belief import Belief, require_proper
+from bayesreg.priors.asking import require_proper
+from bayesreg.priors.belief import Belief
 from bayesreg.priors.readings import WeightDecayReadings, matched, over_variance
 from bayesreg.priors.tensors import promoted, sampling_device, wide_dtype
 from bayesreg.priors.traits import Traits

@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bayesreg._calls import answering
 from bayesreg._sharding import is_sharded, shard_like
@@ -24,9 +24,7 @@ from bayesreg.priors.traits import Traits
 from bayesreg.references import Reference
 from bayesreg.scale import LossScale, as_loss_scale
 
-__all__ = ["Belief", "has_one_set", "is_flat", "learns", "local_part", "require_map", "require_proper", "stiffness"]
-
-AnyBelief = TypeVar("AnyBelief", bound="Belief")
+__all__ = ["Belief"]
 
 
 class Belief(Holder):
@@ -138,7 +136,8 @@ class Belief(Holder):
             return strength
         require_coupled(optimizer)
         # ASGD's own lambd is part of a pull toward 0.
-        return strength if parabola.centre is not None else _beside_own(parabola.variance, s, optimizer)
+        variance: Any = parabola.variance
+        return strength if parabola.centre is not None else variance_to_weight_decay(variance, s, optimizer=optimizer)
 
     @answering
     def weight_decay_readings(self, num_data: int | LossScale, at: Tensor | None = None) -> WeightDecayReadings:
@@ -355,84 +354,5 @@ class Belief(Holder):
         return f"{self.family}({inner})"
 
 
-def _beside_own(variance: Hyperparameter, s: LossScale, optimizer: OptimizerLike) -> Hyperparameter:
-    if isinstance(variance, Tensor):
-        return variance_to_weight_decay(variance, s, optimizer=optimizer)
-    return variance_to_weight_decay(variance, s, optimizer=optimizer)
-
-
 # What a prior says of where it comes from, in describe().
 _SAID = ("source", "note")
-
-
-def require_map(prior: Belief, name: str) -> None:
-    """Raise where a prior's −log p has no minimum.
-
-    Args:
-        prior: The prior.
-        name: The parameter's name.
-
-    Raises:
-        UnsupportedError: If it has none; the message says why and what to use.
-    """
-    why = prior.remarks().no_map
-    if why is not None:
-        raise UnsupportedError(f"{name}: {why}.")
-
-
-def require_proper(prior: Belief, operation: str) -> None:
-    """Raise unless the prior is a density.
-
-    Args:
-        prior: The prior.
-        operation: What was asked of it.
-
-    Raises:
-        UnsupportedError: If it is improper.
-    """
-    if not prior.traits.proper:
-        raise UnsupportedError(f"{prior.family} is improper ({prior.remarks().improper}), so {operation} is undefined.")
-
-
-def is_flat(prior: Belief) -> bool:
-    """Return whether a prior has no pull at all."""
-    parabola = prior.quadratic()
-    return parabola is not None and parabola.flat
-
-
-def learns(prior: nn.Module) -> bool:
-    """Return whether a hyper-parameter is being learned, which no optimizer route moves."""
-    return any(parameter.requires_grad for parameter in prior.parameters())
-
-
-def local_part(prior: AnyBelief, parameter: Tensor) -> AnyBelief:
-    """Return the prior of this process's shard of a sharded parameter: itself, with tensors cut alike.
-
-    Args:
-        prior: The prior of the whole parameter.
-        parameter: The parameter; for one that is not sharded the prior itself comes back.
-
-    Returns:
-        A prior for `parameter.to_local()`.
-
-    Raises:
-        UnsupportedError: If the density does not fall apart into elements.
-    """
-    return prior._localized(parameter)
-
-
-def has_one_set(prior: Belief) -> bool:
-    """Return whether all hyper-parameters are numbers, the same for all elements."""
-    return not len(prior._hyper_shape())
-
-
-def stiffness(prior: Belief) -> float:
-    """Return the largest precision that the pull of a prior has, in inverse squared units of the weights, 0 if unknown.
-
-    Args:
-        prior: The prior.
-
-    Returns:
-        The precision: a plain SGD diverges where its step is longer than twice its inverse.
-    """
-    return prior._stiffness()

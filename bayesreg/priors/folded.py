@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from bayesreg.priors.belief import require_proper
+from bayesreg.priors.asking import require_proper
 from bayesreg.priors.elementwise import ElementwisePrior
 from bayesreg.priors.traits import Traits
 from bayesreg.scale import LossScale

@@ -9,22 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from bayesreg import _checks
-from bayesreg._calls import answering
 from bayesreg.errors import InvalidArgumentError, ReferenceMismatchError
 from bayesreg.priors import low_rank_algebra as algebra
-from bayesreg.priors.belief import Belief
-from bayesreg.priors.joint import JointPrior, Part
+from bayesreg.priors.joint import JointPrior
 from bayesreg.priors.located import Loc
-from bayesreg.priors.low_rank_joint import JointLowRank
+from bayesreg.priors.low_rank_parts import LowRankPart, beside, check_factor, follow, in_words
 from bayesreg.priors.multivariate_gaussian import CorrelatedGaussian
-from bayesreg.priors.readings import WeightDecayReadings, over_variance
 from bayesreg.priors.registry import register_family
-from bayesreg.priors.tensors import Hyperparameter, as_given, plain, promoted
+from bayesreg.priors.tensors import Hyperparameter, as_given, promoted
 from bayesreg.priors.traits import Traits
 from bayesreg.priors.woodbury import Block, capacitance_root, gradient_
 from bayesreg.references import Reference
-from bayesreg.scale import LossScale, as_loss_scale
-from bayesreg.selection import ParameterInfo
+from bayesreg.scale import LossScale
 
 __all__ = ["JointLowRankGaussian", "LowRankGaussian"]
 
@@ -128,7 +124,7 @@ class LowRankGaussian(CorrelatedGaussian):
     def _check_shape(self, shape: Sequence[int], what: str = "value") -> None:
         """Raise unless the parameter has the factor's shape; see `Prior`."""
         if "factor" in self._buffers:
-            _check_factor(self.factor, shape, what)
+            check_factor(self.factor, shape, what)
 
     def precision_times(self, offset: Tensor) -> Tensor:
         return algebra.precision_times([self.block()], [offset], self._root())[0]
@@ -322,112 +318,7 @@ class JointLowRankGaussian(JointPrior):
     def describe(self) -> str:
         """Return the prior in one line of plain words."""
         assert self.reference is not None
-        return _in_words(self.rank, len(self._alone), f"centred on {self.reference.source}")
+        return in_words(self.rank, len(self._alone), f"centred on {self.reference.source}")
 
     def __repr__(self) -> str:
         return f"{self.family}(<{len(self._alone)} named tensors>, rank={self.rank})"
-
-
-class LowRankPart(Part):
-    """One parameter's part of a low-rank Gaussian over several.
-
-    Args:
-        joins: The names of all parameters.
-        alone: The Gaussian that this parameter has alone, whose tensors it shares.
-        name: The parameter's name.
-    """
-
-    traits = JointLowRankGaussian.traits
-    divisible = True
-    _not_shaped = frozenset({"factor"})
-    diag: Tensor
-    factor: Tensor
-    loc: Tensor
-
-    def __init__(self, joins: Sequence[str], alone: LowRankGaussian, name: str = "") -> None:
-        super().__init__(joins, name)
-        for key, tensor in alone._buffers.items():
-            self.register_buffer(key, tensor)
-
-    def _saved_family(self) -> type[Belief]:
-        return LowRankGaussian
-
-    @classmethod
-    def term(cls, parts: Mapping[str, LowRankPart], infos: Mapping[str, ParameterInfo]) -> JointLowRank:
-        """Return the density of all parameters together; see `Part.term`."""
-        return JointLowRank(parts, infos)
-
-    def restricted_to(self, names: Sequence[str]) -> Self:
-        return self._joining(names)
-
-    def _check_shape(self, shape: Sequence[int], what: str = "value") -> None:
-        """Raise unless the parameter has the factor's shape; see `Prior`."""
-        _check_factor(self.factor, shape, what)
-
-    def block(self) -> Block:
-        """Return its tensors."""
-        return Block(self.diag, self.factor, self.loc)
-
-    def follow(self, device: torch.device) -> None:
-        """Move to where the parameter is, once.
-
-        Args:
-            device: That of the parameter.
-        """
-        follow(self, device)
-
-    def centre(self) -> Tensor:
-        return self.loc.detach()
-
-    def variance(self, shape: Sequence[int] | None = None) -> Tensor:
-        """Return diag + Σ_k factor_k², in the shape of the parameter; see `Prior.variance`."""
-        return (self.diag + self.factor.square().sum(0)).detach()
-
-    @answering
-    def weight_decay_readings(self, num_data: int | LossScale, at: Tensor | None = None) -> WeightDecayReadings:
-        """Return the reading of its variance, the only one it has. See `Prior.weight_decay_readings`."""
-        s = as_loss_scale(num_data).value
-        return WeightDecayReadings(None, None, None, over_variance(s, self.variance()))
-
-    def _stiffness(self) -> float:
-        """Return the precision off its directions; see `Prior`."""
-        return 1.0 / float(self.diag.min())
-
-    def times(self, factor: float) -> Self:
-        """Return the part of the Gaussian of covariance Σ/factor; see `Prior.times`."""
-        part = self._joining(self.joins)
-        part._buffers["diag"], part._buffers["factor"] = self.diag / factor, self.factor * factor**-0.5
-        return part
-
-    def hyperparameters(self) -> dict[str, Hyperparameter]:
-        return {"diag": plain(self.diag), "loc": plain(self.loc), "factor": self.factor.detach().movedim(0, -1)}
-
-    def describe(self) -> str:
-        """Return the prior in one line of plain words."""
-        about = self.source or ("given weights" if self.loc.ndim else f"{float(self.loc):g}")
-        return _in_words(len(self.factor), len(self.joins), f"centred on {about}")
-
-
-def _in_words(rank: int, count: int, centred: str) -> str:
-    return f"low-rank Gaussian of rank {rank} over {count} parameter{'s' if count > 1 else ''}, {centred}"
-
-
-def _check_factor(factor: Tensor, shape: Sequence[int], what: str) -> None:
-    rank, own = len(factor), tuple(factor.shape[1:])
-    if tuple(shape) != own:
-        raise InvalidArgumentError(
-            f"LowRankGaussian factor: expected shape {(*shape, rank)} (that of {what} and the rank), got "
-            f"{(*own, rank)}."
-        )
-
-
-def beside(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """Return a tensor on the device of a parameter, unless that has no memory yet."""
-    return tensor if parameter.is_meta else tensor.to(parameter.device)
-
-
-def follow(prior: Belief, device: torch.device) -> None:
-    """Move the tensors of a prior to where its parameter is, once."""
-    for name, held in prior._buffers.items():
-        if held is not None and held.ndim and held.device != device:
-            prior._buffers[name] = held.to(device)

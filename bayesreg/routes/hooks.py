@@ -185,6 +185,8 @@ class Attachment:
         self._watch.check(optimizer.param_groups)
         self._overshoot.check(optimizer.param_groups)
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        # Of a step before, which may have raised.
+        self._step = replace(self._step, closure_calls=None)
         if callable(closure):
             # The gradients are made inside the step, after this hook: the prior must go in there too.
             self._step = replace(self._step, applied=False, closure_calls=0)

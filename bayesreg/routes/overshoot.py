@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import SGD, Optimizer
 
 from bayesreg.errors import OvershootWarning
-from bayesreg.priors.belief import stiffness
+from bayesreg.priors.asking import stiffness
 from bayesreg.routes.plan import GroupPlan
 from bayesreg.scale import LossScale
 

@@ -14,7 +14,7 @@ from bayesreg._entry import Entry
 from bayesreg.errors import InvalidArgumentError, PatternError, UnsupportedError, nearest
 from bayesreg.optimizers import DecayRule, decay_rules
 from bayesreg.priors import Belief, Prior
-from bayesreg.priors.belief import is_flat, learns, local_part, require_map
+from bayesreg.priors.asking import is_flat, learns, local_part, require_map
 from bayesreg.routes.by_name import RouteChoice, refuse_differentiable, refuse_route
 from bayesreg.routes.membership import refuse_decay
 from bayesreg.routes.metric import check_metric

@@ -12,7 +12,7 @@ from bayesreg.errors import InvalidArgumentError, UnsupportedError
 from bayesreg.likelihoods import Likelihood
 from bayesreg.model_prior import ModelPrior
 from bayesreg.priors import Belief, Flat, Prior
-from bayesreg.priors.belief import has_one_set
+from bayesreg.priors.asking import has_one_set
 from bayesreg.trainer import FitResult, MAPTrainer
 from bayesreg.trainer.coverage import check_prior_of
 

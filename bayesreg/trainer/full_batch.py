@@ -12,8 +12,8 @@ from bayesreg.likelihoods import Likelihood
 from bayesreg.likelihoods.output import tensor_output
 from bayesreg.model_prior import ModelPrior
 from bayesreg.priors import Prior
+from bayesreg.priors.asking import learns, require_map
 from bayesreg.priors.base import kept_on_side
-from bayesreg.priors.belief import learns, require_map
 from bayesreg.priors.joint import Term
 from bayesreg.scale import LossScale, as_loss_scale
 

@@ -13,7 +13,7 @@ from bayesreg import _checks
 from bayesreg._describe import describe_routes
 from bayesreg.data import whole
 from bayesreg.priors import Belief
-from bayesreg.priors.belief import is_flat
+from bayesreg.priors.asking import is_flat
 from bayesreg.trainer.full_batch import FullBatchProblem
 from bayesreg.trainer.guard import Snapshot, stop
 from bayesreg.trainer.lbfgs import minimise_lbfgs

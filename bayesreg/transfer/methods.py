@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bayesreg.errors import InvalidArgumentError, nearest
 from bayesreg.model_prior import ModelPrior
 from bayesreg.priors import Belief, Flat, Gaussian, GroupLaplace, Laplace, Prior
-from bayesreg.priors.belief import is_flat
+from bayesreg.priors.asking import is_flat
 from bayesreg.priors.located import LocatedPrior
 from bayesreg.references import Reference, Rename, Storage, read_reference
 from bayesreg.selection import (

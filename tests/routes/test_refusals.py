@@ -44,9 +44,12 @@ def test_other_refusals():
         br.InvalidArgumentError, match=r"expected a ModelPrior, got Gaussian; write br\.ModelPrior.*optimizer first"
     ):
         br.attach(optimizer, br.Gaussian(0.3), num_data=N)
-    for keywords in ({}, {"num_data": 3, "loss_scale": br.LossScale.sum()}):
-        with pytest.raises(br.InvalidArgumentError, match="num_data: pass the size of the training set"):
-            br.attach(optimizer, prior, **keywords)
+    with pytest.raises(br.InvalidArgumentError, match="num_data: pass the size of the training set"):
+        br.attach(optimizer, prior)
+    with pytest.raises(
+        br.InvalidArgumentError, match="num_data: loss_scale= is an old name of it; pass one of the two"
+    ):
+        br.attach(optimizer, prior, num_data=3, loss_scale=br.LossScale.sum())
     with pytest.raises(br.InvalidArgumentError, match="num_data: expected an integer >= 1, got 0"):
         br.attach(optimizer, prior, num_data=0)
     learned = br.ModelPrior(model, br.Gaussian(nn.Parameter(torch.tensor(0.3))))
