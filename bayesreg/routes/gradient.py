@@ -121,7 +121,7 @@ class Gradients:
                 continue
             # In half precision λθ and λ·loc would cancel to nothing; add_grad_ takes the difference first, in float32.
             wide = native or member.parameter.dtype in _WIDE
-            parabola = member.prior.quadratic()
+            parabola = member.parabola
             if parabola is None or not parabola.uniform or not wide:
                 self._rest[member.alone].take(member)
                 continue

@@ -48,9 +48,13 @@ class OvershootWatch:
 
     def __init__(self, optimizer: Optimizer, plans: Iterable[GroupPlan], loss_scale: LossScale) -> None:
         self._strongest: dict[int, tuple[float, str, bool]] = {}
+        # Many parameters have one prior.
+        known: dict[int, float] = {}
         for index, plan in enumerate(plans) if isinstance(optimizer, SGD) else ():
             for member in plan.on("native", "native + centre", "gradient"):
-                strength = loss_scale.value * stiffness(member.prior)
+                if id(member.prior) not in known:
+                    known[id(member.prior)] = stiffness(member.prior)
+                strength = loss_scale.value * known[id(member.prior)]
                 if strength > self._strongest.get(index, (0.0, "", False))[0]:
                     self._strongest[index] = (strength, member.entry.name, member.prior.traits.has_prox)
 

@@ -13,8 +13,8 @@ from torch.optim import Optimizer, SparseAdam
 from bayesreg._entry import Entry
 from bayesreg.errors import InvalidArgumentError, PatternError, UnsupportedError, nearest
 from bayesreg.optimizers import DecayRule, decay_rules
-from bayesreg.priors import Belief, Prior
-from bayesreg.priors.asking import is_flat, learns, local_part, require_map
+from bayesreg.priors import Belief, Prior, Quadratic
+from bayesreg.priors.asking import learns, local_part, require_map
 from bayesreg.routes.by_name import RouteChoice, refuse_differentiable, refuse_route
 from bayesreg.routes.membership import refuse_decay
 from bayesreg.routes.metric import check_metric
@@ -41,6 +41,8 @@ class Planned:
     route: RouteName
     #: Looked up once: the optimizer's state is keyed by this very object.
     parameter: nn.Parameter
+    #: The parabola that the prior of the whole parameter is, None where it is none.
+    parabola: Quadratic | None = None
 
     @property
     def whole(self) -> Belief:
@@ -107,11 +109,42 @@ def make_plan(
     rules = decay_rules(optimizer)
     refuse_decay(optimizer, rules)
     kind = _kind(rules)
+    # Many parameters have one prior.
+    parabolas: dict[int, Quadratic | None] = {}
     plans = []
     for group in optimizer.param_groups:
-        found = [(p, *covered[id(p)]) for p in group["params"] if id(p) in covered]
-        plans.append(_plan_group(optimizer, group, found, kind, loss_scale, routing, before_clip))
+        found = []
+        for parameter in group["params"]:
+            if id(parameter) in covered:
+                entry, prior = covered[id(parameter)]
+                if id(prior) not in parabolas:
+                    parabolas[id(prior)] = prior.quadratic()
+                found.append(_Found(parameter, entry, prior, parabolas[id(prior)], routing(entry)))
+        plans.append(_plan_group(optimizer, group, found, kind, loss_scale, before_clip))
     return plans
+
+
+@dataclass(frozen=True)
+class _Found:
+    """One parameter, its prior, the parabola that this is, and the route that was asked for."""
+
+    parameter: nn.Parameter
+    entry: Entry
+    prior: Belief
+    parabola: Quadratic | None
+    asked: RouteChoice
+
+    @property
+    def about_zero(self) -> bool:
+        """Whether it pulls toward 0, if it is a parabola."""
+        return self.parabola is None or self.parabola.centre is None
+
+    def strength(self, loss_scale: LossScale) -> float:
+        """Return the weight decay of a parabola of one fixed strength, 0 for anything else."""
+        parabola = self.parabola
+        strength = parabola.strength(loss_scale) if parabola is not None and parabola.uniform else 0.0
+        assert isinstance(strength, float)
+        return strength
 
 
 def _kind(rules: Sequence[DecayRule]) -> str:
@@ -125,67 +158,45 @@ def _kind(rules: Sequence[DecayRule]) -> str:
 def _plan_group(
     optimizer: Optimizer,
     group: Mapping[str, Any],
-    found: Sequence[tuple[nn.Parameter, Entry, Belief]],
+    found: Sequence[_Found],
     kind: str,
     loss_scale: LossScale,
-    routing: Routing,
     before_clip: bool,
 ) -> GroupPlan:
-    asked = {id(p): routing(entry) for p, entry, _ in found}
     # A parameter of the group that the prior leaves alone would be decayed too.
     alone = len(found) == len(group["params"])
-    names = set(asked.values())
+    names = {one.asked for one in found}
     native = kind == "coupled" and not before_clip and names <= {"auto", "native"}
     own = native or (kind == "decoupled" and names == {"decoupled"})
-    priors = [prior for _, _, prior in found]
     # In half precision λθ and λ·loc, added apart, leave little of their difference.
-    wide = all(p.dtype in _WIDE for p, _, _ in found)
-    decay = _shared_decay(priors, loss_scale, centred=native and wide) if own and alone else 0.0
-    could = native and not decay and any(_strength(p, loss_scale) for p in priors)
+    wide = all(one.parameter.dtype in _WIDE for one in found)
+    decay = _shared_decay(found, loss_scale, centred=native and wide) if own and alone else 0.0
+    could = native and not decay and any(one.strength(loss_scale) for one in found)
     plan = GroupPlan(decay, could_be_native=could)
-    for parameter, entry, prior in found:
-        route = _route(optimizer, entry, prior, asked[id(parameter)], decay, kind, before_clip)
-        plan.members.append(Planned(entry, local_part(prior, parameter), route, parameter))
+    for one in found:
+        route = _route(optimizer, one, decay, kind, before_clip)
+        shard = local_part(one.prior, one.parameter)
+        plan.members.append(Planned(one.entry, shard, route, one.parameter, one.parabola))
     return plan
 
 
-def _strength(prior: Belief, loss_scale: LossScale) -> float:
-    """Return the weight decay of a parabola of one fixed strength, 0 for anything else."""
-    parabola = prior.quadratic()
-    strength = parabola.strength(loss_scale) if parabola is not None and parabola.uniform else 0.0
-    assert isinstance(strength, float)
-    return strength
-
-
-def _shared_decay(priors: Sequence[Belief], loss_scale: LossScale, *, centred: bool) -> float:
+def _shared_decay(found: Sequence[_Found], loss_scale: LossScale, *, centred: bool) -> float:
     """Return the weight decay that all priors of a group are, 0 where they are not all one."""
-    if not centred and any(not _about_zero(prior) for prior in priors):
+    if not centred and not all(one.about_zero for one in found):
         return 0.0
-    decays = {_strength(prior, loss_scale) for prior in priors}
+    decays = {one.strength(loss_scale) for one in found}
     return decays.pop() if len(decays) == 1 else 0.0
 
 
-def _about_zero(prior: Belief) -> bool:
-    parabola = prior.quadratic()
-    return parabola is None or parabola.centre is None
-
-
-def _route(
-    optimizer: Optimizer,
-    entry: Entry,
-    prior: Belief,
-    asked: RouteChoice,
-    decay: float,
-    kind: str,
-    before_clip: bool,
-) -> RouteName:
+def _route(optimizer: Optimizer, one: _Found, decay: float, kind: str, before_clip: bool) -> RouteName:
+    entry, prior, asked = one.entry, one.prior, one.asked
     if learns(prior):
         raise UnsupportedError(
             f"{entry.name}: the prior has a learned hyper-parameter, which no optimizer route moves; and maximising "
             f"the joint density over weights and their scale collapses. Fix it, or integrate it out: "
             f"br.HierarchicalGaussian(br.hyperpriors.InverseGamma(concentration, rate))."
         )
-    if is_flat(prior):
+    if one.parabola is not None and one.parabola.flat:
         return "none"
     if entry.parameter.is_complex():
         raise UnsupportedError(f"{entry.name}: complex weights have no prior here; give them br.Flat().")
@@ -197,7 +208,7 @@ def _route(
             return asked
     if decay:
         # The group's own decay is that of all its priors.
-        return "native" if _about_zero(prior) else "native + centre"
+        return "native" if one.about_zero else "native + centre"
     require_map(prior, entry.name)
     if prior.traits.smooth:
         refuse_differentiable(optimizer)

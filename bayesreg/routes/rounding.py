@@ -51,7 +51,7 @@ class RoundingWatch:
         for index, plan in enumerate(plans):
             weakest: dict[torch.dtype, tuple[float, str]] = {}
             for member in plan.on("native", "native + centre", "gradient", "decoupled"):
-                parabola, dtype = member.prior.quadratic(), member.parameter.dtype
+                parabola, dtype = member.parabola, member.parameter.dtype
                 alone = member.route == "decoupled"
                 if not dtype.is_floating_point:
                     continue
