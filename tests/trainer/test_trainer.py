@@ -624,3 +624,65 @@ def test_frozen_parameters_stay(iris):
         _, result = fitted(iris[0], {"2.*": br.Gaussian(0.5), "0.bias": br.Flat()}, model=model, optimizer=optimizer)
         assert torch.equal(model[0].weight, before)
     assert result.converged
+
+
+# -- what an optimizer would ignore --------------------------------------------------------------------
+
+BY_EPOCH = {
+    "scheduler": lambda optimizer: None, "scheduler_interval": "step", "max_epochs": 100, "batch_size": 32, "accumulate": 1,
+    "clip_norm": 1.0, "patience": 3, "restore_best": True, "mixed_precision": "no", "cpu": False,
+    "on_epoch_end": lambda record: None,
+}  # fmt: skip
+FULL_BATCH = {"tolerance": 1e-9, "max_iterations": 10, "starts": 1}
+
+
+@pytest.mark.parametrize("name", BY_EPOCH)
+@pytest.mark.parametrize("solver", ["lbfgs", "proximal"])
+def test_full_batch_solvers_refuse_what_concerns_epochs_even_at_its_default(solver, name):
+    with pytest.raises(
+        br.InvalidArgumentError, match=f"{name}: optimizer='{solver}' is a full-batch solver and takes none"
+    ):
+        br.MAPTrainer(net(), br.Gaussian(0.5), L.Categorical(), optimizer=solver, **{name: BY_EPOCH[name]})
+
+
+@pytest.mark.parametrize("name", FULL_BATCH)
+@pytest.mark.parametrize("optimizer", [None, sgd(), torch.optim.LBFGS])
+def test_other_optimizers_refuse_what_is_for_solvers(optimizer, name):
+    with pytest.raises(
+        br.InvalidArgumentError, match=rf"{name}: .* full-batch solver \(optimizer='lbfgs' or 'proximal'\)"
+    ):
+        br.MAPTrainer(net(), br.Gaussian(0.5), L.Categorical(), optimizer=optimizer, **{name: FULL_BATCH[name]})
+
+
+def test_what_an_optimizer_takes_is_taken():
+    br.MAPTrainer(net(), br.Gaussian(0.5), L.Categorical(), optimizer="lbfgs", seed=3, progress=False, **FULL_BATCH)
+    br.MAPTrainer(net(), br.Gaussian(0.5), L.Categorical(), optimizer=sgd(), seed=3, progress=False, **BY_EPOCH)
+
+
+# -- a scale in place of n -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [
+    {"optimizer": "lbfgs"},
+    {"optimizer": sgd(0.3, momentum=0.9), "batch_size": 100, "max_epochs": 600},
+], ids=["solver", "epochs"])  # fmt: skip
+def test_a_likelihood_that_counts_four_times_is_a_prior_twice_as_wide(iris, how):
+    train, _ = iris
+    emphasised = br.LossScale.mean(100, likelihood_weight=4.0)
+    one, result = fitted(train, {"*": br.Gaussian(0.3)}, model=linear(), num_data=emphasised, **how)
+    two, plain = fitted(train, {"*": br.Gaussian(0.6)}, model=linear(), **how)
+    assert gap(one, two) < 1e-7
+    assert result.num_data == plain.num_data == 100
+    assert result.loss_scale.value == 1 / 400
+    penalty = result.log_prior_constant - result.log_prior
+    assert result.objective == pytest.approx(result.mean_nll + penalty / 400, rel=1e-12)
+    assert result.objective == pytest.approx(plain.objective, rel=1e-7)
+    assert "likelihood counted 4 times" in str(result.summary())
+
+
+def test_a_stream_whose_scale_is_known_needs_no_size(iris):
+    (X, y), _ = iris
+    _, result = fitted(DataLoader(Stream(X, y), batch_size=10), br.Gaussian(0.5), num_data=br.LossScale.mean(100))
+    _, counted = fitted(DataLoader(Stream(X, y), batch_size=10), br.Gaussian(0.5), num_data=100)
+    assert result.num_data is None
+    assert result.objective == counted.objective
