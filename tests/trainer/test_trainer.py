@@ -629,10 +629,18 @@ def test_frozen_parameters_stay(iris):
 # -- what an optimizer would ignore --------------------------------------------------------------------
 
 BY_EPOCH = {
-    "scheduler": lambda optimizer: None, "scheduler_interval": "step", "max_epochs": 100, "batch_size": 32, "accumulate": 1,
-    "clip_norm": 1.0, "patience": 3, "restore_best": True, "mixed_precision": "no", "cpu": False,
+    "scheduler": lambda optimizer: None,
+    "scheduler_interval": "step",
+    "max_epochs": 100,
+    "batch_size": 32,
+    "accumulate": 1,
+    "clip_norm": 1.0,
+    "patience": 3,
+    "restore_best": True,
+    "mixed_precision": "no",
+    "cpu": False,
     "on_epoch_end": lambda record: None,
-}  # fmt: skip
+}
 FULL_BATCH = {"tolerance": 1e-9, "max_iterations": 10, "starts": 1}
 
 
