@@ -12,7 +12,7 @@ from torch import Tensor
 from bayesreg.errors import InvalidArgumentError, NonFiniteObjectiveError, UnsupportedError
 from bayesreg.priors.base import Prior
 from bayesreg.priors.functions import Named
-from bayesreg.priors.joint import Term, Values
+from bayesreg.priors.joint import Term, Values, refuse_apart
 from bayesreg.priors.tensors import promoted
 from bayesreg.selection import ParameterInfo
 
@@ -104,13 +104,7 @@ class JointFunction(Term):
     # -- value and derivatives -------------------------------------------------------------------------
 
     def require(self, names: Iterable[str]) -> None:
-        here = set(names)
-        missing = [name for name in self.names if name not in here]
-        if missing:
-            raise UnsupportedError(
-                f"FunctionPrior joins {len(self.names)} parameters, and {', '.join(missing[:4])} is not trained "
-                f"together with the others: unfreeze it and keep all in one param group of one optimizer."
-            )
+        refuse_apart("FunctionPrior", self.names, names)
 
     def penalty(self, values: Values) -> Tensor:
         own = self._whole

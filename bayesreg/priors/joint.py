@@ -16,7 +16,7 @@ from bayesreg.priors.belief import Belief
 from bayesreg.priors.tensors import Hyperparameter
 from bayesreg.selection import ParameterInfo
 
-__all__ = ["JointPrior", "JointTerm", "Part", "SingleTerm", "Term", "Values", "terms_of"]
+__all__ = ["JointPrior", "JointTerm", "Part", "SingleTerm", "Term", "Values", "refuse_apart", "terms_of"]
 
 Values: TypeAlias = Mapping[str, Tensor]
 
@@ -119,6 +119,27 @@ class SingleTerm(Term):
         return {name: self.prior.sample(like[name].shape, generator=generator, dtype=like[name].dtype, device=device)}
 
 
+def refuse_apart(family: str, names: Sequence[str], here: Iterable[str], cure: str = "") -> None:
+    """Raise unless all parameters of a density are trained together.
+
+    Args:
+        family: Its name.
+        names: The parameters.
+        here: Those that are.
+        cure: What else can be done.
+
+    Raises:
+        UnsupportedError: If some are not.
+    """
+    missing = sorted(set(names) - set(here), key=names.index)
+    if missing:
+        raise UnsupportedError(
+            f"{family} joins {len(names)} parameters, and {', '.join(missing[:4])}"
+            f"{', ...' if len(missing) > 4 else ''} is not trained together with the others: unfreeze it and keep all in one param group of one "
+            f"optimizer{cure}."
+        )
+
+
 class JointTerm(Term, Generic[AnyPart]):
     """The density of several parameters together, made of a part for each.
 
@@ -132,15 +153,7 @@ class JointTerm(Term, Generic[AnyPart]):
         self.parts, self.infos = dict(parts), dict(infos)
 
     def require(self, names: Iterable[str]) -> None:
-        here = set(names)
-        missing = [name for name in self.names if name not in here]
-        if missing:
-            raise UnsupportedError(
-                f"{self.parts[self.names[0]].family} joins {len(self.names)} parameters, and "
-                f"{', '.join(missing[:4])}{', ...' if len(missing) > 4 else ''} is not trained together with the "
-                f"others: unfreeze it and keep all in one param group of one optimizer, or use prior.marginal(names) "
-                f"for some of them."
-            )
+        refuse_apart(self.first.family, self.names, names, ", or use prior.marginal(names) for some of them")
 
     @property
     def first(self) -> AnyPart:
