@@ -135,8 +135,8 @@ def refuse_apart(family: str, names: Sequence[str], here: Iterable[str], cure: s
     if missing:
         raise UnsupportedError(
             f"{family} joins {len(names)} parameters, and {', '.join(missing[:4])}"
-            f"{', ...' if len(missing) > 4 else ''} is not trained together with the others: unfreeze it and keep all in one param group of one "
-            f"optimizer{cure}."
+            f"{', ...' if len(missing) > 4 else ''} is not trained together with the others: unfreeze it and keep all "
+            f"in one param group of one optimizer{cure}."
         )
 
 
