@@ -80,7 +80,7 @@ class Conversion(Shown):
 
     def table(self) -> Table:
         """Return it as a table."""
-        scale = f"Training loss = s x NLL with s = {self.loss_scale:.4g} ({self.loss})."
+        scale = LossScale(self.loss_scale, self.loss).words
         rows = [(name.replace("_", " "), number) for name, number in self.values().items()]
         return Table(self.title, ("quantity", "value"), rows, (scale, *self.notes))
 
