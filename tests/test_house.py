@@ -259,3 +259,17 @@ def test_misspelt_keywords_get_the_nearest_name(call, words):
 def test_a_type_error_inside_is_not_taken_for_a_wrong_call():
     with pytest.raises(TypeError, match="unhashable"):
         br.ModelPrior(nn.Linear(2, 1), {lambda info: {[]: 1}: br.Flat()})
+
+
+def test_a_shipped_family_is_exported_and_documented_by_its_name_alone():
+    shipped = {name for name, family in FAMILIES.items() if family.__module__.startswith("bayesreg.")}
+    decorated = set()
+    for path in (PACKAGE / "priors").glob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef):
+                marks = {ast.unparse(mark).partition("(")[0] for mark in node.decorator_list}
+                decorated |= {node.name} if "register_family" in marks else set()
+    assert decorated == shipped
+    assert shipped <= set(br.__all__)
+    page = (PACKAGE.parent / "docs" / "api.md").read_text()
+    assert all(f"autoclass:: bayesreg.{name}\n" in page for name in shipped)
