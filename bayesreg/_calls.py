@@ -33,7 +33,7 @@ def wrong_call(name: str, takes: inspect.Signature, arguments: tuple[Any, ...], 
         keywords: Given by name.
 
     Returns:
-        One sentence, without its end.
+        One sentence.
     """
     try:
         takes.bind(*arguments, **keywords)
@@ -47,8 +47,14 @@ def wrong_call(name: str, takes: inspect.Signature, arguments: tuple[Any, ...], 
             return f"{name}: unexpected argument {unknown[0]!r}; it takes {', '.join(known) or 'no arguments'}{close}"
         if missing in _MISSING:
             return f"{missing}: {_MISSING[missing]}."
-        return f"{name}: {wrong}; it takes {', '.join(known) or 'no arguments'}"
+        by_name = [p for p in known if takes.parameters[p].kind is inspect.Parameter.KEYWORD_ONLY]
+        only = f" ({', '.join(by_name)} by name only)" if by_name and "positional" in str(wrong) else ""
+        return f"{name}: {wrong}; it takes {', '.join(known) or 'no arguments'}{only}"
     return ""
+
+
+def _class_of(owner: object) -> str:
+    return owner.__name__ if isinstance(owner, type) else type(owner).__name__
 
 
 def answering(function: Callable[P, R]) -> Callable[P, R]:
@@ -61,24 +67,27 @@ def answering(function: Callable[P, R]) -> Callable[P, R]:
         The same, which raises `InvalidArgumentError` in place of a bare TypeError.
     """
     takes = inspect.signature(function)
-    name = function.__qualname__.removesuffix(".__init__")
+    name = function.__qualname__
+    method, made = next(iter(takes.parameters), "") in ("self", "cls"), function.__name__ == "__init__"
     old = {was: now for was, now in _OLD.items() if now in takes.parameters and was not in takes.parameters}
 
     @functools.wraps(function)
     def call(*arguments: P.args, **keywords: P.kwargs) -> R:
         given: dict[str, Any] = keywords
         for was, now in old.items():
-            if was in given:
-                value = given.pop(was)
-                if given.get(now) is not None:
-                    raise InvalidArgumentError(f"{now}: {was}= is an old name of it; pass one of the two.")
-                if value is not None:
-                    given[now] = value
+            value = given.pop(was, None)
+            if value is None:
+                continue
+            if given.get(now) is not None:
+                raise InvalidArgumentError(f"{now}: {was}= is an old name of it; pass one of the two.")
+            given[now] = value
         try:
             return function(*arguments, **keywords)
         except TypeError as error:
             # Asked only now: a call that is right costs nothing.
-            if said := wrong_call(name, takes, arguments, given):
+            owner = arguments[0] if method and arguments else None
+            own = name if owner is None else f"{_class_of(owner)}{'' if made else '.' + function.__name__}"
+            if said := wrong_call(own, takes, arguments, given):
                 raise InvalidArgumentError(said) from error
             raise
 

@@ -42,6 +42,8 @@ def _one(name: str, prior: Belief, factor: float, gaussian: bool) -> Belief:
     parabola = prior.quadratic()
     if parabola is not None and parabola.flat:
         return prior
+    if learns(prior):
+        raise UnsupportedError(f"{name}: its prior has a learned hyper-parameter, which no factor rescales.")
     made = prior.times(factor) if prior.traits.gaussian or parabola is not None or not gaussian else None
     if made is None:
         kind = "a Gaussian prior" if gaussian else "a prior that stays in its family"
@@ -50,6 +52,4 @@ def _one(name: str, prior: Belief, factor: float, gaussian: bool) -> Belief:
             if cls.times is not Belief.times and (not gaussian or getattr(cls, "traits", _NONE).gaussian)
         ]  # fmt: skip
         raise UnsupportedError(f"{name}: expected {kind} ({', '.join(known)}), got {prior.family}.")
-    if learns(prior):
-        raise UnsupportedError(f"{name}: its prior has a learned hyper-parameter, which no factor rescales.")
     return made

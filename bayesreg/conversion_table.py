@@ -163,7 +163,7 @@ def convert(
     values = _gaussian(number, notation, scale, noise, optimizer)
     notes: tuple[str, ...] = ()
     if values["weight_decay"] is None:
-        name = optimizer if isinstance(optimizer, str) else decay_rule(optimizer or "sgd").name
+        name = decay_rule(optimizer or "sgd").name
         notes = (f"No weight_decay of {name} means this prior; br.attach adds its gradient instead.",)
     return Conversion(title, "Gaussian", scale.value, scale.origin, **values, notes=notes)
 
@@ -188,8 +188,8 @@ def _gaussian(
     variance = float(to_variance[notation](value))
     if not 0 < variance < math.inf:
         raise InvalidArgumentError(
-            f"{notation}: expected a number that gives a prior a finite width > 0, got {value:g}; no penalty at all "
-            f"is the prior flat()."
+            f"{notation}: expected a number that gives a prior a finite width > 0, got {value:g}"
+            f"{'; no penalty at all is the prior flat()' if variance else ''}."
         )
     return {
         "variance": variance,
@@ -218,7 +218,10 @@ def _laplace(value: float, notation: str, scale: LossScale, noise: float | None)
         b = float(conversion.l1_to_laplace_scale(value, scale))
     elif notation == "lasso_alpha":
         if n is None:
-            raise InvalidArgumentError(f"num_data: {notation} depends on the size of the training set; pass it.")
+            raise InvalidArgumentError(
+                f"num_data: {notation} depends on the size of the training set; pass it, or a LossScale that was made "
+                f"with it."
+            )
         b = float(conversion_sklearn.lasso_alpha_to_laplace_scale(value, n, _noise(noise, notation)))
     told = n is not None and noise is not None
     return {

@@ -167,7 +167,8 @@ class ModelPrior(nn.Module):
 
         Args:
             values: Values in place of the current ones, by the names that `model.named_parameters()` has, as
-                `torch.func.functional_call` takes them; those that are left out have their current values.
+                `torch.func.functional_call` takes them; those that are left out have their current values, and those of
+                frozen parameters do not count.
 
         Returns:
             A scalar, in float32 or better.
@@ -202,6 +203,8 @@ class ModelPrior(nn.Module):
         shares = []
         for term, entries in self.active_terms():
             here = {entry.name: local(given.get(entry.name, entry.parameter)) for entry in entries}
+            # A frozen factor takes part with its value, which may be given too.
+            here |= {name: given[name] for name in term.names if name in given}
             shares.append((self._localized(term, entries[0]).penalty(here), entries[0].parameter))
         total = gather_sum(shares)
         return torch.zeros(()) if total is None else total

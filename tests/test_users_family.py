@@ -6,6 +6,7 @@ import inspect
 import json
 import math
 import sys
+import warnings
 from functools import partial
 from typing import final
 
@@ -266,3 +267,80 @@ def test_what_it_declares_and_does_not_have_is_refused_when_it_is_made():
 
     with pytest.raises(br.InvalidArgumentError, match="Late: its traits declare has_prox=True"):
         Late()
+
+
+# -- parabolas that are not spelled Gaussian: the pull of every route is the slope of the penalty ------------
+
+
+class Quartic(torch.distributions.Normal):
+    """A Normal by class, and no parabola by density."""
+
+    def log_prob(self, value):
+        return super().log_prob(value) - 0.5 * value.pow(4)
+
+
+def reference(dtype):
+    return {"weight": torch.linspace(-1.0, 1.0, 6).reshape(2, 3).to(dtype)}
+
+
+PARABOLAS = {
+    "of a subclass of Normal": lambda: br.FromDistribution(Quartic(0.0, 0.5)),
+    "Normal about 1": lambda: br.FromDistribution(torch.distributions.Normal(1.0, 0.5)),
+    "power 2": lambda: br.GeneralizedNormal(power=2, scale=0.5, loc=0.3),
+    "product about two points": lambda: br.Product([br.Gaussian(0.3, loc=1.0), br.Gaussian(0.7, loc=-1.0)]),
+    "product about a reference in bfloat16": lambda: br.Product([
+        br.Gaussian.centered_at(reference(torch.bfloat16), scale=0.3),
+        br.Gaussian(1.0),
+    ]),
+    "product with one per element": lambda: br.Product([
+        br.Gaussian(torch.tensor([0.1, 0.5, 1.0])),
+        br.Gaussian(0.3),
+    ]),
+}
+
+
+@pytest.mark.parametrize("make", PARABOLAS.values(), ids=PARABOLAS)
+@pytest.mark.parametrize(
+    "optimizer", [partial(torch.optim.SGD, lr=1.0), partial(torch.optim.SGD, lr=1.0, foreach=False)]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_pull_is_the_slope_of_the_penalty(make, optimizer, dtype):
+    model = nn.Linear(3, 2, bias=False).to(dtype)
+    with torch.no_grad():
+        model.weight.copy_(torch.linspace(0.2, 1.4, 6).reshape(2, 3))
+    prior = br.ModelPrior(model, {"*": make()})
+    (slope,) = torch.autograd.grad(prior.penalty(), [model.weight])
+    made = optimizer(prior.param_groups())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", br.OvershootWarning)
+        br.attach(made, prior, num_data=10)
+        before = model.weight.detach().clone()
+        model.weight.grad = torch.zeros_like(model.weight)
+        made.step()
+    moved = before.double() - model.weight.detach().double()
+    assert torch.allclose(moved, slope.double() / 10, rtol=3e-6 if dtype == torch.float32 else 1e-12)
+
+
+def test_a_product_about_one_point_has_its_map_exactly_there():
+    product = br.Product([br.Gaussian(0.3, loc=1.0), br.Gaussian(0.7, loc=1.0)])
+    assert product.quadratic().centre.item() == pytest.approx(1.0, abs=1e-15)
+
+
+def test_multiples_keep_what_is_beyond_the_reference_and_refuse_what_is_learned():
+    body = br.Gaussian.centered_at(reference(torch.float32), scale=0.5, resized=br.Gaussian(2.0))
+    larger = nn.Linear(3, 4, bias=False)
+    wider = br.ModelPrior(larger, {"*": body.times(0.25)})["weight"].variance()
+    assert torch.equal(wider.expand(4, 3), torch.tensor([1.0, 1.0, 16.0, 16.0])[:, None].expand(4, 3))
+    with pytest.raises(br.UnsupportedError, match="Gaussian scale: it is learned"):
+        br.Gaussian(nn.Parameter(torch.tensor(0.5))).times(2.0)
+    named = {"weight": torch.ones(2, 3)}
+    joint = br.LowRankGaussian(named, {name: t[..., None] for name, t in named.items()}).times(4.0)
+    scaled = br.ModelPrior(nn.Linear(3, 2, bias=False), {"*": joint})["weight"].variance()
+    assert torch.equal(scaled.expand(2, 3), torch.full((2, 3), 0.5))
+
+
+def test_the_variance_of_a_mixture_is_that_of_its_draws():
+    skewed = br.FromDistribution(torch.distributions.StudentT(5.0, 3.0, 0.5))
+    mixed = br.Mixture([skewed, br.Gaussian(1.0)], [0.5, 0.5])
+    draws = mixed.sample((200_000,), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert mixed.variance() == pytest.approx(draws.var().item(), rel=0.03)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
@@ -68,6 +69,10 @@ class Belief(Holder):
     def centre(self) -> Tensor:
         """Return the point about which the prior is symmetric: a scalar or a tensor; 0 by default."""
         return torch.zeros((), dtype=torch.float64)
+
+    def _mean(self) -> Tensor:
+        """Return the mean of an element: the centre, of a symmetric prior."""
+        return self.centre()
 
     def bounds(self) -> tuple[Tensor, Tensor] | None:
         """Return the least and the largest value that a weight may have, None where it may have any."""
@@ -163,16 +168,20 @@ class Belief(Holder):
             In inverse squared units of the weights.
         """
         parabola = self.quadratic()
-        return 0.0 if parabola is None else 1.0 / float(torch.as_tensor(parabola.variance).min())
+        variance = math.inf if parabola is None else parabola.variance
+        return 1.0 / float(torch.as_tensor(variance, dtype=torch.float64).min())
 
     def times(self, factor: float) -> Self | None:
-        """Return the prior with −log p, but for its constant, multiplied; None where no member of the family has that.
+        """Return the prior with −log p, but for its constant, multiplied; None where the family does not offer it.
 
         Args:
             factor: > 0.
 
         Returns:
             The prior.
+
+        Raises:
+            UnsupportedError: If a hyper-parameter that would change is learned.
         """
         return None
 

@@ -185,9 +185,11 @@ class FromDistribution(Prior):
 
     def quadratic(self) -> Quadratic | None:
         """Return the parabola of a Normal, None for every other distribution; see `Prior.quadratic`."""
-        base = _base(self.distribution)
-        shifted = isinstance(self.distribution, torch.distributions.TransformedDistribution)
-        if shifted or not isinstance(base, torch.distributions.Normal):
+        base: Any = _base(self.distribution)
+        normal, transformed = torch.distributions.Normal, torch.distributions.TransformedDistribution
+        # A subclass may have a density of its own.
+        plain_normal = isinstance(base, normal) and type(base).log_prob is normal.log_prob
+        if isinstance(self.distribution, transformed) or not plain_normal:
             return None
         scale, loc = _collapsed(base.scale), torch.as_tensor(_collapsed(base.loc))
         return Quadratic(scale * scale, loc.to(torch.float64) if bool((loc != 0).any()) else None)
@@ -196,6 +198,17 @@ class FromDistribution(Prior):
         parabola = self.quadratic()
         about = None if parabola is None else parabola.centre
         return about if isinstance(about, Tensor) else super().centre()
+
+    def _mean(self) -> Tensor:
+        """Return the distribution's mean, where it has one; its centre is known only of a Normal."""
+        try:
+            mean = self.distribution.mean.detach().to(torch.float64)
+        except NotImplementedError:
+            return self.centre()
+        return mean if bool(mean.isfinite().all()) else self.centre()
+
+    def _hyper_shape(self) -> torch.Size:
+        return torch.Size((*self.distribution.batch_shape, *self.distribution.event_shape))
 
     def _why_no_decay(self, loss_scale: LossScale) -> str:
         return (

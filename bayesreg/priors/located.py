@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bayesreg import _checks
 from bayesreg._calls import answering
-from bayesreg.errors import InvalidArgumentError
+from bayesreg.errors import InvalidArgumentError, UnsupportedError
 from bayesreg.priors.base import Prior
 from bayesreg.priors.quadratic import Quadratic
 from bayesreg.priors.resizing import check_beyond
@@ -152,12 +152,14 @@ class LocatedPrior(Prior, ABC):
         """
         prior = self._changed(loc=loc)
         # What was said of the old centre is not true of the new one.
-        prior.source, prior.beyond = None, self.beyond
+        prior.source = None
         return prior
 
     def _changed(self, **changed: Any) -> Self:
         about: dict[str, Any] = {} if self.reference is None else {"loc": self.reference}
-        return super()._changed(**about, **changed) if "loc" not in changed else super()._changed(**changed)
+        made = super()._changed(**{**about, **changed})
+        made.beyond = self.beyond
+        return made
 
     def bound_to(self, name: str, parameter: Tensor) -> Self:
         """Return the prior for one parameter, its named centre looked up; see `Prior.bound_to`."""
@@ -219,13 +221,23 @@ class LocatedPrior(Prior, ABC):
         Returns:
             The prior, about the same centre.
 
+        Raises:
+            UnsupportedError: If one of them is learned.
+
         Example:
             >>> import bayesreg as br
             >>> br.Laplace(0.1).with_powers(4.0, scale=-1.0)
             Laplace(scale=0.025, loc=0)
         """
         held = self.hyperparameters()
-        return self._changed(**{name: held[name] * math.pow(factor, power) for name, power in powers.items()})
+        learned = [name for name in powers if getattr(self, name).requires_grad]
+        if learned:
+            raise UnsupportedError(f"{self.family} {learned[0]}: it is learned, and no factor rescales it.")
+        made = self._changed(**{name: held[name] * math.pow(factor, power) for name, power in powers.items()})
+        # What was said of the old width is not true of the new one.
+        made.note = None
+        made.beyond = None if self.beyond is None else self.beyond.with_powers(factor, **powers)
+        return made
 
     def parabola(self, variance: Tensor) -> Quadratic:
         """Return the parabola of this variance about the centre; for `quadratic` of a family.

@@ -298,11 +298,18 @@ class JointLowRankGaussian(JointPrior):
         unknown = [name for name in names if name not in self._alone]
         if unknown or not names:
             raise InvalidArgumentError(f"marginal: expected some of {', '.join(self._alone)}, got {names}.")
-        kept = {name: self._alone[name] for name in names}
+        return self._of({name: self._alone[name] for name in names})
+
+    def times(self, factor: float) -> JointLowRankGaussian:
+        """Return the Gaussian of covariance Σ/factor; see `Prior.times`."""
+        return self._of({name: alone.times(factor) for name, alone in self._alone.items()})
+
+    def _of(self, alone: Mapping[str, LowRankGaussian]) -> JointLowRankGaussian:
+        """Return the density over these parameters, with what is said of the centre."""
         made = JointLowRankGaussian(
-            {name: alone.diag for name, alone in kept.items()},
-            {name: alone.factor.movedim(0, -1) for name, alone in kept.items()},
-            loc={name: alone.loc for name, alone in kept.items()},
+            {name: one.diag for name, one in alone.items()},
+            {name: one.factor.movedim(0, -1) for name, one in alone.items()},
+            loc={name: one.loc for name, one in alone.items()},
         )
         assert made.reference is not None
         assert self.reference is not None

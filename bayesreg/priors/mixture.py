@@ -308,7 +308,7 @@ class Mixture(Composite):
         if any(one is None for one in found):
             return None
         weights = (self.weights / self.weights.sum()).detach()
-        centres = [part.centre() for part in self.parts]
+        centres = [part._mean() for part in self.parts]
         mean = sum((w * c for w, c in zip(weights, centres, strict=True)), torch.zeros((), dtype=torch.float64))
         total = torch.zeros((), dtype=torch.float64)
         for weight, variance, centre in zip(weights, found, centres, strict=True):

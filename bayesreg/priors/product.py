@@ -250,7 +250,10 @@ class Product(Composite):
         if len(found) < len(self.parts) or any(isinstance(parabola.centre, Mapping) for parabola in found):
             return None
         precision = sum((1.0 / torch.as_tensor(p.variance, dtype=torch.float64) for p in found), _ZERO)
-        pulls = [p.centre / torch.as_tensor(p.variance) for p in found if isinstance(p.centre, Tensor)]
+        wide = torch.float64
+        pulls = [
+            p.centre.to(wide) / torch.as_tensor(p.variance, dtype=wide) for p in found if isinstance(p.centre, Tensor)
+        ]
         about = sum(pulls, _ZERO) / precision if pulls else None
         moved = about is not None and bool((about != 0).any())
         variance = as_number(1.0 / precision)
@@ -295,8 +298,8 @@ class Product(Composite):
 
     def _why_no_decay(self, loss_scale: LossScale) -> str:
         return (
-            "No weight_decay is equivalent to a product of priors as it stands: train it with br.attach or "
-            "br.MAPTrainer. (A product of Gaussians is a Gaussian: write that one.)"
+            "No weight_decay is equivalent to a product of priors (of Gaussians about named weights, none before a "
+            "br.ModelPrior has bound them): train it with br.attach or br.MAPTrainer."
         )
 
     def describe(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor
@@ -116,11 +116,6 @@ class Uniform(Prior):
         share = torch.rand(like.shape, generator=generator, dtype=like.dtype, device=like.device)
         low, high = self.low.to(like.device), self.high.to(like.device)
         return torch.clamp(low + (high - low) * share, low, high)
-
-    def sample(self, shape: Sequence[int] = (), **keywords: Any) -> Tensor:
-        draws = super().sample(shape, **keywords)
-        # Bounds as the dtype of the draws holds them.
-        return torch.clamp(draws, self.low.to(draws), self.high.to(draws))
 
     def variance(self, shape: Sequence[int] | None = None) -> Hyperparameter:
         """Return (high − low)²/12; see `Prior.variance`."""

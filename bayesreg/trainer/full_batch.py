@@ -55,7 +55,7 @@ class FullBatchProblem:
                     "collapses; fix the scale, or integrate it out: "
                     "br.HierarchicalGaussian(br.hyperpriors.InverseGamma(concentration, rate))."
                 )
-        own = [(f"likelihood.{name}", p) for name, p in likelihood.named_parameters() if p.requires_grad]
+        own = [(f"the likelihood's {name}", p) for name, p in likelihood.named_parameters() if p.requires_grad]
         self.names = [*(entry.name for entry, _ in active), *(name for name, _ in own)]
         self.parameters: list[Tensor] = [*(entry.parameter for entry, _ in active), *(p for _, p in own)]
         #: The priors with kinks or boundaries, each on one parameter.

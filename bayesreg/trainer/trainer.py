@@ -28,6 +28,8 @@ from bayesreg.trainer.task import Task
 
 __all__ = ["MAPTrainer"]
 
+_FULL_BATCHES = 4096
+
 
 def refuse_given(arguments: Mapping[str, object], why: str) -> None:
     """Raise if one of these was given: the optimizer would ignore it.
@@ -186,7 +188,9 @@ class MAPTrainer:
             raise InvalidArgumentError("patience: early stopping needs validation data; pass val= to fit().")
         check_prior_of(self.model, self.prior)
         start = time.perf_counter()
-        make = partial(as_loader, likelihood=self.likelihood, dtype=dtype_of(self.model), batch_size=self.batch_size)
+        # A full-batch solver holds all examples: of a dataset in few large batches.
+        size = _FULL_BATCHES if isinstance(self.optimizer, str) else self.batch_size
+        make = partial(as_loader, likelihood=self.likelihood, dtype=dtype_of(self.model), batch_size=size)
         loader = make(train, shuffle=True, generator=self.generator)
         # Without a generator of its own a loader draws from torch's global one; this order is fixed, so none is used.
         val_loader = None if val is None else make(val, shuffle=False, generator=torch.Generator())

@@ -96,7 +96,7 @@ def test_convert_prints_a_table(run):
         (["0.01", "--num-data", 0], "num_data: expected an integer >= 1, got 0"),
         (
             ["0", "--from", "variance", "--num-data", 10],
-            "a finite width > 0, got 0; no penalty at all is the prior",
+            "a finite width > 0, got 0.",
         ),
         (["nan", "--num-data", 10], "expected a number >= 0, got nan"),
         (["1", "--from", "ridge-alpha", "--num-data", 10], "--noise-std: ridge-alpha is relative to the noise"),
@@ -104,6 +104,7 @@ def test_convert_prints_a_table(run):
         (["1", "--loss", "minibatch-sum", "--num-data", 10], "--batch-size: pass it"),
         (["1", "--loss", "minibatch-sum", "--num-data", 10, "--batch-size", 20], "expected at most num_data = 10"),
         (["1e200", "--from", "std", "--num-data", 10], "a finite width > 0"),
+        (["0", "--num-data", 10], "no penalty at all is the prior flat()"),
         (["1", "--from", "laplace-scale", "--num-data", 10, "--optimizer", "nonsense"], "got 'nonsense'"),
         (["abc", "--num-data", 10], "Invalid value"),
         (["1", "--from", "lambda", "--num-data", 10], "'lambda' is not one of"),

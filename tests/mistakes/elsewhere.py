@@ -28,7 +28,7 @@ ELSEWHERE = [
     Mutation("priors/low_rank_gaussian.py", 'float(self.diag.min())\n\n    def times(self, factor: float) -> Self:\n        """Return the G',
              'float(self.diag.max() * 2)\n\n    def times(self, factor: float) -> Self:\n        """Return the G',
              "routes/test_overshoot.py"),
-    Mutation("priors/belief.py", "float(torch.as_tensor(parabola.variance).min())", "float(torch.as_tensor(parabola.variance).max()) * 4",
+    Mutation("priors/belief.py", "variance, dtype=torch.float64).min())", "variance, dtype=torch.float64).max() * 4)",
              "routes/test_overshoot.py"),
     *(
         Mutation(file, old, new, "sparsity/test_strengths.py")
