@@ -23,6 +23,14 @@ _MISSING = {
 }
 
 
+# What the field calls it, and what it is called here.
+_MEANT = {
+    "n": "num_data", "num_examples": "num_data", "scale_": "scale", "sigma": "scale", "std": "scale", "b": "scale",
+    "mean": "loc", "mu": "loc", "nu": "df", "noise": "noise_std", "tau": "noise_std", "tol": "tolerance",
+    "epochs": "max_epochs", "seed": "generator",
+}  # fmt: skip
+
+
 def wrong_call(name: str, takes: inspect.Signature, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> str:
     """Return what is wrong with a call, in words; an empty string where nothing is.
 
@@ -43,7 +51,7 @@ def wrong_call(name: str, takes: inspect.Signature, arguments: tuple[Any, ...], 
         missing = str(wrong).rpartition("argument: ")[2].strip("'") if "missing" in str(wrong) else ""
         if unknown:
             # Most of the name is wrong where only its end is right.
-            close = nearest(unknown[0], known)
+            close = nearest(_MEANT.get(unknown[0], unknown[0]), known)
             return f"{name}: unexpected argument {unknown[0]!r}; it takes {', '.join(known) or 'no arguments'}{close}"
         if missing in _MISSING:
             return f"{missing}: {_MISSING[missing]}."

@@ -51,5 +51,8 @@ def _one(name: str, prior: Belief, factor: float, gaussian: bool) -> Belief:
             family for family, cls in FAMILIES.items()
             if cls.times is not Belief.times and (not gaussian or getattr(cls, "traits", _NONE).gaussian)
         ]  # fmt: skip
-        raise UnsupportedError(f"{name}: expected {kind} ({', '.join(known)}), got {prior.family}.")
+        raise UnsupportedError(
+            f"{name}: expected {kind} ({', '.join(known)}), got {prior.family}"
+            f"{'' if gaussian else '; a family of your own says how in times(self, factor)'}."
+        )
     return made

@@ -157,6 +157,13 @@ def convert(
     # scikit-learn counts each example once: emphasis acts there as less noise, or as a larger C.
     emphasis = scale.likelihood_weight
     noise = None if noise_std is None else _checks.positive_float("noise_std", noise_std) / math.sqrt(emphasis)
+    stated = scale.noise_std
+    if noise is not None and stated is not None and not math.isclose(noise_std or 0.0, stated, rel_tol=1e-6):
+        raise InvalidArgumentError(
+            f"noise_std: the loss scale was made with {stated:g}, got {noise_std:g}; leave it out, or give the same."
+        )
+    if noise is None and stated is not None:
+        noise = stated / math.sqrt(emphasis)
     title = f"{notation} {number:g} as a {'Laplace' if notation in _LAPLACE else 'Gaussian'} prior"
     if notation in _LAPLACE:
         return Conversion(title, "Laplace", scale.value, scale.origin, **_laplace(number, notation, scale, noise))
@@ -165,6 +172,9 @@ def convert(
     if values["weight_decay"] is None:
         name = decay_rule(optimizer or "sgd").name
         notes = (f"No weight_decay of {name} means this prior; br.attach adds its gradient instead.",)
+    elif not math.isclose(values["l2_coefficient_without_half"], values["weight_decay"] / 2, rel_tol=1e-9):
+        name = decay_rule(optimizer or "sgd").name
+        notes = (f"{name} shrinks by more than its weight_decay; the other rows count all of it.",)
     return Conversion(title, "Gaussian", scale.value, scale.origin, **values, notes=notes)
 
 

@@ -90,3 +90,10 @@ def nearest(name: str, candidates: Iterable[str], limit: int = 3) -> str:
     """Return "; did you mean 'a', 'b'?" for the closest candidates, or an empty string."""
     close = difflib.get_close_matches(name, list(candidates), n=limit, cutoff=0.5)
     return f"; did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
+
+
+def kind_of(thing: object) -> str:
+    """Return what an argument of a wrong type is, in words: its class, or the class itself where one was given."""
+    if isinstance(thing, type):
+        return f"the class {thing.__name__}; make one, {thing.__name__}(...)"
+    return type(thing).__name__

@@ -16,7 +16,7 @@ from bayesreg._guard import install_guard
 from bayesreg._rules import group_key, hint_for, matched, values_by_entry
 from bayesreg._sharding import gather_sum, is_sharded, local, shard_like
 from bayesreg._tables import Table
-from bayesreg.errors import InvalidArgumentError, nearest
+from bayesreg.errors import InvalidArgumentError, UnsupportedError, kind_of, nearest
 from bayesreg.optimizers import OptimizerLike
 from bayesreg.priors import Belief, Flat, Prior
 from bayesreg.priors.asking import local_part
@@ -82,13 +82,12 @@ class ModelPrior(nn.Module):
             rules = {biases | norms: Flat(), "*": rules}
         if not isinstance(rules, Mapping) or not rules:
             raise InvalidArgumentError(
-                f"rules: expected a prior or a mapping from rules to priors, got {type(rules).__name__}"
-                f"{hint_for(rules)}."
+                f"rules: expected a prior or a mapping from rules to priors, got {kind_of(rules)}{hint_for(rules)}."
             )
         for key, prior in rules.items():
             if not isinstance(prior, Belief):
                 raise InvalidArgumentError(
-                    f"rules[{key!r}]: expected a prior such as br.Gaussian(0.1), got {type(prior).__name__}."
+                    f"rules[{key!r}]: expected a prior such as br.Gaussian(0.1), got {kind_of(prior)}."
                 )
         infos = parameters_of(model)
         if not infos:
@@ -124,9 +123,9 @@ class ModelPrior(nn.Module):
         return len(self._entries)
 
     def __getitem__(self, name: str) -> Belief:
-        """Return the prior of the parameter of this name (any of its names)."""
+        """Return the prior of the parameter of this name: any of its names, also that of `named_parameters()`."""
         for entry in self._entries:
-            if name in entry.info.names and entry.prior is not None:
+            if name in (*entry.info.names, *entry.info.raw) and entry.prior is not None:
                 return entry.prior
         known = [n for e in self._entries for n in e.info.names]
         raise KeyError(f"no parameter {name!r} with a prior{nearest(name, known)}")
@@ -272,6 +271,9 @@ class ModelPrior(nn.Module):
         Returns:
             Trainable parameters under a proper prior, in float32 or better; the others are left out.
 
+        Raises:
+            UnsupportedError: If none is left.
+
         Example:
             >>> import bayesreg as br
             >>> prior = br.ModelPrior(nn.Linear(3, 2), br.Gaussian(0.5))
@@ -279,7 +281,14 @@ class ModelPrior(nn.Module):
             {'weight': (2, 3)}
         """
         raw = {entry.name: entry.info.raw[0] for entry in self._entries}
-        return {raw[name]: drawn for name, drawn in self._draws(generator).items()}
+        drawn = self._draws(generator)
+        if not drawn:
+            families = dict.fromkeys(prior.family for _, prior in self.active())
+            raise UnsupportedError(
+                f"draw: expected a parameter that is trained under a density that can be drawn from, got "
+                f"{', '.join(families) or 'none that is trained'}."
+            )
+        return {raw[name]: values for name, values in drawn.items()}
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the weights against their prior, layer by layer.

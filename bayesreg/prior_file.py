@@ -232,7 +232,7 @@ def _rebuild(
     family = str(row["family"])
     if family not in FAMILIES:
         raise PriorFileError(
-            f"{path}: unknown prior family {family!r}{nearest(family, FAMILIES)} A family of your own must be "
+            f"{path}: unknown prior family {family!r}{nearest(family, FAMILIES) or '.'} A family of your own must be "
             f"registered (@br.register_family), its module imported, before the file is read."
         )
     arguments: dict[str, Tensor] = {}

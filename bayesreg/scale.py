@@ -28,6 +28,7 @@ class LossScale:
         origin: In plain words, where the number comes from; shown by `describe()`.
         num_data: n, where the constructor was told; for what counts examples, such as scikit-learn's constants.
         likelihood_weight: κ, which is in `value` already.
+        noise_std: τ, where the constructor was told.
 
     Raises:
         InvalidArgumentError: If `value` is not a finite number > 0.
@@ -46,6 +47,7 @@ class LossScale:
     origin: str = field(default="given by hand", compare=False)
     num_data: int | None = field(default=None, compare=False, repr=False)
     likelihood_weight: float = field(default=1.0, compare=False, repr=False)
+    noise_std: float | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "value", _checks.positive_float("LossScale value", self.value))
@@ -128,7 +130,7 @@ class LossScale:
         n, k = _checks.positive_int("num_data", num_data), _checks.positive_int("num_outputs", num_outputs)
         tau = _checks.positive_float("noise_std", noise_std)
         origin = f"mean squared error over {n:,} examples x {k:,} outputs, noise std {tau:g}"
-        return cls._tempered(2.0 * tau**2 / (n * k), origin, likelihood_weight, n)
+        return cls._tempered(2.0 * tau**2 / (n * k), origin, likelihood_weight, n, tau)
 
     @classmethod
     @answering
@@ -148,7 +150,7 @@ class LossScale:
         """
         n, tau = _checks.positive_int("num_data", num_data), _checks.positive_float("noise_std", noise_std)
         origin = f"half squared error averaged over {n:,} examples, noise std {tau:g}"
-        return cls._tempered(tau**2 / n, origin, likelihood_weight, n)
+        return cls._tempered(tau**2 / n, origin, likelihood_weight, n, tau)
 
     @classmethod
     @answering
@@ -217,6 +219,8 @@ class LossScale:
             >>> LossScale.from_loss(torch.nn.MSELoss(), num_data=100, num_outputs=2, noise_std=0.5).value
             0.0025
         """
+        from torch.nn import MSELoss
+
         from bayesreg._loss_table import scale_of_loss
 
         value, origin = scale_of_loss(
@@ -227,13 +231,22 @@ class LossScale:
             noise_std=noise_std,
             batch_size=batch_size,
         )
-        return cls._tempered(value, origin, likelihood_weight)
+        return cls._tempered(
+            value, origin, likelihood_weight, noise_std=noise_std if isinstance(loss, MSELoss) else None
+        )
 
     @classmethod
-    def _tempered(cls, value: float, origin: str, likelihood_weight: float, num_data: int | None = None) -> LossScale:
+    def _tempered(
+        cls,
+        value: float,
+        origin: str,
+        likelihood_weight: float,
+        num_data: int | None = None,
+        noise_std: float | None = None,
+    ) -> LossScale:
         weight = _checks.positive_float("likelihood_weight", likelihood_weight)
         words = origin if weight == 1.0 else f"{origin}, likelihood counted {weight:g} times"
-        return cls(value / weight, words, num_data, weight)
+        return cls(value / weight, words, num_data, weight, noise_std)
 
     @property
     def words(self) -> str:
@@ -273,9 +286,15 @@ def as_loss_scale(num_data: int | LossScale | None) -> LossScale:
             "over examples."
         )
     if isinstance(num_data, float):
+        # Only a number below 1 can be meant as s: a size taken for one is wrong by n squared.
+        hint = f"a scale given by hand is br.LossScale({num_data!r})" if 0 < num_data < 1 else "write int(num_data)"
         raise InvalidArgumentError(
-            f"num_data: expected the size of the training set, an integer, or a LossScale, got {num_data!r}; a scale "
-            f"given by hand is br.LossScale({num_data!r})."
+            f"num_data: expected the size of the training set, an integer, or a LossScale, got {num_data!r}; {hint}."
+        )
+    if hasattr(num_data, "__len__") and not hasattr(num_data, "shape") and type(num_data) is not str:
+        raise InvalidArgumentError(
+            f"num_data: expected the size of the training set or a LossScale, got {type(num_data).__name__}; write "
+            f"len(dataset), which for a loader is len(loader.dataset)."
         )
     if getattr(num_data, "forward", None) is not None:
         raise InvalidArgumentError(

@@ -106,3 +106,37 @@ def test_it_shows_itself():
     assert "<table>" in found._repr_html_()
     assert '"variance": 0.04' in found.to_json()
     assert found.__rich__() is not None
+
+
+def test_the_noise_is_stated_once():
+    told = br.LossScale.mse(100, 1, noise_std=0.5)
+    assert br.convert(2.0, "ridge_alpha", told) == br.convert(2.0, "ridge_alpha", told, noise_std=0.5)
+    assert br.convert(2.0, "ridge_alpha", told).variance == pytest.approx(0.5**2 / 2.0)
+    with pytest.raises(br.InvalidArgumentError, match=r"noise_std: the loss scale was made with 0\.5, got 5;"):
+        br.convert(2.0, "ridge_alpha", told, noise_std=5.0)
+
+
+def test_a_decay_that_is_more_than_its_number_is_noted():
+    assert br.convert(5e-4, "weight_decay", N, optimizer="asgd").notes == (
+        "ASGD shrinks by more than its weight_decay; the other rows count all of it.",
+    )
+    assert br.convert(5e-4, "weight_decay", N, optimizer="sgd").notes == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (50_000.0, r"got 50000\.0; write int\(num_data\)\."),
+        (2e-5, r"a scale given by hand is br\.LossScale\(2e-05\)\."),
+        ([1, 2], r"got list; write len\(dataset\)"),
+        (torch.utils.data.TensorDataset(torch.zeros(3)), r"got TensorDataset; write len\(dataset\)"),
+    ],
+)
+def test_a_size_that_is_none_is_answered_by_what_to_write(given, message):
+    with pytest.raises(br.InvalidArgumentError, match=message):
+        br.weight_decay_to_variance(5e-4, given)
+
+
+def test_n_is_called_num_data():
+    with pytest.raises(br.InvalidArgumentError, match="unexpected argument 'n'.*did you mean 'num_data'"):
+        br.convert(5e-4, "weight_decay", n=N)

@@ -344,3 +344,10 @@ def test_the_variance_of_a_mixture_is_that_of_its_draws():
     mixed = br.Mixture([skewed, br.Gaussian(1.0)], [0.5, 0.5])
     draws = mixed.sample((200_000,), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     assert mixed.variance() == pytest.approx(draws.var().item(), rel=0.03)
+
+
+def test_what_makes_no_density_is_refused():
+    with pytest.raises(br.InvalidArgumentError, match="expected a parabola with a variance > 0, got -1"):
+        br.Gaussian(1.0).parabola(torch.tensor(-1.0))
+    with pytest.raises(br.InvalidArgumentError, match=r"Gaussian\.with_powers: .* got 'scal'; did you mean 'scale'"):
+        br.Gaussian(1.0).with_powers(2.0, scal=-0.5)

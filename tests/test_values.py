@@ -204,3 +204,17 @@ def test_a_file_written_before_there_were_terms_is_read_to_the_same_density(tmp_
     assert prior.penalty().item() == pytest.approx(32.58038441292946, rel=1e-13)
     prior.save(tmp_path / "again.safetensors")
     assert torch.equal(br.ModelPrior.load(tmp_path / "again.safetensors", model).log_prob(), prior.log_prob())
+
+
+def test_a_draw_of_nothing_is_refused():
+    with pytest.raises(br.UnsupportedError, match="a density that can be drawn from, got MCP, Flat"):
+        br.ModelPrior(nn.Linear(3, 2), br.MCP(1.0, 2.0)).draw()
+    assert list(br.ModelPrior(nn.Linear(3, 2), {"weight": br.Gaussian(1.0), "*": br.MCP(1.0, 2.0)}).draw()) == [
+        "weight"
+    ]
+
+
+def test_a_prior_answers_to_the_names_of_its_draws():
+    model = nn.Sequential(parametrizations.spectral_norm(nn.Linear(3, 2)), nn.Linear(2, 2))
+    prior = br.ModelPrior(model, br.Gaussian(0.5))
+    assert all(prior[name] is prior["0.weight"] for name in prior.draw())

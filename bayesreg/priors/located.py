@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bayesreg import _checks
 from bayesreg._calls import answering
-from bayesreg.errors import InvalidArgumentError, UnsupportedError
+from bayesreg.errors import InvalidArgumentError, UnsupportedError, nearest
 from bayesreg.priors.base import Prior
 from bayesreg.priors.quadratic import Quadratic
 from bayesreg.priors.resizing import check_beyond
@@ -222,6 +222,7 @@ class LocatedPrior(Prior, ABC):
             The prior, about the same centre.
 
         Raises:
+            InvalidArgumentError: If the family has no hyper-parameter of a name.
             UnsupportedError: If one of them is learned.
 
         Example:
@@ -230,6 +231,12 @@ class LocatedPrior(Prior, ABC):
             Laplace(scale=0.025, loc=0)
         """
         held = self.hyperparameters()
+        for name in powers:
+            if name not in held:
+                raise InvalidArgumentError(
+                    f"{self.family}.with_powers: expected hyper-parameters of the family ({', '.join(held)}), got "
+                    f"{name!r}{nearest(name, held) or '.'}"
+                )
         learned = [name for name in powers if getattr(self, name).requires_grad]
         if learned:
             raise UnsupportedError(f"{self.family} {learned[0]}: it is learned, and no factor rescales it.")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from bayesreg.errors import InvalidArgumentError
 from bayesreg.priors.tensors import Hyperparameter
 from bayesreg.scale import LossScale, as_loss_scale
 
@@ -33,6 +34,13 @@ class Quadratic:
     variance: Hyperparameter
     centre: Tensor | Mapping[str, Tensor] | None = None
     learned: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.variance, Tensor) and not self.variance >= 0:
+            raise InvalidArgumentError(
+                f"variance: expected a parabola with a variance > 0, got {self.variance:g}; the prior's "
+                f"hyper-parameters do not make a density."
+            )
 
     @property
     def flat(self) -> bool:

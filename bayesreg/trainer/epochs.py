@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,6 +88,11 @@ def fit_epochs(task: Task, optimizer: Optimizer | OptimizerFactory, settings: Ep
             raise UnsupportedError(
                 "LBFGS compares values along its line search, which clipping, mixed precision or several processes "
                 "would change between them; leave those out, or use another optimizer."
+            )
+        if isinstance(task.loader.dataset, Sized) and len(task.loader) > 1:
+            raise UnsupportedError(
+                f"LBFGS keeps the curvature of one function, and {len(task.loader)} batches are as many functions; write "
+                f"optimizer='lbfgs', or give all examples as one batch."
             )
     handle = Handle(
         optimizer,

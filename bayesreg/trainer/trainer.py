@@ -10,11 +10,12 @@ from typing import Any, Literal
 import torch
 from torch import nn
 from torch.optim import Optimizer
+from torch.utils.data import DataLoader
 
 from bayesreg import _checks
 from bayesreg._calls import answering
 from bayesreg.data import TrainingData, as_loader, dtype_of, num_examples
-from bayesreg.errors import InvalidArgumentError
+from bayesreg.errors import InvalidArgumentError, kind_of
 from bayesreg.likelihoods import Likelihood
 from bayesreg.model_prior import ModelPrior
 from bayesreg.priors import Belief
@@ -127,7 +128,7 @@ class MAPTrainer:
         if not isinstance(likelihood, Likelihood):
             raise InvalidArgumentError(
                 f"likelihood: expected one of br.likelihoods (Categorical(), Gaussian(noise_std=...), "
-                f"FromLoss(loss), ...), got {type(likelihood).__name__}."
+                f"FromLoss(loss), ...), got {kind_of(likelihood)}."
             )
         if isinstance(optimizer, str) and optimizer not in ("lbfgs", "proximal"):
             raise InvalidArgumentError(
@@ -160,6 +161,7 @@ class MAPTrainer:
         # What was not given has the default of its class.
         self.settings = EpochSettings(**{name: value for name, value in by_epoch.items() if value is not None})
         self.solving = SolveSettings(**{name: value for name, value in full_batch.items() if value is not None})
+        self._batch_size_given = batch_size is not None
         self.batch_size = 32 if batch_size is None else _checks.positive_int("batch_size", batch_size)
         self.loss_scale = num_data if isinstance(num_data, LossScale) else None
         self.num_data = None if num_data is None or self.loss_scale else _checks.positive_int("num_data", num_data)
@@ -189,6 +191,8 @@ class MAPTrainer:
         check_prior_of(self.model, self.prior)
         start = time.perf_counter()
         # A full-batch solver holds all examples: of a dataset in few large batches.
+        if self._batch_size_given and isinstance(train, DataLoader):
+            raise InvalidArgumentError("batch_size: a DataLoader makes batches of its own size; leave it out.")
         size = _FULL_BATCHES if isinstance(self.optimizer, str) else self.batch_size
         make = partial(as_loader, likelihood=self.likelihood, dtype=dtype_of(self.model), batch_size=size)
         loader = make(train, shuffle=True, generator=self.generator)

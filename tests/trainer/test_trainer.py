@@ -518,6 +518,7 @@ def test_the_default_optimizer_is_adam(iris):
         ({"optimizer": "lbfgs", "clip_norm": 1.0}, br.InvalidArgumentError,
          "clip_norm: optimizer='lbfgs' is a full-batch"),
         ({"optimizer": torch.optim.LBFGS, "clip_norm": 1.0}, br.UnsupportedError, "LBFGS compares values"),
+        ({"optimizer": torch.optim.LBFGS}, br.UnsupportedError, "4 batches are as many functions; write optimizer='lbfgs'"),
         ({"scheduler_interval": "batch"}, br.InvalidArgumentError, "scheduler_interval: expected 'step' or 'epoch'"),
         ({"batch_size": 0}, br.InvalidArgumentError, "batch_size: expected an integer >= 1"),
         ({"max_epochs": -1}, br.InvalidArgumentError, "max_epochs: expected an integer >= 1"),
@@ -532,6 +533,20 @@ def test_the_default_optimizer_is_adam(iris):
 def test_bad_arguments_are_refused(iris, keywords, error, message):
     with pytest.raises(error, match=message):
         fitted(iris[0], br.Gaussian(0.5), **keywords)
+
+
+def test_a_loader_makes_its_own_batches(iris):
+    examples = DataLoader(TensorDataset(*(torch.as_tensor(a) for a in iris[0])), batch_size=10)
+    trainer = br.MAPTrainer(net(), br.Gaussian(0.5), L.Categorical(), batch_size=20)
+    with pytest.raises(br.InvalidArgumentError, match="batch_size: a DataLoader makes batches of its own size"):
+        trainer.fit(examples)
+
+
+def test_a_class_in_place_of_an_object_is_named():
+    with pytest.raises(br.InvalidArgumentError, match=r"got the class Categorical; make one, Categorical\(\.\.\.\)"):
+        br.MAPTrainer(net(), br.Gaussian(0.5), L.Categorical)
+    with pytest.raises(br.InvalidArgumentError, match=r"got the class Flat; make one, Flat\(\.\.\.\)"):
+        br.ModelPrior(net(), br.Flat)
 
 
 def test_a_loss_is_not_a_likelihood(iris):
