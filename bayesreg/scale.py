@@ -262,6 +262,10 @@ def _batch_fits(num_data: int, batch_size: int) -> None:
         )
 
 
+def _is_data(thing: object) -> bool:
+    return hasattr(thing, "__len__") and not hasattr(thing, "shape") and not isinstance(thing, str)
+
+
 def as_loss_scale(num_data: int | LossScale | None) -> LossScale:
     """Return a LossScale; a bare integer is the size of the training set of a mean loss.
 
@@ -291,7 +295,7 @@ def as_loss_scale(num_data: int | LossScale | None) -> LossScale:
         raise InvalidArgumentError(
             f"num_data: expected the size of the training set, an integer, or a LossScale, got {num_data!r}; {hint}."
         )
-    if hasattr(num_data, "__len__") and not hasattr(num_data, "shape") and type(num_data) is not str:
+    if _is_data(num_data):
         raise InvalidArgumentError(
             f"num_data: expected the size of the training set or a LossScale, got {type(num_data).__name__}; write "
             f"len(dataset), which for a loader is len(loader.dataset)."

@@ -138,5 +138,5 @@ def test_a_size_that_is_none_is_answered_by_what_to_write(given, message):
 
 
 def test_n_is_called_num_data():
-    with pytest.raises(br.InvalidArgumentError, match="unexpected argument 'n'.*did you mean 'num_data'"):
+    with pytest.raises(br.InvalidArgumentError, match=r"unexpected argument 'n'.*did you mean 'num_data'"):
         br.convert(5e-4, "weight_decay", n=N)

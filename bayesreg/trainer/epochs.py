@@ -91,8 +91,8 @@ def fit_epochs(task: Task, optimizer: Optimizer | OptimizerFactory, settings: Ep
             )
         if isinstance(task.loader.dataset, Sized) and len(task.loader) > 1:
             raise UnsupportedError(
-                f"LBFGS keeps the curvature of one function, and {len(task.loader)} batches are as many functions; write "
-                f"optimizer='lbfgs', or give all examples as one batch."
+                f"LBFGS keeps the curvature of one function, and {len(task.loader)} batches are as many functions; "
+                f"write optimizer='lbfgs', or give all examples as one batch."
             )
     handle = Handle(
         optimizer,
