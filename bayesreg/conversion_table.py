@@ -119,7 +119,7 @@ def convert(
             "lasso_alpha". scikit-learn's count each example once, whatever `num_data` says of emphasis.
         num_data: Size of the training set of a mean loss, or the `LossScale` of another.
         optimizer: The optimizer in use (instance, class, factory or name); a coupled one is assumed if None.
-        noise_std: τ > 0, standard deviation of Gaussian noise, for ridge and lasso.
+        noise_std: τ > 0, standard deviation of Gaussian noise, for ridge and lasso. Default: what the LossScale states.
 
     Returns:
         All notations: `.variance`, `.weight_decay`, `.sklearn_ridge_alpha` ...; prints as a table.

@@ -57,7 +57,13 @@ def test_the_numbers_are_those_of_the_functions(scale):
     assert found.sklearn_logistic_C == pytest.approx(br.variance_to_logistic_c(variance) * emphasis)
     sparse = br.convert(1e-4, "l1_coefficient", num_data=scale)
     assert (sparse.scale, sparse.std) == (br.l1_to_laplace_scale(1e-4, scale), math.sqrt(2.0) * sparse.scale)
-    assert (sparse.weight_decay, sparse.sklearn_lasso_alpha) == (None, None)
+    assert sparse.weight_decay is None
+    stated = getattr(scale, "noise_std", None)
+    if stated is None:
+        assert sparse.sklearn_lasso_alpha is None
+    else:
+        lasso_alpha = br.laplace_scale_to_lasso_alpha(sparse.scale, N, stated)
+        assert sparse.sklearn_lasso_alpha == pytest.approx(lasso_alpha)
 
 
 def test_the_command_line_prints_the_same(run):  # noqa: F811
@@ -110,17 +116,17 @@ def test_it_shows_itself():
 
 def test_the_noise_is_stated_once():
     told = br.LossScale.mse(100, 1, noise_std=0.5)
-    assert br.convert(2.0, "ridge_alpha", told) == br.convert(2.0, "ridge_alpha", told, noise_std=0.5)
-    assert br.convert(2.0, "ridge_alpha", told).variance == pytest.approx(0.5**2 / 2.0)
+    assert br.convert(2.0, "ridge_alpha", num_data=told) == br.convert(2.0, "ridge_alpha", num_data=told, noise_std=0.5)
+    assert br.convert(2.0, "ridge_alpha", num_data=told).variance == pytest.approx(0.5**2 / 2.0)
     with pytest.raises(br.InvalidArgumentError, match=r"noise_std: the loss scale was made with 0\.5, got 5;"):
-        br.convert(2.0, "ridge_alpha", told, noise_std=5.0)
+        br.convert(2.0, "ridge_alpha", num_data=told, noise_std=5.0)
 
 
 def test_a_decay_that_is_more_than_its_number_is_noted():
-    assert br.convert(5e-4, "weight_decay", N, optimizer="asgd").notes == (
+    assert br.convert(5e-4, "weight_decay", num_data=N, optimizer="asgd").notes == (
         "ASGD shrinks by more than its weight_decay; the other rows count all of it.",
     )
-    assert br.convert(5e-4, "weight_decay", N, optimizer="sgd").notes == ()
+    assert br.convert(5e-4, "weight_decay", num_data=N, optimizer="sgd").notes == ()
 
 
 @pytest.mark.parametrize(
