@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bayesreg import _checks
-from bayesreg.errors import InvalidArgumentError, UnsupportedError, nearest
+from bayesreg.errors import InvalidArgumentError, UnsupportedError
 from bayesreg.priors.adapter_joint import JointAdapter
 from bayesreg.priors.adapter_scaling import adapter_place, said_scaling
 from bayesreg.priors.belief import Belief
@@ -124,8 +124,8 @@ class AdapterGaussian(JointPrior):
         if name not in self._pairs:
             raise InvalidArgumentError(
                 f"AdapterGaussian is over the factors {', '.join(list(self._pairs)[:4])}"
-                f"{', ...' if len(self._pairs) > 4 else ''}, and {name} is none of them{nearest(name, self._pairs)}. "
-                f"Give it a prior by another rule, before this one."
+                f"{', ...' if len(self._pairs) > 4 else ''}, and the model's {name} is none of them: name the factors "
+                f"as the model does, or give {name} a prior by another rule, before this one."
             )
         left, right = self._pairs[name]
         scale = self._scales[left]
@@ -279,8 +279,8 @@ class AdapterPart(Part):
 
 _NO_DECAY = (
     "No weight_decay is equivalent to AdapterGaussian: decay of the factors of an update penalises its nuclear norm, "
-    "not its squares. Train it with br.attach or br.MAPTrainer; prior.update().weight_decay(...) is what full "
-    "fine-tuning would have."
+    "not its squares. Train it with br.attach or br.MAPTrainer; AdapterGaussian.update().weight_decay(...) is "
+    "what full fine-tuning would have."
 )
 
 

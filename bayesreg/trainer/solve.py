@@ -99,7 +99,7 @@ def fit_full_batch(task: Task, solver: str, settings: SolveSettings, generator: 
             f"max_iterations, use model.double(), or check that a minimum exists (without a prior it may lie at "
             f"infinity).",
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=4,  # the caller of fit, which `answering` wraps
         )
     members = [(entry.name, prior, _route(prior)) for entry, prior in task.prior.active()]
     routes = describe_routes(f"Prior with the {solver} solver", members, task.loss_scale)

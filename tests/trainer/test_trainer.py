@@ -500,7 +500,7 @@ def test_a_solver_that_stops_early_says_so(iris):
     train, _ = iris
     model = net()
     trainer = br.MAPTrainer(model, br.Gaussian(0.5), L.Categorical(), optimizer="lbfgs", max_iterations=2)
-    with pytest.warns(RuntimeWarning, match=r"stopped at a KKT residual of .* raise max_iterations"):
+    with pytest.warns(RuntimeWarning, match=r"stopped at a KKT residual of .* raise max_iterations") as said:
         result = trainer.fit(train)
     assert result.converged is False
 
