@@ -503,6 +503,7 @@ def test_a_solver_that_stops_early_says_so(iris):
     with pytest.warns(RuntimeWarning, match=r"stopped at a KKT residual of .* raise max_iterations") as said:
         result = trainer.fit(train)
     assert result.converged is False
+    assert said[0].filename == __file__
 
 
 def test_the_default_optimizer_is_adam(iris):
