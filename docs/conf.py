@@ -27,7 +27,7 @@ myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
-nb_execution_timeout = 120
+nb_execution_timeout = 300  # seconds a cell may take where other programs hold the processor
 nb_merge_streams = True
 nb_render_markdown_format = "gfm"
 # The notebooks' text halves are executed once, here; docs/notebooks is a link to their folder.

@@ -66,7 +66,8 @@ def plot_layers(prior: ModelPrior, ax: Axes | None = None, *, limit: int = 40) -
     """
     require("matplotlib", "viz", "plots")
     _checks.positive_int("limit", limit)
-    drawn = prior.draw(generator=torch.Generator().manual_seed(0))
+    some = any(p.traits.proper for _, p in prior.active())
+    drawn = prior.draw(generator=torch.Generator().manual_seed(0)) if some else {}
     shown = [(entry, p) for entry, p in prior.active() if entry.info.raw[0] in drawn]
     largest = sorted(shown, key=lambda pair: -pair[0].parameter.numel())[:limit]
     kept = {entry.name for entry, _ in largest}
