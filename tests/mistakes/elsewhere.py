@@ -6,7 +6,7 @@ from tests.mistakes.mutation import Mutation, of_family
 
 ELSEWHERE = [
     Mutation("trainer/newton.py", "curvature > least * largest * square", "curvature > 0.0", "trainer/test_solvers.py"),
-    Mutation("routes/hooks.py", "applied=False, in_loss=False)", "applied=False)", "routes/test_by_name.py"),
+    Mutation("routes/hooks.py", "applied=False, in_loss=False)", "applied=False)", "routes/test_closures_and_clips.py"),
     Mutation("routes/hooks.py", "        self._step = replace(self._step, closure_calls=None)\n", "", "routes/test_reviewed.py"),
     Mutation("routes/hooks.py", "        self._step = StepState()\n\n    # -- checks", "\n    # -- checks", "routes/test_closures_and_clips.py"),
     Mutation("priors/quadratic.py", ".value / self.variance", ".value / self.variance * 2.0", "test_users_family.py"),

@@ -189,3 +189,43 @@ def test_a_skipped_step_does_not_count_as_a_second_application():
         scaler.step(optimizer)
         scaler.update()
     assert all(p.isfinite().all() for p in model.parameters())
+
+
+def test_a_clip_is_told_again_at_every_step():
+    model = nn.Linear(3, 2)
+    prior = br.ModelPrior(model, br.Laplace(0.1))
+    optimizer = torch.optim.SGD(prior.param_groups(), lr=0.1)
+    handle = br.attach(optimizer, prior, num_data=10, before_clip=True)
+
+    def back():
+        optimizer.zero_grad()
+        model(torch.ones(4, 3)).square().mean().backward()
+        handle.apply_()
+        return torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+
+    handle.clipped(back(), 0.1)
+    optimizer.step()
+    back()
+    with pytest.raises(br.InvalidArgumentError, match=r"handle\.clipped\(total_norm, max_norm\)"):
+        optimizer.step()
+
+
+def test_a_penalty_belongs_in_the_loss_of_every_closure_call():
+    model = nn.Linear(3, 2)
+    prior = br.ModelPrior(model, br.Gaussian(0.5))
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=4)
+    handle = br.attach(optimizer, prior, num_data=10, route="loss")
+    calls = []
+
+    def closure():
+        optimizer.zero_grad()
+        loss = model(torch.ones(4, 3)).square().mean()
+        if not calls:
+            loss = loss + handle.penalty()
+        calls.append(loss)
+        loss.backward()
+        return loss
+
+    with pytest.raises(br.InvalidArgumentError, match=r"handle\.penalty\(\) was not called"):
+        optimizer.step(closure)
+    assert len(calls) == 2
