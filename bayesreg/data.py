@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, SequentialSampler, SubsetRandomSampler
 
-from bayesreg import _checks
+from bayesreg._support import checks
 from bayesreg.errors import DataError, InvalidArgumentError
 from bayesreg.likelihoods import Likelihood
 
@@ -170,7 +170,7 @@ def num_examples(loader: DataLoader[Any], num_data: int | None, *, known: bool =
         DataError: If there is no example.
     """
     counted = _counted(loader) if num_data is None or isinstance(loader.dataset, Sized) else None
-    n = counted if num_data is None else _checks.positive_int("num_data", num_data)
+    n = counted if num_data is None else checks.positive_int("num_data", num_data)
     if n is None and known:
         return None
     if n is None:

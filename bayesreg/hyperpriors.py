@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from bayesreg import _checks
+from bayesreg._support import checks
 from bayesreg.errors import InvalidArgumentError, nearest
 
 __all__ = ["BetaPrime", "Gamma", "HalfCauchy", "HalfNormal", "HyperPrior", "InverseGamma", "Quantity", "from_dict"]
@@ -42,7 +42,7 @@ class HyperPrior(ABC):
                         f"of: expected one of {', '.join(_POWERS)}, got {value!r}{nearest(str(value), _POWERS)}."
                     )
             else:
-                object.__setattr__(self, field.name, _checks.positive_float(field.name, value))
+                object.__setattr__(self, field.name, checks.positive_float(field.name, value))
 
     # -- to implement ----------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ import torch
 from _common import bootstrap, interleaved, write
 
 import bayesreg as br
-from bayesreg.priors.low_rank_joint import JointLowRank
+from bayesreg.priors.correlated.low_rank_joint import JointLowRank
 
 RANK = 5
 ROUNDS = 15

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file, save_model
 from torch import distributions, nn
 
 import bayesreg as br
-from bayesreg._files import atomic
+from bayesreg._support.files import atomic
 from bayesreg.references import load_reference
 
 

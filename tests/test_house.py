@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import bayesreg as br
-from bayesreg import optimizers
+from bayesreg.optimizers import decay as optimizers
 from bayesreg.priors import FAMILIES, Belief, Prior
 
 PACKAGE = Path(inspect.getfile(br)).parent

@@ -21,12 +21,10 @@ def test_every_mutation_changes_one_place(mutation):
 
 def test_every_family_has_some():
     files = Counter(mutation.file for mutation in MUTATIONS)
-    own = {cls.__module__.rsplit(".", 1)[1] for name, cls in FAMILIES.items() if name in br.__all__} - {
-        "flat",
-        "from_distribution",
-    }
-    shared = {"low_rank_gaussian": "low_rank_algebra"}
-    assert all(files[f"priors/{shared.get(name, name)}.py"] for name in own)
+    own = {cls.__module__.removeprefix("bayesreg.").replace(".", "/") for name, cls in FAMILIES.items()
+           if name in br.__all__ and name not in ("Flat", "FromDistribution")}  # fmt: skip
+    shared = {"priors/correlated/low_rank_gaussian": "priors/correlated/low_rank_algebra"}
+    assert all(files[f"{shared.get(name, name)}.py"] for name in own)
 
 
 @pytest.mark.slow

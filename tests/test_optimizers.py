@@ -9,7 +9,7 @@ import torch
 from torch.optim import Optimizer
 
 from bayesreg.optimizers import decay_rule, hand_set_decay, unwrap
-from bayesreg.probe import drifts, probe, rebuild
+from bayesreg.optimizers.probe import drifts, probe, rebuild
 
 ALL = sorted(
     name for name, cls in vars(torch.optim).items() if inspect.isclass(cls) and issubclass(cls, Optimizer)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from bayesreg.conversion import LossScale
 from bayesreg.errors import InvalidArgumentError
-from bayesreg.scale import LossScale
 
 __all__ = ["Loss", "loss_scale_of"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from bayesreg._tables import Shown, for_json
+from bayesreg._support.tables import Shown, for_json
 
 __all__ = ["for_json", "say", "show"]
 

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from bayesreg import _checks, conversion_table
+from bayesreg._support import checks
 from bayesreg.cli._loss import Loss, loss_scale_of
 from bayesreg.cli._output import say, show
+from bayesreg.conversion import table
 from bayesreg.errors import InvalidArgumentError
 
 __all__ = ["convert"]
@@ -52,10 +53,10 @@ def convert(
     if kind in (Kind.ridge_alpha, Kind.lasso_alpha) and noise_std is None:
         raise InvalidArgumentError(f"--noise-std: {kind.value} is relative to the noise; pass its standard deviation.")
     if noise_std is not None:
-        _checks.positive_float("--noise-std", noise_std)
+        checks.positive_float("--noise-std", noise_std)
     notation: Any = kind.value.replace("-", "_")
     told = replace(scale, num_data=num_data)
-    found = conversion_table.convert(value, notation, num_data=told, optimizer=optimizer, noise_std=noise_std)
+    found = table.convert(value, notation, num_data=told, optimizer=optimizer, noise_std=noise_std)
     if as_json:
         say(found.to_json())
     else:

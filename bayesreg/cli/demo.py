@@ -17,8 +17,8 @@ def demo(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
 ) -> None:
     """Train on few rotated digits without a prior, with L2, L1, and with a prior centred on a source model."""
-    from bayesreg._files import write_json
-    from bayesreg._optional import require
+    from bayesreg._support.files import write_json
+    from bayesreg._support.optional import require
     from bayesreg.demo import run_demo
     from bayesreg.demo.picture import draw_accuracy
 

@@ -10,12 +10,12 @@ import torch
 import typer
 import yaml
 
-from bayesreg import _checks
-from bayesreg._explain import Explanation, build
-from bayesreg._explain import explain as explain_settings
+from bayesreg._support import checks
 from bayesreg.cli._loss import Loss, loss_scale_of
 from bayesreg.cli._output import say, show
 from bayesreg.errors import InvalidArgumentError, nearest
+from bayesreg.explaining.explain import Explanation, build
+from bayesreg.explaining.explain import explain as explain_settings
 from bayesreg.explaining.facts import GroupFacts, ParameterFacts, facts_of_state
 from bayesreg.explaining.recognise import find_state_dict, weights_in
 from bayesreg.explaining.settings import penalties_of, settings_of
@@ -62,7 +62,7 @@ def explain(
     if penalties and (checkpoint is not None or optimizer is not None or given or clip_norm is not None):
         raise InvalidArgumentError("--keras-l1, --keras-l2: a penalty in the loss has no optimizer; pass them alone.")
     scale = loss_scale_of(loss, num_data, noise_std, num_outputs, batch_size, likelihood_weight)
-    clip = None if clip_norm is None else _checks.positive_float("--clip-norm", clip_norm)
+    clip = None if clip_norm is None else checks.positive_float("--clip-norm", clip_norm)
     if penalties:
         _show(explain_settings({"class_name": "L1L2", "config": penalties}, num_data=scale), as_json)
         return

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bayesreg import _checks
+from bayesreg._support import checks
 from bayesreg.cli._output import for_json, say, show
 from bayesreg.errors import InvalidArgumentError
 
@@ -75,13 +75,13 @@ def fit(
 
     import bayesreg as br
     from bayesreg.cli.tabular import load_tabular
-    from bayesreg.run_folder import build_network, standardise
+    from bayesreg.runs import build_network, standardise
 
     if output.exists():
         raise InvalidArgumentError(f"--output: {output} exists already; name another folder or remove it.")
     if not 0.0 <= val_fraction < 1.0:
         raise InvalidArgumentError(f"--val-fraction: expected a share in [0, 1), got {val_fraction:g}.")
-    _checks.positive("--lr", lr)
+    checks.positive("--lr", lr)
     table = load_tabular(data, target, task.value if task else None)
     train, val = _split(table, val_fraction, seed)
     with torch.random.fork_rng(devices=[]):

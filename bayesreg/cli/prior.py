@@ -13,7 +13,7 @@ import typer
 
 from bayesreg.cli._output import for_json, say, show
 from bayesreg.errors import InvalidArgumentError, PatternError, nearest
-from bayesreg.prior_file import describe_file
+from bayesreg.model_prior.file import describe_file
 
 __all__ = ["prior"]
 
@@ -65,7 +65,7 @@ def fit_file(
 ) -> None:
     """Learn a SWAG prior from the checkpoints of a training run, in the order of the numbers in their names."""
     import bayesreg as br
-    from bayesreg.transfer.skeleton import skeleton
+    from bayesreg.references.skeleton import skeleton
 
     _refuse_output(output, checkpoints)
     if rank is not None and not 2 <= rank <= len(checkpoints):
@@ -102,7 +102,7 @@ def convert_file(
 ) -> None:
     """Change a prior file's strength, names and parts, or make one of published SWAG statistics."""
     import bayesreg as br
-    from bayesreg.transfer.skeleton import skeleton
+    from bayesreg.references.skeleton import skeleton
 
     flat = {"--variance": variance, "--deviations": deviations, "--like": like}
     missing = [option for option, given in flat.items() if given is None]
@@ -143,9 +143,9 @@ def _changed(source: Path, factor: float, only: list[str] | None, rename: dict[A
     import torch
 
     import bayesreg as br
-    from bayesreg.prior_file import read_rows
+    from bayesreg.model_prior.file import read_rows
     from bayesreg.references.names import renamed
-    from bayesreg.transfer.skeleton import skeleton
+    from bayesreg.references.skeleton import skeleton
 
     rows, _, _ = read_rows(source)
     names = rows if rename is None else renamed(dict(rows), rename, source.name)[0]
@@ -198,7 +198,7 @@ def _rules(given: list[str] | None) -> dict[Any, Any] | None:
 
 def _skeleton_of(weights: Path) -> Any:
     import bayesreg as br
-    from bayesreg.transfer.skeleton import skeleton
+    from bayesreg.references.skeleton import skeleton
 
     if weights.suffix == ".safetensors":
         raise InvalidArgumentError(

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from bayesreg._optional import require
+from bayesreg._support.optional import require
 from bayesreg.errors import DataError, nearest
 
 __all__ = ["BUNDLED", "Tabular", "load_tabular"]

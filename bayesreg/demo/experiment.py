@@ -14,13 +14,13 @@ import torch
 from torch import nn
 
 import bayesreg as br
-from bayesreg._describe import equivalent
-from bayesreg._progress import progress_bar
-from bayesreg._tables import Table
+from bayesreg._support.progress import progress_bar
+from bayesreg._support.tables import Table
+from bayesreg.conversion import LossScale
 from bayesreg.demo.tasks import ROTATION, Split, draw, load_tasks
 from bayesreg.model_prior import ModelPrior
+from bayesreg.model_prior.describe import equivalent
 from bayesreg.priors import Flat, Gaussian, Laplace, Prior
-from bayesreg.scale import LossScale
 from bayesreg.trainer.loop import evaluate
 
 __all__ = ["SIZES", "DemoResult", "run_demo"]

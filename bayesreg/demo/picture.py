@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from bayesreg._optional import require
+from bayesreg._support.optional import require
 from bayesreg.demo.experiment import METHODS, SIZES, DemoResult
 from bayesreg.plots import plot_accuracy, save
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bayesreg._optional import require
+from bayesreg._support.optional import require
 
 __all__ = ["ROTATION", "Split", "Tasks", "draw", "load_tasks"]
 

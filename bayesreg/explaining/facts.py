@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from bayesreg._guard import attachment_of
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.explaining.recognise import recognise
 from bayesreg.optimizers import DecayRule, OptimizerLike, decay_rule, decay_rules
+from bayesreg.optimizers.attached import attachment_of
 from bayesreg.priors import Belief
 from bayesreg.selection import ParameterInfo, biases, embeddings, norms, parameters_of
 

@@ -10,14 +10,14 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch.optim import ASGD, SGD
 
-from bayesreg._guard import MARK
-from bayesreg._sharding import local
+from bayesreg._support.sharding import local
+from bayesreg.conversion import LossScale
 from bayesreg.explaining.facts import GroupFacts
 from bayesreg.explaining.reading import GroupReading, peak_rate
 from bayesreg.optimizers import steady_gain
-from bayesreg.routes.metric import has_metric
-from bayesreg.routes.rounding import lost_to_rounding
-from bayesreg.scale import LossScale
+from bayesreg.optimizers.attached import MARK
+from bayesreg.optimizers.step_size import has_metric
+from bayesreg.routes.watches.rounding import lost_to_rounding
 
 __all__ = ["Finding", "Severity", "Situation", "find", "names_in_short", "ranked"]
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from bayesreg.conversion import LossScale
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.explaining.findings import Finding
 from bayesreg.explaining.groups_of import Settings, groups_of, heavy_ball, number_of, read_as
 from bayesreg.explaining.reading import GroupReading
 from bayesreg.optimizers import DecayRule
 from bayesreg.priors import ElasticNet, Gaussian, Laplace, Prior
-from bayesreg.priors.tensors import as_number
-from bayesreg.scale import LossScale
+from bayesreg.priors.contract.tensors import as_number
 
 __all__ = ["keras_optimizer_settings", "keras_penalties", "read_penalties"]
 

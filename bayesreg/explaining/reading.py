@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bayesreg._guard import MARK
-from bayesreg._sharding import local
+from bayesreg._support.sharding import local
+from bayesreg.conversion import LossScale
 from bayesreg.explaining.facts import GroupFacts
+from bayesreg.optimizers.attached import MARK
+from bayesreg.optimizers.step_size import has_metric
 from bayesreg.routes.decoupled import implied_precision
-from bayesreg.routes.metric import has_metric
-from bayesreg.scale import LossScale
 
 __all__ = ["GroupReading", "ImpliedPrecision", "peak_rate", "read_group"]
 

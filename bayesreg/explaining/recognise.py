@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from bayesreg._guard import MARK
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.optimizers import OptimizerLike, class_of
+from bayesreg.optimizers.attached import MARK
 from bayesreg.references import plain_names
 
 __all__ = ["find_state_dict", "recognise", "weights_in"]

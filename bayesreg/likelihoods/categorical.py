@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bayesreg._calls import answering
+from bayesreg._support.calls import answering
 from bayesreg.errors import DataError
 from bayesreg.likelihoods.base import Likelihood
 

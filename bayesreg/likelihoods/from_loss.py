@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from bayesreg import _checks
-from bayesreg._calls import answering
+from bayesreg._support import checks
+from bayesreg._support.calls import answering
 from bayesreg.errors import DataError, InvalidArgumentError, UnsupportedError
 from bayesreg.likelihoods.base import Likelihood, aligned
 
@@ -52,7 +52,7 @@ class FromLoss(Likelihood):
             raise InvalidArgumentError("noise_std: MSELoss is a likelihood only together with a noise std; pass one.")
         if not is_mse and noise_std is not None:
             raise InvalidArgumentError(f"noise_std: only MSELoss takes one, got loss {type(loss).__name__}.")
-        self.noise_std = None if noise_std is None else _checks.positive_float("noise_std", noise_std)
+        self.noise_std = None if noise_std is None else checks.positive_float("noise_std", noise_std)
         if isinstance(loss, nn.Module) and hasattr(loss, "reduction"):
             loss = copy.deepcopy(loss)
             loss.reduction = "none"  # type: ignore[assignment]

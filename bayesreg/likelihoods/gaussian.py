@@ -8,8 +8,8 @@ from typing import Literal, final
 import torch
 from torch import Tensor, nn
 
-from bayesreg import _checks
-from bayesreg._calls import answering
+from bayesreg._support import checks
+from bayesreg._support.calls import answering
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.likelihoods.base import Likelihood, aligned
 
@@ -38,7 +38,7 @@ class Gaussian(Likelihood):
         self.learned = noise_std == "learned"
         if isinstance(noise_std, str) and not self.learned:
             raise InvalidArgumentError(f"noise_std: expected a number > 0 or 'learned', got {noise_std!r}.")
-        start = 0.0 if self.learned else math.log(_checks.positive_float("noise_std", noise_std))
+        start = 0.0 if self.learned else math.log(checks.positive_float("noise_std", noise_std))
         log_std = torch.tensor(start, dtype=torch.float64)
         if self.learned:
             self.log_noise_std = nn.Parameter(log_std)

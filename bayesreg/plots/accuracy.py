@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from bayesreg._optional import require
+from bayesreg._support.optional import require
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.plots.canvas import bare, new_axes, series
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bayesreg._files import atomic
-from bayesreg._optional import require
+from bayesreg._support.files import atomic
+from bayesreg._support.optional import require
 from bayesreg.errors import InvalidArgumentError
 
 if TYPE_CHECKING:

@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bayesreg import _checks
-from bayesreg._optional import require
+from bayesreg._support import checks
+from bayesreg._support.optional import require
+from bayesreg.conversion import LossScale
 from bayesreg.errors import InvalidArgumentError, nearest
 from bayesreg.likelihoods import Likelihood
 from bayesreg.likelihoods.output import tensor_output
 from bayesreg.model_prior import ModelPrior
 from bayesreg.plots.canvas import DATA, PRIOR, bare, new_axes
-from bayesreg.priors.asking import is_flat
-from bayesreg.scale import LossScale
+from bayesreg.priors.contract.asking import is_flat
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -161,11 +161,11 @@ def plot_contours(
     """
     require("matplotlib", "viz", "plots")
     from bayesreg.data import as_tensors
-    from bayesreg.trainer.coverage import check_prior_of
+    from bayesreg.model_prior.coverage import check_prior_of
 
     check_prior_of(model, prior)
     factors = sorted(
-        _checks.positive_float("strengths", float(c)) for c in (_STRENGTHS if strengths is None else strengths)
+        checks.positive_float("strengths", float(c)) for c in (_STRENGTHS if strengths is None else strengths)
     )
     if not factors:
         raise InvalidArgumentError("strengths: expected at least one factor > 0, got none.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bayesreg._optional import require
+from bayesreg._support.optional import require
 from bayesreg.plots.canvas import DATA, GUIDE, PRIOR, bare, new_axes
 
 if TYPE_CHECKING:

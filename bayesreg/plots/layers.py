@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from bayesreg import _checks
-from bayesreg._optional import require
-from bayesreg._sharding import local
+from bayesreg._support import checks
+from bayesreg._support.optional import require
+from bayesreg._support.sharding import local
 from bayesreg.plots.canvas import DATA, GUIDE, bare, new_axes
 from bayesreg.priors import Belief, Prior
-from bayesreg.priors.asking import has_one_set
+from bayesreg.priors.contract.asking import has_one_set
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,7 +65,7 @@ def plot_layers(prior: ModelPrior, ax: Axes | None = None, *, limit: int = 40) -
         ['0.weight', '2.weight']
     """
     require("matplotlib", "viz", "plots")
-    _checks.positive_int("limit", limit)
+    checks.positive_int("limit", limit)
     some = any(p.traits.proper for _, p in prior.active())
     drawn = prior.draw(generator=torch.Generator().manual_seed(0)) if some else {}
     shown = [(entry, p) for entry, p in prior.active() if entry.info.raw[0] in drawn]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from bayesreg._optional import require
+from bayesreg._support.optional import require
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.plots.canvas import GUIDE, PRIOR, bare, new_axes, series
 

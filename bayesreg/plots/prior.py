@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bayesreg import _checks
-from bayesreg._optional import require
+from bayesreg._support import checks
+from bayesreg._support.optional import require
 from bayesreg.errors import InvalidArgumentError, UnsupportedError
 from bayesreg.plots.canvas import DATA, GUIDE, PRIOR, bare, new_axes
 from bayesreg.priors import Gaussian, Prior
-from bayesreg.priors.asking import has_one_set
-from bayesreg.priors.tensors import as_number
+from bayesreg.priors.contract.asking import has_one_set
+from bayesreg.priors.contract.tensors import as_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,7 +71,7 @@ def plot_prior(prior: Prior, axes: Sequence[Axes] | None = None, *, reach: float
     if not isinstance(axes, Sequence | np.ndarray) or len(axes) != 3:
         raise InvalidArgumentError("axes: expected three axes, for density, penalty and shrinkage.")
     if reach is not None:
-        reach = _checks.positive_float("reach", reach)
+        reach = checks.positive_float("reach", reach)
     centre = float(prior.centre().reshape(-1)[0])
     curves: list[tuple[Prior, dict[str, Any], str]] = [(prior, _PRIOR, prior.family)]
     far = 0.0 if reach is None else reach
@@ -174,7 +174,7 @@ def plot_pair(prior: Prior, shape: Sequence[int], ax: Axes | None = None, *, rea
     draws = torch.stack([prior.sample(shape, generator=generator, dtype=torch.float64) for _ in range(1000)])
     centre = prior.centre().to(torch.float64).expand(tuple(shape)).reshape(-1)
     offsets = (draws.reshape(len(draws), 2) - centre).abs()
-    far = float(offsets.quantile(0.975)) if reach is None else _checks.positive_float("reach", reach)
+    far = float(offsets.quantile(0.975)) if reach is None else checks.positive_float("reach", reach)
     axis = far * torch.linspace(-1.0, 1.0, 121, dtype=torch.float64)
     first, second = centre[0] + axis, centre[1] + axis
     rows = [[float(prior.penalty(torch.stack([a, b]).reshape(tuple(shape)))) for a in first] for b in second]

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from bayesreg._optional import require
+from bayesreg._support.optional import require
 from bayesreg.plots.canvas import DATA, PRIOR, bare, new_axes
 from bayesreg.priors import Prior
-from bayesreg.priors.located import about_zero
-from bayesreg.priors.tensors import as_number
+from bayesreg.priors.contract.tensors import as_number
+from bayesreg.priors.located.located import about_zero
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

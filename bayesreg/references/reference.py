@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 
-from bayesreg._calls import answering
+from bayesreg._support.calls import answering
 from bayesreg.errors import InvalidArgumentError, ReferenceMismatchError, nearest
 from bayesreg.references.files import read_directory, read_tensor_file
 from bayesreg.references.names import Rename, plain_names, renamed, require_tensors, state_dict_in

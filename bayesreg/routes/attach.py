@@ -10,18 +10,18 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from bayesreg._calls import answering
-from bayesreg._guard import attachment_of, forget
-from bayesreg._tables import Table
+from bayesreg._support.calls import answering
+from bayesreg._support.tables import Table
+from bayesreg.conversion import LossScale, as_loss_scale
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.model_prior import ModelPrior
 from bayesreg.optimizers import unwrap
-from bayesreg.routes.hooks import Attachment
-from bayesreg.routes.membership import check_membership, covered_by
-from bayesreg.routes.plan import GroupPlan, RouteLike, Routing, make_plan
+from bayesreg.optimizers.attached import attachment_of, forget
+from bayesreg.routes.attachment import Attachment
+from bayesreg.routes.planning.membership import check_membership, covered_by
+from bayesreg.routes.planning.plan import GroupPlan, RouteLike, Routing, make_plan
 from bayesreg.routes.report import describe_attachments, log_attachments
 from bayesreg.routes.sums import joint_terms, penalty_of
-from bayesreg.scale import LossScale, as_loss_scale
 
 __all__ = ["Handle", "attach", "detach"]
 

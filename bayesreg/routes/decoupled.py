@@ -8,10 +8,10 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from bayesreg._sharding import local
-from bayesreg.routes.metric import has_metric, steady_step
-from bayesreg.routes.plan import GroupPlan, Planned
-from bayesreg.scale import LossScale
+from bayesreg._support.sharding import local
+from bayesreg.conversion import LossScale
+from bayesreg.optimizers.step_size import has_metric, steady_step
+from bayesreg.routes.planning.plan import GroupPlan, Planned
 
 __all__ = ["Pulls", "implied_precision"]
 

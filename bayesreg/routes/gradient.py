@@ -8,12 +8,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from bayesreg._sharding import is_sharded, local
+from bayesreg._support.sharding import is_sharded, local
+from bayesreg.conversion import LossScale
 from bayesreg.errors import UnsupportedError
 from bayesreg.priors import Prior
-from bayesreg.priors.joint import Term
-from bayesreg.routes.plan import GroupPlan, Planned
-from bayesreg.scale import LossScale
+from bayesreg.priors.contract.joint import Term
+from bayesreg.routes.planning.plan import GroupPlan, Planned
 
 __all__ = ["Gradients"]
 

@@ -8,10 +8,10 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from bayesreg._sharding import local
-from bayesreg.priors.base import proximal_step_
-from bayesreg.routes.metric import effective_step
-from bayesreg.routes.plan import GroupPlan
+from bayesreg._support.sharding import local
+from bayesreg.optimizers.step_size import effective_step
+from bayesreg.priors.contract.prior import proximal_step_
+from bayesreg.routes.planning.plan import GroupPlan
 
 __all__ = ["prox_"]
 

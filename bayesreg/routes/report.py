@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bayesreg._describe import describe_routes
-from bayesreg._tables import Table
+from bayesreg._support.tables import Table
+from bayesreg.model_prior.describe import describe_routes
+from bayesreg.optimizers.step_size import has_metric
+from bayesreg.routes.attachment import Attachment
 from bayesreg.routes.decoupled import implied_precision
-from bayesreg.routes.hooks import Attachment
-from bayesreg.routes.metric import has_metric
-from bayesreg.routes.plan import Planned
+from bayesreg.routes.planning.plan import Planned
 from bayesreg.routes.sums import constant_of, penalty_of
 
 __all__ = ["describe_attachments", "log_attachments"]

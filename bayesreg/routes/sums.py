@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from bayesreg._sharding import gather_sum, local
+from bayesreg._support.sharding import gather_sum, local
 from bayesreg.priors import Prior
-from bayesreg.priors.joint import SingleTerm, Term
-from bayesreg.routes.plan import Planned
+from bayesreg.priors.contract.joint import SingleTerm, Term
+from bayesreg.routes.planning.plan import Planned
 
 __all__ = ["constant_of", "joint_terms", "penalty_of"]
 

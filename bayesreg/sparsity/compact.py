@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from bayesreg import _checks
-from bayesreg._optional import require
-from bayesreg._tables import Table
+from bayesreg._support import checks
+from bayesreg._support.optional import require
+from bayesreg._support.tables import Table
 from bayesreg.errors import InvalidArgumentError, UnsupportedError
 from bayesreg.sparsity.units import Units, fold, idle, units_of
 
@@ -90,7 +90,7 @@ def compact(model: nn.Module, inputs: Tensor | Sequence[Tensor], *, tolerance: f
     examples = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
     if not examples or not all(isinstance(one, Tensor) and one.numel() for one in examples):
         raise InvalidArgumentError("inputs: expected a batch, or a sequence of the tensors that the model takes.")
-    allowed = _checks.positive_float("tolerance", tolerance)
+    allowed = checks.positive_float("tolerance", tolerance)
     small = _plain_copy(model)
     frozen = {name for name, parameter in small.named_parameters() if not parameter.requires_grad}
     before, counted = _sizes(small), sum(parameter.numel() for parameter in small.parameters())

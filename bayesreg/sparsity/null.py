@@ -12,9 +12,9 @@ from bayesreg.errors import InvalidArgumentError, UnsupportedError
 from bayesreg.likelihoods import Likelihood
 from bayesreg.likelihoods.output import tensor_output
 from bayesreg.model_prior import ModelPrior
+from bayesreg.model_prior.coverage import check_prior_of
 from bayesreg.priors import Prior
 from bayesreg.trainer import MAPTrainer
-from bayesreg.trainer.coverage import check_prior_of
 
 __all__ = ["null_strength"]
 

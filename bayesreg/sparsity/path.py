@@ -10,17 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bayesreg import _checks
-from bayesreg._tables import Table
+from bayesreg._support import checks
+from bayesreg._support.tables import Table
 from bayesreg.data import as_tensors
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.likelihoods import Likelihood
 from bayesreg.likelihoods.output import tensor_output
 from bayesreg.model_prior import ModelPrior
+from bayesreg.model_prior.coverage import check_prior_of
 from bayesreg.sparsity.null import null_strength
 from bayesreg.sparsity.strength import with_strength
 from bayesreg.trainer import MAPTrainer
-from bayesreg.trainer.coverage import check_prior_of
 
 __all__ = ["Path", "PathPoint", "regularization_path"]
 
@@ -145,13 +145,13 @@ def regularization_path(
     validation = None if validation is None else as_tensors(model, likelihood, validation)
     with_strength(prior, 1.0)  # refused before anything is touched
     if strengths is None:
-        _checks.positive_int("count", count)
+        checks.positive_int("count", count)
         if not 0.0 < floor < 1.0:
             raise InvalidArgumentError(f"floor: expected a number in (0, 1), got {floor!r}.")
         # At the strength itself 0 and a rounding error beside it are both optimal: a hair above it only 0 is.
         top = (1.0 + 1e-9) * null_strength(model, prior, likelihood, (inputs, target))
         strengths = [top * floor ** (k / max(count - 1, 1)) for k in range(count)]
-    factors = sorted((_checks.positive_float("strengths", value) for value in strengths), reverse=True)
+    factors = sorted((checks.positive_float("strengths", value) for value in strengths), reverse=True)
     path = Path()
     with torch.no_grad():
         for entry, part in prior.kinked():

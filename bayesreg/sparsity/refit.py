@@ -11,10 +11,10 @@ from torch.func import functional_call
 from bayesreg.errors import InvalidArgumentError, UnsupportedError
 from bayesreg.likelihoods import Likelihood
 from bayesreg.model_prior import ModelPrior
+from bayesreg.model_prior.coverage import check_prior_of
 from bayesreg.priors import Belief, Flat, Prior
-from bayesreg.priors.asking import has_one_set
+from bayesreg.priors.contract.asking import has_one_set
 from bayesreg.trainer import FitResult, MAPTrainer
-from bayesreg.trainer.coverage import check_prior_of
 
 __all__ = ["refit"]
 

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from bayesreg._tables import Table
+from bayesreg._support.tables import Table
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.model_prior import ModelPrior
 from bayesreg.priors import Prior

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import bayesreg as br
-from bayesreg.priors.base import proximal_step_
+from bayesreg.priors.contract.prior import proximal_step_
 
 __all__ = ["PriorContract"]
 

@@ -11,7 +11,7 @@ import torch
 from torch.optim import LBFGS, Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from bayesreg import _checks
+from bayesreg._support import checks
 from bayesreg.errors import InvalidArgumentError, NonFiniteObjectiveError, UnsupportedError
 from bayesreg.routes.attach import Handle
 from bayesreg.trainer.guard import Snapshot
@@ -44,12 +44,12 @@ class EpochSettings:
     on_epoch_end: Callable[[dict[str, Any]], bool | None] | None = None
 
     def __post_init__(self) -> None:
-        _checks.positive_int("max_epochs", self.max_epochs)
-        _checks.positive_int("accumulate", self.accumulate)
+        checks.positive_int("max_epochs", self.max_epochs)
+        checks.positive_int("accumulate", self.accumulate)
         if self.clip_norm is not None:
-            object.__setattr__(self, "clip_norm", _checks.positive_float("clip_norm", self.clip_norm))
+            object.__setattr__(self, "clip_norm", checks.positive_float("clip_norm", self.clip_norm))
         if self.patience is not None:
-            _checks.positive_int("patience", self.patience)
+            checks.positive_int("patience", self.patience)
         if self.mixed_precision not in ("no", "bf16", "fp16"):
             raise InvalidArgumentError(
                 f"mixed_precision: expected 'no', 'bf16' or 'fp16', got {self.mixed_precision!r}."

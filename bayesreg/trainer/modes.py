@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bayesreg._tables import Table
+from bayesreg._support.tables import Table
 from bayesreg.model_prior import ModelPrior
 
 __all__ = ["Mode", "Modes", "draw_start"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from bayesreg._tables import Table
-from bayesreg.scale import LossScale
+from bayesreg._support.tables import Table
+from bayesreg.conversion import LossScale
 from bayesreg.trainer.modes import Modes
 
 if TYPE_CHECKING:

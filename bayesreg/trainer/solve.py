@@ -9,16 +9,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bayesreg import _checks
-from bayesreg._describe import describe_routes
+from bayesreg._support import checks
 from bayesreg.data import whole
+from bayesreg.model_prior.describe import describe_routes
 from bayesreg.priors import Belief
-from bayesreg.priors.asking import is_flat
-from bayesreg.trainer.full_batch import FullBatchProblem
+from bayesreg.priors.contract.asking import is_flat
+from bayesreg.trainer.full_batch.lbfgs import minimise_lbfgs
+from bayesreg.trainer.full_batch.problem import FullBatchProblem
+from bayesreg.trainer.full_batch.proximal import minimise_proximal
 from bayesreg.trainer.guard import Snapshot, stop
-from bayesreg.trainer.lbfgs import minimise_lbfgs
 from bayesreg.trainer.modes import Mode, Modes, draw_start
-from bayesreg.trainer.proximal import minimise_proximal
 from bayesreg.trainer.result import FitResult, History
 from bayesreg.trainer.task import Task
 
@@ -40,9 +40,9 @@ class SolveSettings:
     starts: int = 1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tolerance", _checks.positive_float("tolerance", self.tolerance))
-        _checks.positive_int("max_iterations", self.max_iterations)
-        _checks.positive_int("starts", self.starts)
+        object.__setattr__(self, "tolerance", checks.positive_float("tolerance", self.tolerance))
+        checks.positive_int("max_iterations", self.max_iterations)
+        checks.positive_int("starts", self.starts)
 
 
 def fit_full_batch(task: Task, solver: str, settings: SolveSettings, generator: torch.Generator) -> FitResult:

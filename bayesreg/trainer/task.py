@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from bayesreg._progress import progress_bar
-from bayesreg._tables import Table
+from bayesreg._support.progress import progress_bar
+from bayesreg._support.tables import Table
+from bayesreg.conversion import LossScale
 from bayesreg.likelihoods import Likelihood
 from bayesreg.model_prior import ModelPrior
-from bayesreg.scale import LossScale
 from bayesreg.trainer.loop import evaluate
 from bayesreg.trainer.result import FitResult, History
 

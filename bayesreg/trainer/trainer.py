@@ -12,16 +12,16 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from bayesreg import _checks
-from bayesreg._calls import answering
+from bayesreg._support import checks
+from bayesreg._support.calls import answering
+from bayesreg.conversion import LossScale
 from bayesreg.data import TrainingData, as_loader, dtype_of, num_examples
 from bayesreg.errors import InvalidArgumentError, kind_of
 from bayesreg.likelihoods import Likelihood
 from bayesreg.model_prior import ModelPrior
+from bayesreg.model_prior.coverage import check_prior_of
 from bayesreg.priors import Belief
-from bayesreg.scale import LossScale
 from bayesreg.selection import SelectorLike
-from bayesreg.trainer.coverage import check_prior_of
 from bayesreg.trainer.epochs import EpochSettings, OptimizerFactory, fit_epochs
 from bayesreg.trainer.result import FitResult
 from bayesreg.trainer.solve import Solver, SolveSettings, fit_full_batch
@@ -162,9 +162,9 @@ class MAPTrainer:
         self.settings = EpochSettings(**{name: value for name, value in by_epoch.items() if value is not None})
         self.solving = SolveSettings(**{name: value for name, value in full_batch.items() if value is not None})
         self._batch_size_given = batch_size is not None
-        self.batch_size = 32 if batch_size is None else _checks.positive_int("batch_size", batch_size)
+        self.batch_size = 32 if batch_size is None else checks.positive_int("batch_size", batch_size)
         self.loss_scale = num_data if isinstance(num_data, LossScale) else None
-        self.num_data = None if num_data is None or self.loss_scale else _checks.positive_int("num_data", num_data)
+        self.num_data = None if num_data is None or self.loss_scale else checks.positive_int("num_data", num_data)
         self.generator = torch.Generator().manual_seed(seed)
         self.progress = progress
 

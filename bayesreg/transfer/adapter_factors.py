@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import nn
 
-from bayesreg import _checks
+from bayesreg._support import checks
 from bayesreg.errors import InvalidArgumentError, PatternError, UnsupportedError, nearest
-from bayesreg.priors.adapter_scaling import ADAPTER_NAMES, adapter_place, last_component, said_scaling
+from bayesreg.priors.adapters.scaling import ADAPTER_NAMES, adapter_place, last_component, said_scaling
 from bayesreg.selection import ParameterInfo
 
 __all__ = ["AdapterPair", "Scaling", "find_pairs", "plain_name"]
@@ -184,11 +184,11 @@ def _given_scaling(scaling: Scaling, names: tuple[str, ...], used: set[str]) -> 
     if scaling is None:
         return None
     if not isinstance(scaling, Mapping):
-        return _checks.positive_float("scaling", scaling)
+        return checks.positive_float("scaling", scaling)
     for key, value in scaling.items():
         if any(fnmatch.fnmatchcase(name, key) for name in names):
             used.add(key)
-            return _checks.positive_float(f"scaling of {key}", value)
+            return checks.positive_float(f"scaling of {key}", value)
     return None
 
 

@@ -9,12 +9,12 @@ from typing import NoReturn, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from bayesreg import _checks
+from bayesreg._support import checks
 from bayesreg.errors import CoverageError, InvalidArgumentError, PatternError, UnsupportedError, nearest
 from bayesreg.model_prior import ModelPrior
 from bayesreg.priors import AdapterGaussian, Belief, Flat, Prior
-from bayesreg.priors.adapter_scaling import adapter_place
-from bayesreg.priors.tensors import Hyperparameter
+from bayesreg.priors.adapters.scaling import adapter_place
+from bayesreg.priors.contract.tensors import Hyperparameter
 from bayesreg.references import Rename
 from bayesreg.selection import ParameterInfo, SelectorLike, as_selector, biases, norms, parameters_of, where
 from bayesreg.transfer.adapter_factors import AdapterPair, Scaling, find_pairs, plain_name
@@ -103,7 +103,7 @@ def lora_prior(
     if reference is None and (rename is not None or reference_scaling is not None):
         raise InvalidArgumentError("rename, reference_scaling: expected with reference=, got none.")
     if reference_scaling is not None:
-        reference_scaling = _checks.positive_float("reference_scaling", reference_scaling)
+        reference_scaling = checks.positive_float("reference_scaling", reference_scaling)
     taken = {name for pair in pairs for name in pair.names}
     rest = [info for info in infos if info.parameter.requires_grad and info.name not in taken]
     others = [info.name for info in rest if not _FREE(info)]

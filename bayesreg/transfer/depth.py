@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from torch import nn
 
-from bayesreg import _checks
+from bayesreg._support import checks
 from bayesreg.errors import InvalidArgumentError, nearest
 from bayesreg.selection import Selection, Selector, SelectorLike, any_of, as_selector, parameters_of, where
 
@@ -58,7 +58,7 @@ def depth_graded(
     References:
         Li, Grandvalet and Davoine (2018), Explicit Inductive Bias for Transfer Learning with Convolutional Networks.
     """
-    ends = [float(_checks.positive(name, value)) for name, value in (("first", first), ("last", last))]
+    ends = [float(checks.positive(name, value)) for name, value in (("first", first), ("last", last))]
     if spacing not in get_args(Spacing):
         known = get_args(Spacing)
         raise InvalidArgumentError(

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from bayesreg import _checks
+from bayesreg._support import checks
 from bayesreg.errors import InvalidArgumentError, ReferenceMismatchError, UnsupportedError
 from bayesreg.model_prior import ModelPrior
 from bayesreg.priors import Gaussian, MultivariateGaussian, Prior
@@ -74,8 +74,8 @@ def ewc_prior(
         weight consolidation (one centre, not one per task).
     """
     tasks = [fisher] if isinstance(fisher, Fisher) else list(fisher)
-    _checks.positive("prior_precision", prior_precision)
-    _checks.positive("strength", strength)
+    checks.positive("prior_precision", prior_precision)
+    checks.positive("strength", strength)
     if not 0.0 < discount <= 1.0:
         raise InvalidArgumentError(f"discount: expected a number in (0, 1], got {discount!r}.")
     if not tasks or not all(isinstance(task, Fisher) for task in tasks):

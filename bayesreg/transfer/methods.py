@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from bayesreg.errors import InvalidArgumentError, nearest
 from bayesreg.model_prior import ModelPrior
 from bayesreg.priors import Belief, Flat, Gaussian, GroupLaplace, Laplace, Prior
-from bayesreg.priors.asking import is_flat
-from bayesreg.priors.located import LocatedPrior
+from bayesreg.priors.contract.asking import is_flat
+from bayesreg.priors.located.located import LocatedPrior
 from bayesreg.references import Reference, Rename, Storage, read_reference
 from bayesreg.selection import (
     ParameterInfo,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from bayesreg import _checks
-from bayesreg._times import times
+from bayesreg._support import checks
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.model_prior import ModelPrior
+from bayesreg.model_prior.times import times
 
 __all__ = ["rescaled"]
 
@@ -38,5 +38,5 @@ def rescaled(prior: ModelPrior, factor: float) -> ModelPrior:
     """
     if not isinstance(prior, ModelPrior):
         raise InvalidArgumentError(f"prior: expected a br.ModelPrior, got {type(prior).__name__}.")
-    value = _checks.positive_float("factor", factor)
+    value = checks.positive_float("factor", factor)
     return times(prior, 1.0 / value, f"All variances times {value:g}.", gaussian=True)

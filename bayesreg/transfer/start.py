@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from bayesreg._binding import tied_problem, value_problem
-from bayesreg._sharding import local, shard_like
+from bayesreg._support.sharding import local, shard_like
 from bayesreg.errors import InvalidArgumentError, ReferenceMismatchError
+from bayesreg.model_prior.binding import tied_problem, value_problem
 from bayesreg.references import Rename, read_reference
 from bayesreg.references.names import missing_words, rename_hint
 from bayesreg.selection import (

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_swa_multi_avg_fn
 
-from bayesreg import _checks
+from bayesreg._support import checks
 from bayesreg.errors import InvalidArgumentError, ReferenceMismatchError, nearest
 from bayesreg.priors import LowRankGaussian
 from bayesreg.references import Reference, read_reference
+from bayesreg.references.skeleton import skeleton
 from bayesreg.selection import Selection, buffers_of, canonical_tensors, parameters_of, selected
-from bayesreg.transfer.skeleton import skeleton
 
 __all__ = ["SWAG", "Convention", "low_rank_prior"]
 
@@ -76,8 +76,8 @@ def low_rank_prior(
         raise InvalidArgumentError(
             f"convention: expected one of {', '.join(known)}, got {convention!r}{nearest(str(convention), known)}."
         )
-    size = float(_checks.positive("scale", scale))
-    floor = float(_checks.finite("epsilon", epsilon))
+    size = float(checks.positive("scale", scale))
+    floor = float(checks.finite("epsilon", epsilon))
     if floor < 0.0:
         raise InvalidArgumentError(f"epsilon: expected a number >= 0, got {epsilon!r}.")
     columns = _check_statistics(mean, variance, deviations)
@@ -169,7 +169,7 @@ class SWAG:
 
     def __init__(self, model: nn.Module, *, max_rank: int = 20) -> None:
         self.model = model
-        self.max_rank = _checks.positive_int("max_rank", max_rank)
+        self.max_rank = checks.positive_int("max_rank", max_rank)
         if self.max_rank < 2:
             raise InvalidArgumentError(f"max_rank: expected 2 or more, got {max_rank}.")
         infos = [info for info in parameters_of(model) if info.parameter.requires_grad]
@@ -307,7 +307,7 @@ class SWAG:
         """
         mean, variance, deviations = self.statistics()
         kept = len(self._deviations)
-        used = kept if rank is None else _checks.positive_int("rank", rank)
+        used = kept if rank is None else checks.positive_int("rank", rank)
         if not 2 <= used <= kept:
             raise InvalidArgumentError(
                 f"rank: expected 2 to {kept}, the deviations kept of {self.num_snapshots} snapshots, got {used}."

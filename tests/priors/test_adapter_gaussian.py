@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import bayesreg as br
-from bayesreg.priors import factored
+from bayesreg.priors.adapters import factored
 
 P, Q, R, SCALING = 7, 5, 2, 1.7
 

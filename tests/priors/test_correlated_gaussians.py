@@ -217,7 +217,7 @@ def test_rank_may_exceed_the_number_of_elements():
 
 
 def test_chunks_and_other_memory_orders_change_nothing(monkeypatch):
-    from bayesreg.priors import woodbury
+    from bayesreg.priors.correlated import woodbury
 
     prior, shape, _ = low_rank(1.0, 0.3)
     w = torch.randn(shape, dtype=torch.float64)

@@ -17,7 +17,7 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg.hyperpriors import from_dict
-from bayesreg.priors.unknown_scale import UnknownScale
+from bayesreg.priors.grouped.unknown_scale import UnknownScale
 from bayesreg.testing import PriorContract
 
 H = br.hyperpriors

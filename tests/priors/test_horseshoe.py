@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import bayesreg as br
-from bayesreg.priors.exponential_integral import scaled_exponential_integrals, scaled_gap
+from bayesreg.priors.numerics.exponential_integral import scaled_exponential_integrals, scaled_gap
 from bayesreg.testing import PriorContract
 
 

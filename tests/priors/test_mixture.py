@@ -103,7 +103,7 @@ def test_at_the_kink_the_certificate_reaches_to_the_slope_beside_it():
     ids=["Mixture", "ScaleMixture"],
 )
 def test_the_prox_is_the_same_in_blocks(prior, monkeypatch):
-    from bayesreg.priors import minima
+    from bayesreg.priors.numerics import minima
 
     value = torch.linspace(-1.0, 1.0, 60, dtype=torch.float64)
     whole = prior.prox(value, 0.05)

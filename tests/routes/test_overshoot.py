@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import bayesreg as br
-from bayesreg.routes.overshoot import stable_below
+from bayesreg.routes.watches.overshoot import stable_below
 
 
 def prior_steps(pull, steps=400, scale=0.1, prior=None, route="auto", **settings):

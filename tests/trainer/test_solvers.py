@@ -8,8 +8,8 @@ from sklearn.datasets import load_iris
 from torch import nn
 
 import bayesreg as br
-from bayesreg.trainer.full_batch import FullBatchProblem
-from bayesreg.trainer.newton import newton_polish
+from bayesreg.trainer.full_batch.newton import newton_polish
+from bayesreg.trainer.full_batch.problem import FullBatchProblem
 
 
 def problem(prior, seed, spread=1.0):

@@ -266,7 +266,7 @@ def test_checkpoints_may_differ_in_dtype(tmp_path):
 
 
 def test_a_skeleton_has_the_names_of_the_file():
-    from bayesreg.transfer.skeleton import skeleton
+    from bayesreg.references.skeleton import skeleton
 
     model = skeleton({"x.x": torch.ones(2), "x.w": torch.ones(2), "n.running_var": torch.ones(2)})
     assert sorted(model.state_dict()) == ["n.running_var", "x.w", "x.x"]

@@ -1,0 +1,58 @@
+"""A model's prior with every −log p multiplied by one number."""
+
+from __future__ import annotations
+
+from bayesreg.errors import UnsupportedError
+from bayesreg.model_prior.entry import Entry
+from bayesreg.model_prior.model_prior import ModelPrior
+from bayesreg.priors import FAMILIES, Belief, Traits
+from bayesreg.priors.contract.asking import learns
+
+__all__ = ["times"]
+
+# Families that are made with their abilities declare none.
+_NONE = Traits(proper=False, convex=False, smooth=False, elementwise=False, has_prox=False)
+
+
+def times(prior: ModelPrior, factor: float, note: str, *, gaussian: bool = False) -> ModelPrior:
+    """Return the prior with −log p multiplied, over the same model; flat parameters stay flat.
+
+    Args:
+        prior: The prior; unchanged.
+        factor: > 0.
+        note: A sentence for `describe()`.
+        gaussian: Refuse all but Gaussians, whose covariance is divided by the factor.
+
+    Returns:
+        The prior.
+
+    Raises:
+        UnsupportedError: If a family cannot be, or a hyper-parameter is learned.
+    """
+    done: dict[int, Belief] = {}
+    entries = []
+    for entry in prior:
+        if entry.prior is not None and id(entry.prior) not in done:
+            done[id(entry.prior)] = _one(entry.name, entry.prior, factor, gaussian)
+        entries.append(entry if entry.prior is None else Entry(entry.info, done[id(entry.prior)], entry.rule))
+    return ModelPrior._from_entries(entries, (*prior.notes, note))
+
+
+def _one(name: str, prior: Belief, factor: float, gaussian: bool) -> Belief:
+    parabola = prior.quadratic()
+    if parabola is not None and parabola.flat:
+        return prior
+    if learns(prior):
+        raise UnsupportedError(f"{name}: its prior has a learned hyper-parameter, which no factor rescales.")
+    made = prior.times(factor) if prior.traits.gaussian or parabola is not None or not gaussian else None
+    if made is None:
+        kind = "a Gaussian prior" if gaussian else "a prior that stays in its family"
+        known = [
+            family for family, cls in FAMILIES.items()
+            if cls.times is not Belief.times and (not gaussian or getattr(cls, "traits", _NONE).gaussian)
+        ]  # fmt: skip
+        raise UnsupportedError(
+            f"{name}: expected {kind} ({', '.join(known)}), got {prior.family}"
+            f"{'' if gaussian else '; a family of your own says how in times(self, factor)'}."
+        )
+    return made

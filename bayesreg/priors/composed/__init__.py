@@ -1,0 +1,3 @@
+"""Priors made of priors: mixtures, products, and a belief about functions."""
+
+__all__: list[str] = []

@@ -1,0 +1,92 @@
+"""How a prior keeps its hyper-parameters, and answers wrong ones."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABCMeta
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from bayesreg._support.calls import wrong_call
+from bayesreg.errors import InvalidArgumentError
+from bayesreg.priors.contract.tensors import Hyperparameter, promoted
+
+__all__ = ["Holder"]
+
+
+class _Strict(ABCMeta):
+    """Answers wrong arguments of a constructor with those that it takes; has classes check what they declare."""
+
+    def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> None:
+        super().__init__(name, bases, namespace)
+        own = inspect.signature(cls.__init__)  # type: ignore[misc]
+        # Said outright: help() would show the arguments of __call__ below.
+        cls.__signature__ = own.replace(parameters=list(own.parameters.values())[1:])
+        if not inspect.isabstract(cls):
+            cls._check_abilities(getattr(cls, "traits", None))  # type: ignore[attr-defined]
+
+    def __call__(cls, *arguments: Any, **keywords: Any) -> Any:
+        try:
+            made = super().__call__(*arguments, **keywords)
+            own: Any = getattr(made, "__dict__", {})
+            if "traits" in own:
+                made._check_abilities(own["traits"])
+            return made
+        except TypeError as error:
+            said = wrong_call(cls.__name__, inspect.signature(cls), arguments, keywords)
+            if said:
+                hints: Mapping[str, str] = getattr(cls, "_hints", {})
+                raise InvalidArgumentError(said + "".join(hints.get(given, "") for given in keywords)) from error
+            raise
+
+
+class Holder(nn.Module, metaclass=_Strict):
+    """A module whose hyper-parameters are buffers, or Parameters where they are learned.
+
+    Scalars are float64 buffers that stay on the CPU; tensors move with the module and are never narrowed.
+    """
+
+    #: Hyper-parameters that are tensors but do not broadcast to the parameter.
+    _not_shaped: frozenset[str] = frozenset()
+    #: What to write in place of an argument that people give and the constructor does not take.
+    _hints: Mapping[str, str] = MappingProxyType({})
+
+    @classmethod
+    def _check_abilities(cls, traits: Any) -> None:
+        """Raise if these are abilities that the class does not have; asked when it is made, or its object."""
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {**dict(self.named_parameters(recurse=False)), **dict(self.named_buffers(recurse=False))}
+
+    def _hold(self, name: str, value: Hyperparameter) -> None:
+        """Keep a hyper-parameter: learned ones as Parameters, the rest as buffers, scalars in float64."""
+        if isinstance(value, nn.Parameter):
+            self.register_parameter(name, value)
+        elif isinstance(value, Tensor) and value.requires_grad:
+            raise InvalidArgumentError(
+                f"{name}: expected a number, a tensor or an nn.Parameter, got a tensor that requires a gradient; wrap "
+                f"it, nn.Parameter({name}), to learn it, or write {name}.detach()."
+            )
+        elif isinstance(value, Tensor) and value.ndim > 0:
+            # A copy: the tensor may be the very weight that is about to be trained.
+            # In float32 or better, which holds a narrower number exactly: squares of a scale leave float16.
+            self.register_buffer(name, promoted(value.detach()).clone())
+        else:
+            self.register_buffer(name, torch.tensor(float(value), dtype=torch.float64))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name, old in before.items():
+            new = self._buffers[name]
+            if old is None or new is None:
+                continue
+            if old.ndim == 0:
+                self._buffers[name] = old
+            elif torch.promote_types(new.dtype, old.dtype) != new.dtype:
+                self._buffers[name] = old.to(new.device)
+        return self

@@ -1,0 +1,3 @@
+"""Gaussians of full, matrix and low-rank covariance."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""Families whose elements are independent, of light tails."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""Families that leave large weights alone."""
+
+__all__: list[str] = []

@@ -1,0 +1,3 @@
+"""Priors about a centre: a number, a tensor, the weights of a reference."""
+
+__all__: list[str] = []

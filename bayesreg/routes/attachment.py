@@ -1,0 +1,320 @@
+"""A prior on one optimizer: the hooks around its step, and the checks that nothing has changed behind them."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import LBFGS, Optimizer
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from bayesreg.conversion import LossScale
+from bayesreg.errors import InvalidArgumentError, UnsupportedError
+from bayesreg.optimizers.attached import MARK, enter, leave
+from bayesreg.priors.contract.joint import Term
+from bayesreg.routes.applications import Applications
+from bayesreg.routes.decoupled import Pulls
+from bayesreg.routes.gradient import Gradients
+from bayesreg.routes.planning.plan import GroupPlan, Planned
+from bayesreg.routes.proximal import prox_
+from bayesreg.routes.sums import penalty_of
+from bayesreg.routes.watches.overshoot import OvershootWatch
+from bayesreg.routes.watches.rounding import RoundingWatch
+from bayesreg.routes.watches.state import State
+from bayesreg.selection import ParameterInfo
+
+__all__ = ["Attachment", "StepState"]
+
+_TORCH_FILE = register_optimizer_step_pre_hook.__code__.co_filename
+
+
+@dataclass(frozen=True)
+class StepState:
+    """What the loop has said since the last step; a step ends with a new one.
+
+    Attributes:
+        applied: The prior's gradient was added to these gradients.
+        in_loss: The prior's value was added to this loss.
+        clip_factor: By what the gradients were clipped.
+        closure_calls: How often the step has called its closure; None without one.
+    """
+
+    applied: bool = False
+    in_loss: bool = False
+    clip_factor: float | None = None
+    closure_calls: int | None = None
+
+
+class Attachment:
+    """A prior on one optimizer.
+
+    Args:
+        optimizer: The optimizer.
+        plans: The routes of its groups.
+        plan_again: Plans them afresh, when param groups are added or their flags change.
+        terms: The densities over several parameters, by the names of those.
+        loss_scale: s.
+        uncovered: Frozen parameters without a prior, which must stay frozen.
+        before_clip: Gradients are added by `add_gradients` when the loop calls for it, not by the step.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        plans: list[GroupPlan],
+        plan_again: Callable[[], list[GroupPlan]],
+        terms: Mapping[str, Term],
+        loss_scale: LossScale,
+        uncovered: Sequence[ParameterInfo],
+        *,
+        before_clip: bool,
+    ) -> None:
+        self.optimizer, self.loss_scale, self.before_clip = optimizer, loss_scale, before_clip
+        self.terms = terms
+        self._plan_again = plan_again
+        self._uncovered = uncovered
+        self._step = StepState()
+        self._applications = Applications()
+        # A class that overrides step() and calls the one above runs the hooks of both.
+        classes = [cls for cls in type(optimizer).__mro__ if cls is not Optimizer and "step" in vars(cls)]
+        self._nests = len({inspect.unwrap(vars(cls)["step"]) for cls in classes}) > 1
+        self._own_kind = type(optimizer).__module__.startswith("torch.optim")
+        self._hooks = [
+            optimizer.register_step_pre_hook(self._before_step),
+            optimizer.register_step_post_hook(self._after_step),
+            optimizer.register_load_state_dict_post_hook(lambda _: self._after_load()),
+        ]
+        enter(optimizer, self)
+        self._take(plans)
+
+    @property
+    def live(self) -> bool:
+        """Whether it has not been removed."""
+        return bool(self._hooks)
+
+    def members(self) -> list[Planned]:
+        """Return every parameter with its route."""
+        return [member for plan in self.plans for member in plan.members]
+
+    def groups(self) -> Iterator[tuple[GroupPlan, dict[str, Any]]]:
+        """Yield plan and param group, read afresh: loading a state dict replaces the group dictionaries."""
+        return zip(self.plans, self.optimizer.param_groups, strict=False)
+
+    def remove(self) -> None:
+        """Detach: hooks are gone, the optimizer's own weight decay is 0 again."""
+        if not self._hooks:
+            return
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+        leave(self.optimizer)
+
+    def apply_before_clip(self) -> None:
+        """Add the prior's gradient to `.grad` when the loop says so, refusing what would add it twice or to nothing."""
+        self.refresh()
+        self._applications.check(self.optimizer, self._step.applied)
+        self.add_gradients()
+        self._applications.note(self.optimizer)
+        self._step = replace(self._step, applied=True)
+
+    def clipped(self, factor: float) -> None:
+        """Take note that the gradients of this step were multiplied by a factor."""
+        self._step = replace(self._step, clip_factor=factor)
+
+    def counted_in_loss(self) -> None:
+        """Take note that the prior's value is in the loss of this step."""
+        self._step = replace(self._step, in_loss=True)
+
+    def refresh(self) -> None:
+        """Notice what has changed since the last step, before its routes are used outside of one."""
+        self._check_unchanged(self.optimizer.param_groups)
+
+    @torch.no_grad()
+    def add_gradients(self) -> None:
+        """Add the prior's gradient to `.grad`."""
+        if not any(self._gradients):
+            return
+        # GradScaler leaves its scale here for fused optimizers, whose gradients are still scaled.
+        amp = getattr(self.optimizer, "grad_scale", None)
+        scale = 1.0 if amp is None else float(amp)
+        for gradients, group in zip(self._gradients, self.optimizer.param_groups, strict=False):
+            if gradients:
+                # For `maximize` optimizers negate the gradient before they add their own decay, which always shrinks.
+                gradients.add_(-scale if group.get("maximize") else scale)
+
+    # -- plan --------------------------------------------------------------------------------------------
+
+    def _take(self, plans: list[GroupPlan]) -> None:
+        self.plans = plans
+        self._gradients = [Gradients(plan, self.terms, self.loss_scale) for plan in self.plans]
+        self._pulls = [Pulls(plan, self.loss_scale) for plan in self.plans]
+        self._watch = RoundingWatch(self.optimizer, self.plans, self.loss_scale)
+        self._overshoot = OvershootWatch(self.optimizer, self.plans, self.loss_scale)
+        self._state = State(self.optimizer, self.members(), self._uncovered)
+        # Asked at every step, so kept as flags: walking a thousand members costs as much as moving them.
+        self._proximal = any(plan.on("proximal") for plan in self.plans)
+        self._needs_loss = any(plan.on("loss") for plan in self.plans)
+        self._set_decay()
+
+    def _after_load(self) -> None:
+        # A checkpoint carries the decay of the run that wrote it, and flags that may change what decay means.
+        self._set_decay()
+        self._take(self._plan_again())
+
+    def _set_decay(self) -> None:
+        for plan, group in self.groups():
+            if "weight_decay" in group or plan.decay:
+                group["weight_decay"] = plan.decay
+            group[MARK] = plan.decay
+            if "lambd" in group:
+                group["lambd"] = 0.0
+
+    # -- hooks -------------------------------------------------------------------------------------------
+
+    def _before_step(
+        self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        if self._is_nested():
+            return None
+        self._check_unchanged(optimizer.param_groups)
+        self._watch.check(optimizer.param_groups)
+        self._overshoot.check(optimizer.param_groups)
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        # Of a step before, which may have raised.
+        self._step = replace(self._step, closure_calls=None)
+        if callable(closure):
+            # The gradients are made inside the step, after this hook: the prior must go in there too.
+            self._step = replace(self._step, applied=False, closure_calls=0)
+            wrapped = self._with_prior(closure)
+            if "closure" in kwargs:
+                return args, {**kwargs, "closure": wrapped}
+            return (args[0], wrapped, *args[2:]), kwargs
+        if self.before_clip:
+            self._applications.find_scaler()
+        # A step that moves nothing (torch takes one to make an optimizer's state) needs no preparation.
+        if any(_moves(group["lr"]) for group in optimizer.param_groups):
+            if self.before_clip:
+                self._check_clip()
+            self._check_loss()
+        if not self.before_clip:
+            self.add_gradients()
+        self._decouple()
+        self._used()
+        return None
+
+    def _used(self) -> None:
+        """Forget what was said of gradients and loss: they are about to be made afresh."""
+        self._step = replace(self._step, applied=False, in_loss=False)
+        self._applications.forget()
+
+    def _with_prior(self, closure: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the closure with the prior's gradient added, and for line searches its value too."""
+        # Which third-party optimizers compare the values they get is not known, so all get the whole objective.
+        with_value = isinstance(self.optimizer, LBFGS) or not self._own_kind
+
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            loss = closure(*args, **kwargs)
+            self._step = replace(self._step, closure_calls=(self._step.closure_calls or 0) + 1)
+            if all(p.grad is None for group in self.optimizer.param_groups for p in group["params"]):
+                raise UnsupportedError(
+                    "optimizer.step(closure): the closure left no gradients, so the prior has nothing to be added to; "
+                    "call backward() in it, or use br.attach(..., route='loss') and add handle.penalty() there."
+                )
+            self._check_loss()
+            if self.before_clip:
+                self._check_clip()
+            else:
+                self.add_gradients()
+            self._used()
+            self._decouple()
+            if not with_value or loss is None:
+                return loss
+            with torch.no_grad():
+                others = [m for m in self.members() if m.route != "loss"]
+                added = penalty_of(others, self.terms, shared=False)
+            sign = -1.0 if any(group.get("maximize") for group in self.optimizer.param_groups) else 1.0
+            return loss + sign * self.loss_scale.value * float(added)
+
+        return wrapped
+
+    def _is_nested(self) -> bool:
+        """Return whether this hook runs inside another step of this optimizer: a subclass calling super().step()."""
+        if not self._nests:
+            return False
+        frame, steps = sys._getframe(2), 0
+        while frame is not None and steps < 2:
+            inside = frame.f_code.co_name == "wrapper" and frame.f_code.co_filename == _TORCH_FILE
+            steps += inside and frame.f_locals.get("self") is self.optimizer
+            frame = frame.f_back  # type: ignore[assignment]
+        return steps >= 2
+
+    @torch.no_grad()
+    def _decouple(self) -> None:
+        if not any(self._pulls) or self._overflowed():
+            return
+        for pulls, group in zip(self._pulls, self.optimizer.param_groups, strict=False):
+            if pulls:
+                pulls.pull_(float(group["lr"]))
+
+    def _overflowed(self) -> bool:
+        """Return whether a fused optimizer is about to skip, or has skipped, this step for a GradScaler."""
+        found_inf = getattr(self.optimizer, "found_inf", None)
+        return found_inf is not None and bool(found_inf)
+
+    @torch.no_grad()
+    def _after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._is_nested():
+            return
+        if self._step.closure_calls == 0:
+            raise UnsupportedError(
+                f"{type(optimizer).__name__}.step(closure) never called its closure, so the prior was left out of this "
+                f"step; call backward() before step() instead."
+            )
+        if self._proximal and not self._overflowed():
+            clip = self._step.clip_factor
+            factor = self.loss_scale.value * (1.0 if clip is None else clip)
+            for plan, group in self.groups():
+                prox_(optimizer, plan, group, factor)
+        self._step = StepState()
+
+    # -- checks ------------------------------------------------------------------------------------------
+
+    def _check_unchanged(self, groups: list[dict[str, Any]]) -> None:
+        if self._state.has_changed(groups):
+            self._take(self._plan_again())
+        self._state.check()
+        for index, (plan, group) in enumerate(zip(self.plans, groups, strict=True)):
+            if group.get("weight_decay", 0.0) != plan.decay:
+                raise InvalidArgumentError(
+                    f"weight_decay of param group {index} was changed to {group['weight_decay']:g} after br.attach set "
+                    f"{plan.decay:g}: the prior decides it. To change the strength, remove() the handle and attach "
+                    f"another prior."
+                )
+
+    def _check_clip(self) -> None:
+        if not self._step.applied:
+            raise InvalidArgumentError(
+                "the prior was attached with before_clip=True, but handle.apply_() was not called before this "
+                "step; call it after backward() and scaler.unscale_(optimizer), before the clip, in the closure if any."
+            )
+        if self._step.clip_factor is None and self._proximal:
+            raise InvalidArgumentError(
+                "a prior with a kink was attached with before_clip=True: after clip_grad_norm_ call "
+                "handle.clipped(total_norm, max_norm), so that the proximal step is clipped alike."
+            )
+
+    def _check_loss(self) -> None:
+        if self._needs_loss and not self._step.in_loss:
+            raise InvalidArgumentError(
+                "route 'loss': handle.penalty() was not called before this step; add it to the training loss."
+            )
+
+
+def _moves(rate: float | Tensor) -> bool:
+    """Return whether a learning rate moves anything; one on an accelerator is not read."""
+    return (isinstance(rate, Tensor) and rate.device.type != "cpu") or float(rate) != 0.0

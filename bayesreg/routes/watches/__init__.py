@@ -1,0 +1,3 @@
+"""What is watched while a prior acts: the optimizer's state, rounding, overshoot."""
+
+__all__: list[str] = []

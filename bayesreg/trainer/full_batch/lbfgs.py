@@ -1,0 +1,82 @@
+"""Full-batch L-BFGS for smooth objectives, finished by Newton steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from bayesreg.errors import UnsupportedError
+from bayesreg.trainer.full_batch.newton import newton_polish
+from bayesreg.trainer.full_batch.problem import FullBatchProblem
+
+__all__ = ["minimise_lbfgs"]
+
+Report = Callable[[int, Tensor, float], None]
+
+# Newton steps pay once the quadratic model holds; they are refused where it does not.
+_NEWTON_BELOW = 1e-4
+
+
+def minimise_lbfgs(problem: FullBatchProblem, tolerance: float, max_iterations: int, report: Report) -> Tensor:
+    """Minimise a smooth objective to a gradient of at most `tolerance`, as far as the dtype goes.
+
+    Args:
+        problem: The objective; all priors smooth.
+        tolerance: Largest gradient entry to stop at, per example.
+        max_iterations: L-BFGS iterations at most.
+        report: Called with (iteration, parameters, residual) after each round.
+
+    Returns:
+        The minimiser.
+
+    Raises:
+        UnsupportedError: If a prior has a kink.
+    """
+    if problem.kinked:
+        raise UnsupportedError(
+            f"optimizer='lbfgs' needs smooth priors, and that of {next(iter(problem.kinked))} has a kink or a "
+            f"boundary; use optimizer='proximal'."
+        )
+    flat = problem.get().clone().requires_grad_()
+    value, grad = problem.value_and_grad(flat.detach())
+    residual = problem.residual(flat.detach(), grad)
+    done, stalled = 0, 0
+    # torch's L-BFGS stops early on round-off; a fresh memory gets further, a Newton step the rest.
+    while done < max_iterations and residual > tolerance and stalled < 2:
+        done += _round(problem, flat, tolerance, min(100, max_iterations - done))
+        new_value, grad = problem.value_and_grad(flat.detach())
+        if problem.residual(flat.detach(), grad) < _NEWTON_BELOW:
+            flat.data.copy_(newton_polish(problem, flat.detach(), tolerance))
+            new_value, grad = problem.value_and_grad(flat.detach())
+        new_residual = problem.residual(flat.detach(), grad)
+        report(done, flat.detach(), new_residual)
+        stalled = 0 if new_value < value or new_residual < residual else stalled + 1
+        value, residual = min(value, new_value), new_residual
+    return flat.detach()
+
+
+def _round(problem: FullBatchProblem, flat: Tensor, tolerance: float, iterations: int) -> int:
+    """Run L-BFGS in place; return the iterations done."""
+    solver = torch.optim.LBFGS(
+        [flat],
+        lr=1.0,
+        max_iter=iterations,
+        max_eval=2 * iterations,
+        tolerance_grad=tolerance,
+        tolerance_change=0.0,
+        history_size=20,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> Tensor:
+        value, grad = problem.value_and_grad(flat.detach())
+        flat.grad = grad
+        return torch.tensor(value, dtype=problem.dtype)
+
+    before = flat.detach().clone()
+    solver.step(closure)
+    if not bool(torch.isfinite(flat).all()):
+        flat.data.copy_(before)
+    return max(int(solver.state[flat].get("n_iter", iterations)), 1)
