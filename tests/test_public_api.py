@@ -76,27 +76,6 @@ def test_modules_declare_their_names_as_strings():
         assert all(hasattr(module, name) for name in module.__all__), info.name
 
 
-ORDER = [
-    "errors", "_calls", "_checks", "_sharding", "probe", "optimizers", "_guard", "scale", "_loss_table", "conversion",
-    "conversion_sklearn", "_tables", "conversion_table", "selection", "references", "hyperpriors", "priors",
-    "likelihoods", "_files", "_optional", "_progress", "_version", "_entry", "_binding", "prior_file", "_file_binding",
-    "_describe", "_rules", "model_prior", "_times", "data", "transfer", "standardize", "run_folder", "objective",
-    "routes", "explaining", "_explain", "plots", "trainer", "sparsity", "demo", "cli", "testing", "__main__",
-]  # fmt: skip
-
-
-def test_imports_point_one_way():
-    """scale → priors → model_prior → routes, objective → trainer → demo, command line."""
-    root = Path(inspect.getfile(br)).parent
-    for path in root.rglob("*.py"):
-        parts = path.relative_to(root).with_suffix("").parts
-        if parts == ("__init__",):
-            continue
-        # Imports at module level only: those inside functions load on use.
-        for target in re.findall(r"^from bayesreg\.(\w+)", path.read_text(), re.M):
-            assert ORDER.index(target) <= ORDER.index(parts[0]), f"{path}: imports {target}"
-
-
 def fresh(code):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return done.stdout.strip()

@@ -125,3 +125,12 @@ def covariance(name: str, value: object) -> Tensor:
 
 def _kind(value: object) -> str:
     return f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"{value!r}"
+
+
+def batch_fits(num_data: int, batch_size: int) -> None:
+    """Raise where a batch is larger than the training set."""
+    if batch_size > num_data:
+        raise InvalidArgumentError(
+            f"batch_size: expected at most num_data = {num_data}, got {batch_size}; num_data is the size of the "
+            f"training set, not of a batch."
+        )

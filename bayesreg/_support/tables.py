@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Group
 
-__all__ = ["Shown", "Table", "for_json", "number"]
+__all__ = ["Shown", "Table", "for_json", "in_short", "number"]
 
 
 def for_json(data: Any) -> str:
@@ -131,3 +131,22 @@ class Table(Shown):
         """Return title, rows (one dict per row) and notes, ready for JSON."""
         rows = [dict(zip(self.columns, row, strict=True)) for row in self.rows]
         return {"title": self.title, "rows": rows, "notes": list(self.notes)}
+
+
+def in_short(names: list[str]) -> str:
+    """Return a few names for a cell: the first three, what they have in common written once, and how many more."""
+    shown = ", ".join(names[:3])
+    if len(shown) > 80 and len(names) > 1:
+        shown = _factored(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+
+
+def _factored(names: list[str]) -> str:
+    """Return names with what they begin and end with in common written once: `encoder.{0.query, 1.key}.weight`."""
+    parts = [name.split(".") for name in names]
+    shortest = min(map(len, parts)) - 1
+    begin = next((i for i in range(shortest) if len({p[i] for p in parts}) > 1), shortest)
+    end = next((i for i in range(shortest - begin) if len({p[-1 - i] for p in parts}) > 1), shortest - begin)
+    inner = ", ".join(".".join(p[begin : len(p) - end]) for p in parts)
+    head, tail = ".".join(parts[0][:begin]), ".".join(parts[0][len(parts[0]) - end :])
+    return f"{head}{'.' if head else ''}{{{inner}}}{'.' if tail else ''}{tail}" if begin or end else ", ".join(names)

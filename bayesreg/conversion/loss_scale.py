@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from bayesreg._support import checks
 from bayesreg._support.calls import answering
+from bayesreg.conversion.loss_table import scale_of_loss
 from bayesreg.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class LossScale:
             InvalidArgumentError: If an argument is out of range, or the batch larger than the data.
         """
         n, b = checks.positive_int("num_data", num_data), checks.positive_int("batch_size", batch_size)
-        _batch_fits(n, b)
+        checks.batch_fits(n, b)
         return cls._tempered(b / n, f"NLL summed over batches of {b:,} out of {n:,} examples", likelihood_weight, n)
 
     @classmethod
@@ -221,8 +222,6 @@ class LossScale:
         """
         from torch.nn import MSELoss
 
-        from bayesreg.conversion.loss_table import scale_of_loss
-
         value, origin = scale_of_loss(
             loss,
             checks.positive_int("num_data", num_data),
@@ -252,14 +251,6 @@ class LossScale:
     def words(self) -> str:
         """What s is, in a sentence."""
         return f"Training loss = s x NLL with s = {self.value:.4g} ({self.origin})."
-
-
-def _batch_fits(num_data: int, batch_size: int) -> None:
-    if batch_size > num_data:
-        raise InvalidArgumentError(
-            f"batch_size: expected at most num_data = {num_data}, got {batch_size}; num_data is the size of the "
-            f"training set, not of a batch."
-        )
 
 
 def _is_data(thing: object) -> bool:

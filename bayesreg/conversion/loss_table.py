@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from bayesreg._support import checks
-from bayesreg.conversion.loss_scale import _batch_fits
 from bayesreg.errors import InvalidArgumentError, UnknownLossError
 
 __all__ = ["scale_of_loss"]
@@ -50,7 +49,7 @@ def scale_of_loss(
                 f"(batch_size={num_data} for full-batch training)."
             )
         size = checks.positive_int("batch_size", batch_size)
-        _batch_fits(num_data, size)
+        checks.batch_fits(num_data, size)
         return factor * size / num_data, f"{name}(sum) over batches of {size:,} out of {num_data:,} examples{noise}"
     if isinstance(loss, _CATEGORICAL):
         count, words = _target_count(loss, name, num_data, targets)

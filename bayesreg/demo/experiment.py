@@ -19,8 +19,8 @@ from bayesreg._support.tables import Table
 from bayesreg.conversion import LossScale
 from bayesreg.demo.tasks import ROTATION, Split, draw, load_tasks
 from bayesreg.model_prior import ModelPrior
-from bayesreg.model_prior.describe import equivalent
 from bayesreg.priors import Flat, Gaussian, Laplace, Prior
+from bayesreg.priors.equivalents import equivalent
 from bayesreg.trainer.loop import evaluate
 
 __all__ = ["SIZES", "DemoResult", "run_demo"]

@@ -18,7 +18,7 @@ from bayesreg._support.tables import Shown, Table
 from bayesreg.conversion import LossScale, as_loss_scale
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.explaining.facts import GroupFacts, facts_of_live, facts_of_state
-from bayesreg.explaining.findings import Finding, Situation, find, names_in_short, ranked
+from bayesreg.explaining.findings import Finding, Situation, find, in_short, ranked
 from bayesreg.explaining.keras import read_penalties
 from bayesreg.explaining.reading import GroupReading, read_group
 from bayesreg.explaining.recognise import find_state_dict, weights_in
@@ -57,7 +57,7 @@ class Explanation(Shown):
     def table(self) -> Table:
         """Return the table, with the findings as notes."""
         rows = [
-            (g.group, names_in_short(g.parameters), g.decay, g.weight_decay, g.prior, g.mean, g.std, g.variance,
+            (g.group, in_short(g.parameters), g.decay, g.weight_decay, g.prior, g.mean, g.std, g.variance,
              g.weights_rms)
             for g in self.groups
         ]  # fmt: skip

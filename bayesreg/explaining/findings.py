@@ -19,7 +19,7 @@ from bayesreg.optimizers.attached import MARK
 from bayesreg.optimizers.step_size import has_metric
 from bayesreg.routes.watches.rounding import lost_to_rounding
 
-__all__ = ["Finding", "Severity", "Situation", "find", "names_in_short", "ranked"]
+__all__ = ["Finding", "Severity", "Situation", "find", "in_short", "ranked"]
 
 Severity: TypeAlias = Literal["warning", "note"]
 
@@ -99,7 +99,7 @@ def ranked(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda finding: (finding.severity != "warning", -finding.importance))
 
 
-def names_in_short(names: Sequence[str], limit: int = 3) -> str:
+def in_short(names: Sequence[str], limit: int = 3) -> str:
     """Return the first names and how many more there are."""
     shown = ", ".join(names[:limit])
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
@@ -216,7 +216,7 @@ def _biases(situation: Situation) -> Iterator[Finding]:
     if names:
         yield Finding(
             "biases-decayed", "warning",
-            f"Biases and normalisation parameters are decayed too: {names_in_short(names)}.",
+            f"Biases and normalisation parameters are decayed too: {in_short(names)}.",
             "A flat prior on them is usual: param groups from br.ModelPrior(model, br.Gaussian(...)).param_groups().",
             _share_of_biases(situation),
         )  # fmt: skip
@@ -256,7 +256,7 @@ def _missing(situation: Situation) -> Iterator[Finding]:
         yield Finding(
             "not-held", "warning",
             f"{len(situation.missing)} trainable parameters are in no param group and will not move: "
-            f"{names_in_short(situation.missing)}.",
+            f"{in_short(situation.missing)}.",
             "If another optimizer holds them, explain both: br.explain([first, second], model, ...).",
             situation.missing_share,
         )  # fmt: skip
@@ -346,7 +346,7 @@ def _flat(situation: Situation) -> Iterator[Finding]:
 
 def _tied(situation: Situation) -> Iterator[Finding]:
     if situation.tied:
-        text = f"Tied weights are decayed once, as one tensor: {names_in_short(situation.tied)}."
+        text = f"Tied weights are decayed once, as one tensor: {in_short(situation.tied)}."
         yield Finding("tied", "note", text, "")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import nn
@@ -9,7 +10,7 @@ from torch import nn
 from bayesreg.priors import Belief
 from bayesreg.selection import ParameterInfo
 
-__all__ = ["Entry"]
+__all__ = ["Entry", "active"]
 
 
 @dataclass(frozen=True)
@@ -35,3 +36,8 @@ class Entry:
     def parameter(self) -> nn.Parameter:
         """The parameter, as it is now."""
         return self.info.parameter
+
+
+def active(entries: Iterable[Entry]) -> list[tuple[Entry, Belief]]:
+    """Return the entries that count now, covered and trainable, with their priors."""
+    return [(e, e.prior) for e in entries if e.prior is not None and e.parameter.requires_grad]

@@ -10,12 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from bayesreg._support.calls import answering
+from bayesreg._support.drawing import draw
 from bayesreg._support.sharding import gather_sum, is_sharded, local, shard_like
 from bayesreg._support.tables import Table
 from bayesreg.conversion import LossScale, as_loss_scale
 from bayesreg.errors import InvalidArgumentError, UnsupportedError, kind_of, nearest
 from bayesreg.model_prior.binding import bind
-from bayesreg.model_prior.entry import Entry
+from bayesreg.model_prior.describe import describe_entries
+from bayesreg.model_prior.entry import Entry, active
+from bayesreg.model_prior.file import save_model_prior
+from bayesreg.model_prior.file_binding import Differences, load_entries
 from bayesreg.model_prior.rules import group_key, hint_for, matched, values_by_entry
 from bayesreg.optimizers import OptimizerLike
 from bayesreg.optimizers.attached import install_guard
@@ -36,6 +40,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["ModelPrior"]
+
+_SHORTHAND = "One prior was given for the whole model: it is on the weights; biases and norms are flat."
 
 
 class ModelPrior(nn.Module):
@@ -132,7 +138,7 @@ class ModelPrior(nn.Module):
 
     def active(self) -> list[tuple[Entry, Belief]]:
         """Return the entries that count now: covered and trainable."""
-        return [(e, e.prior) for e in self._entries if e.prior is not None and e.parameter.requires_grad]
+        return active(self._entries)
 
     def kinked(self) -> list[tuple[Entry, Prior]]:
         """Return the active entries whose prior has a kink or a boundary, where weights can come to rest exactly."""
@@ -302,9 +308,7 @@ class ModelPrior(nn.Module):
         Raises:
             ImportError: If matplotlib is not installed (`pip install 'bayesreg[viz]'`).
         """
-        from bayesreg.plots import plot_layers
-
-        return plot_layers(self, ax)
+        return draw("plot_layers", self, ax)
 
     # -- its use ---------------------------------------------------------------------------------------
 
@@ -361,10 +365,9 @@ class ModelPrior(nn.Module):
         Returns:
             A table: `print(table)`, `rich.print(table)`, HTML in a notebook, `table.to_dict()` for data.
         """
-        from bayesreg.model_prior.describe import describe_model_prior
-
         scale = None if num_data is None else as_loss_scale(num_data)
-        return describe_model_prior(self, scale, optimizer, per_parameter)
+        said = [_SHORTHAND, *self.notes] if self.shorthand else self.notes
+        return describe_entries(self._entries, said, scale, optimizer, per_parameter)
 
     def __repr__(self) -> str:
         return f"ModelPrior({len(self)} parameters, {len(self.priors)} priors)"
@@ -384,8 +387,6 @@ class ModelPrior(nn.Module):
             InvalidArgumentError: If the path ends in anything else.
             UnsupportedError: If a `FromDistribution` cannot be rebuilt from its arguments.
         """
-        from bayesreg.model_prior.file import save_model_prior
-
         save_model_prior(self._entries, path, self.notes)
 
     @classmethod
@@ -432,8 +433,6 @@ class ModelPrior(nn.Module):
             >>> prior["1.weight"].describe()
             'Gaussian, std 1, centred on 0'
         """
-        from bayesreg.model_prior.file_binding import Differences, load_entries
-
         if not isinstance(path, str | os.PathLike) or not isinstance(model, nn.Module):
             raise InvalidArgumentError(
                 f"ModelPrior.load(path, model): expected a path and a module, got {type(path).__name__} and "

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bayesreg._support.tables import Table
-from bayesreg.model_prior.describe import describe_routes
+from bayesreg._support.tables import Table, in_short
+from bayesreg.conversion import LossScale
 from bayesreg.optimizers.step_size import has_metric
+from bayesreg.priors import Belief
+from bayesreg.priors.equivalents import equivalent
 from bayesreg.routes.attachment import Attachment
 from bayesreg.routes.decoupled import implied_precision
 from bayesreg.routes.planning.plan import Planned
 from bayesreg.routes.sums import constant_of, penalty_of
 
-__all__ = ["describe_attachments", "log_attachments"]
+__all__ = ["describe_attachments", "describe_routes", "log_attachments"]
+
+
+def describe_routes(title: str, members: Iterable[tuple[str, Belief, str]], loss_scale: LossScale) -> Table:
+    """Build the table of which parameters take which route: from (name, prior, route)."""
+    groups: dict[tuple[str, str], tuple[Belief, list[str]]] = {}
+    for name, prior, route in members:
+        groups.setdefault((route, prior.describe()), (prior, []))[1].append(name)
+    rows = [
+        (in_short(names), words, route, equivalent(prior, loss_scale))
+        for (route, words), (prior, names) in groups.items()
+    ]
+    return Table(title, ("parameters", "prior", "route", "equivalent weight_decay"), rows, (loss_scale.words,))
 
 
 def describe_attachments(parts: Sequence[Attachment]) -> Table:

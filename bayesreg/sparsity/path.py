@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bayesreg._support import checks
+from bayesreg._support.drawing import draw
 from bayesreg._support.tables import Table
 from bayesreg.data import as_tensors
 from bayesreg.errors import InvalidArgumentError
@@ -86,9 +87,7 @@ class Path(list[PathPoint]):
         Raises:
             ImportError: If matplotlib is not installed (`pip install 'bayesreg[viz]'`).
         """
-        from bayesreg.plots import plot_path
-
-        return plot_path(self, axes)
+        return draw("plot_path", self, axes)
 
     def __str__(self) -> str:
         return str(self.table)

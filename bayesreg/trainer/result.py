@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from bayesreg._support.drawing import draw
 from bayesreg._support.tables import Table
 from bayesreg.conversion import LossScale
 from bayesreg.trainer.modes import Modes
@@ -150,6 +151,4 @@ class FitResult:
         Raises:
             ImportError: If matplotlib is not installed (`pip install 'bayesreg[viz]'`).
         """
-        from bayesreg.plots import plot_history
-
-        return plot_history(self, ax)
+        return draw("plot_history", self, ax)

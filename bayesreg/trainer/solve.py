@@ -11,9 +11,9 @@ from torch import Tensor
 
 from bayesreg._support import checks
 from bayesreg.data import whole
-from bayesreg.model_prior.describe import describe_routes
 from bayesreg.priors import Belief
 from bayesreg.priors.contract.asking import is_flat
+from bayesreg.routes.report import describe_routes
 from bayesreg.trainer.full_batch.lbfgs import minimise_lbfgs
 from bayesreg.trainer.full_batch.problem import FullBatchProblem
 from bayesreg.trainer.full_batch.proximal import minimise_proximal

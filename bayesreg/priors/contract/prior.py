@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bayesreg._support.calls import answering
+from bayesreg._support.drawing import draw
 from bayesreg.conversion import LossScale, as_loss_scale
 from bayesreg.errors import InvalidArgumentError, UnsupportedError
 from bayesreg.priors.contract.asking import require_proper
@@ -344,9 +345,9 @@ class Prior(Belief):
             ImportError: If matplotlib is not installed (`pip install 'bayesreg[viz]'`).
             UnsupportedError: If the prior cannot be drawn so.
         """
-        from bayesreg.plots import plot_pair, plot_prior
-
-        return plot_prior(self, axes, reach=reach) if shape is None else plot_pair(self, shape, axes, reach=reach)
+        if shape is None:
+            return draw("plot_prior", self, axes, reach=reach)
+        return draw("plot_pair", self, shape, axes, reach=reach)
 
 
 def proximal_step_(prior: Prior, value: Tensor, step: float | Tensor, longest: float | Tensor | None = None) -> None:

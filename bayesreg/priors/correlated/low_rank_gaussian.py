@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from bayesreg._support import checks
 from bayesreg.conversion import LossScale
 from bayesreg.errors import InvalidArgumentError, ReferenceMismatchError
-from bayesreg.priors.correlated import low_rank_algebra as algebra
 from bayesreg.priors.contract.joint import JointPrior
 from bayesreg.priors.contract.registry import register_family
 from bayesreg.priors.contract.tensors import Hyperparameter, as_given, promoted
 from bayesreg.priors.contract.traits import Traits
+from bayesreg.priors.correlated import low_rank_algebra as algebra
 from bayesreg.priors.correlated.low_rank_parts import LowRankPart, beside, check_factor, follow, in_words
 from bayesreg.priors.correlated.multivariate_gaussian import CorrelatedGaussian
 from bayesreg.priors.correlated.woodbury import Block, capacitance_root, gradient_

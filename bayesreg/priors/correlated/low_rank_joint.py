@@ -8,9 +8,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from bayesreg.priors.correlated import low_rank_algebra as algebra
 from bayesreg.priors.contract.joint import JointTerm, Values
 from bayesreg.priors.contract.tensors import sampling_device, wide_dtype
+from bayesreg.priors.correlated import low_rank_algebra as algebra
 from bayesreg.priors.correlated.woodbury import Block, gradient_
 from bayesreg.selection import ParameterInfo
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from bayesreg._support import checks
 from bayesreg.conversion import LossScale
 from bayesreg.errors import InvalidArgumentError, nearest
-from bayesreg.priors.grouped import groups
 from bayesreg.priors.contract.registry import register_family
 from bayesreg.priors.contract.tensors import Hyperparameter, plain, promoted
 from bayesreg.priors.contract.traits import Traits
+from bayesreg.priors.grouped import groups
 from bayesreg.priors.located.located import Loc, LocatedPrior
 
 __all__ = ["GroupLaplace"]

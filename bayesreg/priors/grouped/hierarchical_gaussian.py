@@ -13,10 +13,10 @@ from bayesreg import hyperpriors
 from bayesreg.conversion import LossScale
 from bayesreg.errors import InvalidArgumentError, nearest
 from bayesreg.hyperpriors import HyperPrior
-from bayesreg.priors.grouped import groups
 from bayesreg.priors.contract.registry import register_family
 from bayesreg.priors.contract.tensors import Hyperparameter
 from bayesreg.priors.contract.traits import Traits
+from bayesreg.priors.grouped import groups
 from bayesreg.priors.grouped.unknown_scale import ScaleCoordinate, UnknownScale
 from bayesreg.priors.located.located import Loc, LocatedPrior
 

@@ -128,6 +128,10 @@ class LocatedPrior(Prior, ABC):
             InvalidArgumentError: If `resized` is of another family or has tensors as hyper-parameters.
         """
         check_beyond(self, resized)
+        if not self.may_end:
+            raise InvalidArgumentError(
+                f"resized: {self.family} is one density of all elements and cannot end where the reference does."
+            )
         prior = self._changed()
         prior.beyond = resized
         return prior

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from bayesreg.errors import InvalidArgumentError, ReferenceMismatchError
+from bayesreg.priors.contract.prior import Prior
 from bayesreg.priors.contract.tensors import as_given
-
-if TYPE_CHECKING:
-    from bayesreg.priors.located.located import LocatedPrior
 
 __all__ = ["check_beyond", "resized"]
 
-Located = TypeVar("Located", bound="LocatedPrior")
+Located = TypeVar("Located", bound=Prior)
 
 
-def check_beyond(prior: LocatedPrior, beyond: LocatedPrior) -> None:
+def check_beyond(prior: Prior, beyond: Prior) -> None:
     """Raise unless `beyond` can hold where the reference of `prior` ends.
 
     Args:
@@ -27,15 +25,11 @@ def check_beyond(prior: LocatedPrior, beyond: LocatedPrior) -> None:
 
     Raises:
         InvalidArgumentError: If it is of another family or other options, has a centre or a hyper-parameter that is
-            not a number, or the family cannot differ between elements.
+            not a number.
     """
     if type(beyond) is not type(prior) or beyond.saved_options() != prior.saved_options():
         raise InvalidArgumentError(
             f"resized: expected a prior of the same family and options as {prior!r}, got {beyond!r}."
-        )
-    if not prior.may_end:
-        raise InvalidArgumentError(
-            f"resized: {prior.family} is one density of all elements and cannot end where the reference does."
         )
     held = [*prior._tensors().items(), *beyond._tensors().items()]
     tensors = [name for name, tensor in held if tensor.ndim or isinstance(tensor, nn.Parameter)]
@@ -46,7 +40,7 @@ def check_beyond(prior: LocatedPrior, beyond: LocatedPrior) -> None:
         )
 
 
-def resized(prior: Located, beyond: LocatedPrior, reference: Tensor, parameter: Tensor) -> tuple[Located, Tensor, str]:
+def resized(prior: Located, beyond: Prior, reference: Tensor, parameter: Tensor) -> tuple[Located, Tensor, str]:
     """Return a prior that is `prior` where both the reference and the parameter have an element, else `beyond`.
 
     Args:
@@ -70,9 +64,10 @@ def resized(prior: Located, beyond: LocatedPrior, reference: Tensor, parameter: 
         if shared < size:
             along = torch.arange(size) < shared
             both = both & along.reshape(size, *(1,) * (len(shape) - dim - 1))
-    elsewhere = beyond.loc.to(reference.dtype)
-    dtype = reference.dtype if bool(elsewhere == beyond.loc) else torch.promote_types(reference.dtype, wide)
-    centre = torch.full(shape, float(beyond.loc), dtype=dtype, device=reference.device)
+    loc = beyond.centre()
+    elsewhere = loc.to(reference.dtype)
+    dtype = reference.dtype if bool(elsewhere == loc) else torch.promote_types(reference.dtype, wide)
+    centre = torch.full(shape, float(loc), dtype=dtype, device=reference.device)
     inside = tuple(slice(0, shared) for shared in common)
     centre[inside] = reference[inside]
     words = f", resized from {tuple(reference.shape)}"
