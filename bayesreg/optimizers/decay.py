@@ -56,7 +56,7 @@ class DecayRule:
     hidden: bool = False
 
 
-# Checked algebraically against every implementation by tests/test_optimizers.py.
+# Checked algebraically against every implementation by tests/optimizers/test_decay.py.
 _COUPLED = ("SGD", "Adam", "NAdam", "RAdam", "Adagrad", "Adadelta", "Adamax", "RMSprop", "ASGD")
 _DECOUPLED = ("AdamW", "Adafactor", "Muon")
 _NONE = ("Rprop", "LBFGS", "SparseAdam")

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 import bayesreg as br
 from bayesreg.explaining.recognise import find_state_dict, recognise
+from tests.optimizers.test_decay import ALL
 from tests.routes.common import N, data, net, trained
-from tests.test_optimizers import ALL
 
 
 def identifiers(explanation):

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 import bayesreg as br
 from bayesreg.optimizers import decay_rule
+from tests.optimizers.test_decay import ALL
 from tests.routes.common import PRIORS, STEPS, VARIANTS, N, data, largest_gap, net, optimizer_of, trained
-from tests.test_optimizers import ALL
 
 CELLS = [(name, settings) for name, variants in VARIANTS.items() for settings in variants]
 LABELS = ["-".join([name, *(f"{k}={v}" for k, v in settings.items())]) for name, settings in CELLS]

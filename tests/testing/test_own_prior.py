@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).parent.parent / "docs" / "own_prior.md"
+PAGE = Path(__file__).parent.parent.parent / "docs" / "own_prior.md"
 
 
 def blocks():

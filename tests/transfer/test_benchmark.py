@@ -13,7 +13,7 @@ import pytest
 
 # All but "learned prior, Fisher whole", whose fits take a second each.
 METHODS = ("no prior, pretrained start", "standard prior", "pretrained-centred prior", "learned prior, Fisher diagonal")
-SCRIPT = Path(__file__).parent.parent / "benchmarks" / "transfer.py"
+SCRIPT = Path(__file__).parent.parent.parent / "benchmarks" / "transfer.py"
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import bayesreg as br
-from tests.references import newton, ridge, train_with_weight_decay
+from tests.conversion.closed_forms import newton, ridge, train_with_weight_decay
 
 N, D, K = 40, 3, 4
 VARIANCE = 0.3
