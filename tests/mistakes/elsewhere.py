@@ -7,7 +7,7 @@ from tests.mistakes.mutation import Mutation, of_family
 ELSEWHERE = [
     Mutation("trainer/full_batch/newton.py", "curvature > least * largest * square", "curvature > 0.0", "trainer/test_solvers.py"),
     Mutation("routes/attachment.py", "applied=False, in_loss=False)", "applied=False)", "routes/test_closures_and_clips.py"),
-    Mutation("routes/attachment.py", "        self._step = replace(self._step, closure_calls=None)\n", "", "routes/test_reviewed.py"),
+    Mutation("routes/attachment.py", "        self._step = replace(self._step, closure_calls=None)\n", "", "routes/test_odd_steps.py"),
     Mutation("routes/attachment.py", "        self._step = StepState()\n\n    # -- checks", "\n    # -- checks", "routes/test_closures_and_clips.py"),
     Mutation("priors/contract/quadratic.py", ".value / self.variance", ".value / self.variance * 2.0", "test_users_family.py"),
     Mutation("priors/located/located.py", "None if self._centred_on_zero else centre", "None", "test_users_family.py"),

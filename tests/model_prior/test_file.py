@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import random
 from pathlib import Path
@@ -305,3 +306,37 @@ def test_a_file_of_every_format_is_read():
     assert float(prior.log_prob().detach()) == pytest.approx(-28.6534927646056, rel=1e-12)
     families = ["Gaussian", "Flat", "ScaleMixture", "Flat", "Product", "Flat", "GroupLaplace", "Flat"]
     assert [entry.prior.family for entry in prior] == families
+
+
+class Stranger(br.ElementwisePrior):
+    """A family that files do not know."""
+
+    traits = br.Traits(proper=True, convex=True, smooth=True, elementwise=True, has_prox=False)
+
+    def __init__(self, scale, *, loc=0.0):
+        super().__init__(loc=loc, scale=scale)
+
+    def offset_penalty(self, offset):
+        return (offset / self.scale).square()
+
+    def offset_slope(self, offset):
+        return 2 * offset / self.scale**2
+
+    def offset_curvature(self, offset):
+        return torch.full_like(offset, 2.0) / self.scale**2
+
+    def log_normaliser(self):
+        return (self.scale * math.sqrt(math.pi)).log()
+
+    def draw_offsets(self, like, generator):
+        return self.scale * torch.randn(like.shape, generator=generator) / math.sqrt(2)
+
+
+def test_unknown_families_are_refused_when_saved(tmp_path):
+    with pytest.raises(br.UnsupportedError, match=r"put @br\.register_family on the class"):
+        br.ModelPrior(nn.Linear(2, 2), Stranger(0.1)).save(tmp_path / "p.safetensors")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(br.InvalidArgumentError, match="scale: expected a value > 0"):
+        Stranger(-1.0)
+    with pytest.raises(br.InvalidArgumentError, match="bayesreg has a family Gaussian already"):
+        br.register_family(type("Gaussian", (Stranger,), {}))

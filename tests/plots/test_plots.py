@@ -11,7 +11,17 @@ import torch
 from torch import nn
 
 import bayesreg as br
-from bayesreg.plots import plot_accuracy, plot_contours, plot_history, plot_layers, plot_path, plot_weights, save
+from bayesreg.plots import (
+    plot_accuracy,
+    plot_contours,
+    plot_history,
+    plot_layers,
+    plot_pair,
+    plot_path,
+    plot_prior,
+    plot_weights,
+    save,
+)
 
 
 def drawn_from(prior):
@@ -349,3 +359,47 @@ def test_several_axes_are_saved_and_bad_input_is_named(tmp_path):
     assert br.Uniform(-1.0, 1.0).plot(reach=5.0)[0].get_xlim()[1] > 5.0
     with pytest.raises(br.UnsupportedError, match="no density says how far"):
         br.MCP(1.0, 2.0).plot(shape=(2,))
+
+
+ROWS = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
+
+
+def test_pictures_show_the_numbers():
+    prior = br.Laplace(0.5, loc=2.0)
+    axes = prior.plot()
+    x, density = axes[0].lines[0].get_data()
+    assert x[len(x) // 2] == pytest.approx(2.0)
+    assert max(density) == pytest.approx(1.0)
+    _, penalty = axes[1].lines[0].get_data()
+    assert min(penalty) == 0.0
+    observed, shrunk = axes[2].lines[0].get_data()
+    far = observed[-1] - 2.0
+    step = (far / 4) ** 2
+    assert shrunk[-1] == pytest.approx(prior.prox(torch.tensor(observed[-1:]), step).item())
+    assert [text.get_text() for text in axes[2].get_legend().get_texts()] == ["Laplace", "Gaussian of its variance"]
+    assert len(br.Gaussian(1.0).plot()[0].lines) == 1
+
+
+def test_contours_are_about_the_centre():
+    ax = br.MultivariateGaussian([[1.0, 0.5], [0.5, 1.0]], loc=5.0).plot(shape=(2,))
+    assert sum(ax.get_xlim()) / 2 == pytest.approx(5.0, abs=0.2)
+    assert ax.get_xlabel() == "w₁"
+
+
+@pytest.mark.parametrize(("draw", "message"), [
+    (lambda: br.GroupLaplace(1.0).plot(), r"prior\.plot\(shape="),
+    (lambda: br.FanInGaussian.he().plot(), "for_shape"),
+    (lambda: br.Laplace(ROWS).plot(), "one set of numbers for all elements"),
+    (lambda: br.Flat().plot(), r"plot\(reach="),
+    (lambda: plot_prior(br.Laplace(1.0), reach=0.0), "reach: expected a value > 0"),
+    (lambda: plot_prior(br.Laplace(1.0), [1, 2]), "expected three axes"),
+    (lambda: plot_pair(br.Laplace(1.0), (3,)), "a shape of two elements"),
+])  # fmt: skip
+def test_what_cannot_be_drawn_says_so(draw, message):
+    with pytest.raises(br.BayesRegError, match=message):
+        draw()
+
+
+def test_learned_scales_can_be_drawn():
+    br.Laplace(nn.Parameter(torch.tensor(1.0))).plot()
+    assert copy.deepcopy(br.Uniform(0.0, 1.0)).plot()[0].get_ylim()[1] > 1.0

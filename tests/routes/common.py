@@ -91,3 +91,16 @@ VARIANTS = {
     "Rprop": [{}, {"foreach": True}],
     "Adafactor": [{}, {"foreach": True}],
 }  # fmt: skip
+
+
+def one_weight(value=1.0, **settings):
+    """Return a linear model of one weight under Gaussian(1), n = 10, lr = 0.1, and a zero gradient."""
+    model = nn.Linear(1, 1, bias=False).double()
+    with torch.no_grad():
+        model.weight.fill_(value)
+    model.weight.grad = torch.zeros_like(model.weight)
+    return model, br.ModelPrior(model, {"*": br.Gaussian(1.0, **settings)})
+
+
+def sgd(model, **settings):
+    return torch.optim.SGD(model.parameters(), lr=0.1, **settings)

@@ -79,3 +79,49 @@ def test_nothing_drifts_along_a_direction_that_the_objective_does_not_see(solver
     trainer = br.MAPTrainer(model, prior, likelihood, optimizer=solver, tolerance=1e-10, progress=False)
     assert trainer.fit(((X - X.mean(0)) / X.std(0), y)).converged
     assert abs(model.bias.detach().mean().item() - before) < 1e-8
+
+
+class Sum(nn.Module):
+    """Two parameters that get one gradient tensor from autograd."""
+
+    def __init__(self, whole):
+        super().__init__()
+        self.a, self.b = (nn.Parameter(torch.zeros(3, dtype=torch.float64)) for _ in range(2))
+        self.whole = whole
+
+    def forward(self, x):
+        both = self.a + self.b
+        return (x.sum(1) * both.sum() if self.whole else x @ both)[:, None]
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("solver", ["lbfgs", "proximal"])
+def test_parameters_with_one_gradient_get_their_own_prior(whole, solver):
+    X = torch.randn(40, 3, dtype=torch.float64)
+    y = X @ torch.tensor([[1.0], [2.0], [-1.0]], dtype=torch.float64)
+    model = Sum(whole)
+    rules = {"a": br.Gaussian(1.0), "b": br.Gaussian(2.0)}
+    trainer = br.MAPTrainer(model, rules, br.likelihoods.Gaussian(1.0), optimizer=solver, progress=False)
+    assert trainer.fit((X, y)).converged
+    # At the MAP both pulls equal the gradient of the data: a/1² = b/2².
+    assert torch.allclose(model.b.detach(), 4.0 * model.a.detach(), atol=1e-7)
+
+
+def test_several_starts_never_end_worse_than_one():
+    X, y = torch.randn(30, 2, dtype=torch.float64), torch.randn(30, 1, dtype=torch.float64)
+
+    def run(starts):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1)).double()
+        trainer = br.MAPTrainer(
+            model, br.Cauchy(3.0), br.likelihoods.Gaussian(1.0), optimizer="lbfgs", starts=starts, max_iterations=5,
+            progress=False,
+        )  # fmt: skip
+        with pytest.warns(RuntimeWarning, match="stopped at a KKT residual"):
+            return trainer.fit((X, y))
+
+    single = run(1).objective
+    several = run(6)
+    assert several.objective <= single + 1e-12
+    assert several.modes.unconverged == 6
+    assert "No local mode was reached" in several.modes.words

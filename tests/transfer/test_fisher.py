@@ -280,3 +280,11 @@ def test_information_of_a_model_with_other_names_and_another_head():
     )
     assert torch.allclose(prior["body.0.weight"].variance(), 1.0 / (1.0 + 7 * learned.values["0.weight"]), rtol=1e-10)
     assert "centred on the weights after 1 task, 7 examples" in prior["body.0.weight"].describe()
+
+
+def test_what_a_fisher_information_prints():
+    model = nn.Linear(3, 2)
+    found = br.transfer.fisher_information(
+        model, (torch.ones(4, 3), torch.zeros(4).long()), br.likelihoods.Categorical()
+    )
+    assert repr(found) == "Fisher(expected, diagonal, 8 elements in 2 tensors, 4 examples)"

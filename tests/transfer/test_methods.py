@@ -319,3 +319,13 @@ def test_load_into_understands_tied_and_old_files():
     state = net().state_dict()
     del state["1.num_batches_tracked"]
     assert br.transfer.load_into(net(), state) == ["1.num_batches_tracked"]
+
+
+def test_l1_sp_with_an_embedding_of_more_rows():
+    model, old = nn.Embedding(7, 2), nn.Embedding(5, 2)
+    prior = br.transfer.l1_sp(model, old, body_scale=0.1, resized="weight", resized_scale=0.5)
+    rows = model.weight.detach()
+    expected = br.Laplace(0.1).log_prob(rows[:5] - old.weight.detach()) + br.Laplace(0.5).log_prob(rows[5:])
+    assert prior.log_prob().item() == pytest.approx(expected.item(), rel=1e-6)
+    with pytest.raises(br.InvalidArgumentError, match="resized: expected resized_scale= with it"):
+        br.transfer.l1_sp(model, old, body_scale=0.1, resized="weight")

@@ -274,3 +274,16 @@ def test_a_skeleton_has_the_names_of_the_file():
     for names in (("a", "a.b"), ("a.b", "a")):
         with pytest.raises(br.ReferenceMismatchError, match="prefix of other names"):
             skeleton({name: torch.ones(1) for name in names})
+
+
+def test_a_joint_prior_keeps_what_was_decided_about_its_reference():
+    model = nn.Linear(3, 2)
+    diag = {name: torch.ones_like(p) for name, p in model.named_parameters()}
+    factor = {name: torch.zeros(*p.shape, 1) for name, p in model.named_parameters()}
+    state = {**model.state_dict(), "junk": torch.ones(2)}
+    with pytest.raises(br.ReferenceMismatchError, match="extra junk"):
+        br.ModelPrior(model, {"*": br.LowRankGaussian.centered_at(state, diag, factor)})
+    loose = br.LowRankGaussian.centered_at(state, diag, factor, extra="ignore", storage="bfloat16")
+    words = str(br.ModelPrior(model, {"*": loose}).describe())
+    assert "kept in bfloat16" in words
+    assert "ignored, as the model has no place for them: junk" in words

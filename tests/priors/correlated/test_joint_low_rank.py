@@ -204,3 +204,45 @@ def test_a_frozen_or_separate_part_is_refused():
     groups = [{"params": [model[2].bias]}, {"params": [*model[0].parameters(), model[2].weight]}]
     with pytest.raises(br.UnsupportedError, match="keep all in "):
         br.attach(torch.optim.SGD(groups, lr=0.1), prior, num_data=4)
+
+
+def tied():
+    model = nn.ModuleDict({"e": nn.Embedding(4, 3), "o": nn.Linear(3, 4, bias=False), "f": nn.Linear(3, 2, bias=False)})
+    model["o"].weight = model["e"].weight
+    return model
+
+
+def test_named_centre_of_a_low_rank_gaussian_is_found():
+    source, model = nn.Linear(3, 1), nn.Linear(3, 1)
+    unbound = br.LowRankGaussian.centered_at(source, 0.1, torch.ones(1, 3, 1), extra="ignore")
+    with pytest.raises(br.InvalidArgumentError, match="centred on named weights"):
+        unbound.log_prob(torch.zeros(1, 3))
+    prior = br.ModelPrior(model, {"bias": br.Flat(), "weight": unbound})
+    assert torch.equal(prior["weight"].loc, source.weight.detach())
+    with torch.no_grad():
+        model.weight.copy_(source.weight)
+    assert prior.penalty().item() == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", ["e.weight", "o.weight"])
+def test_joint_priors_know_tied_weights_by_any_name(tmp_path, name):
+    model = tied()
+    diag = {name: torch.ones(4, 3), "f.weight": torch.ones(2, 3)}
+    factor = {n: torch.randn(*d.shape, 2) for n, d in diag.items()}
+    prior = br.ModelPrior(model, {"*": br.LowRankGaussian(diag, factor)})
+    prior.save(tmp_path / "p.safetensors")
+    assert torch.equal(br.ModelPrior.load(tmp_path / "p.safetensors", model).log_prob(), prior.log_prob())
+
+
+def test_joint_priors_refuse_both_names_of_a_tied_weight():
+    diag = {n: torch.ones(4, 3) for n in ("e.weight", "o.weight")} | {"f.weight": torch.ones(2, 3)}
+    factor = {n: torch.randn(*d.shape, 2) for n, d in diag.items()}
+    with pytest.raises(br.ReferenceMismatchError, match=r"e\.weight and o\.weight are one tied parameter"):
+        br.ModelPrior(tied(), {"*": br.LowRankGaussian(diag, factor)})
+
+
+def test_shorthand_with_a_joint_prior_says_what_to_write():
+    model = nn.Linear(3, 2)
+    held = {n: torch.ones_like(p) for n, p in model.named_parameters()}
+    with pytest.raises(br.ReferenceMismatchError, match=r"write \{'\*': prior\}"):
+        br.ModelPrior(model, br.LowRankGaussian(held, {n: t[..., None] for n, t in held.items()}))

@@ -1,0 +1,63 @@
+"""Parameters in half precision, complex and integer ones, flat ones of FSDP1."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import bayesreg as br
+
+
+@pytest.mark.filterwarnings("ignore::bayesreg.OvershootWarning")
+@pytest.mark.parametrize("after_attach", [True, False])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_weights_at_their_centre_feel_the_data_only(dtype, after_attach):
+    """λθ and λ·loc, added apart, drown the data's gradient in their rounding."""
+    torch.manual_seed(0)
+    model = nn.Linear(64, 8, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(model.weight.to(dtype))
+    if not after_attach:
+        model.to(dtype)
+    prior = br.ModelPrior(model, {"*": br.Gaussian(0.01, loc=model.weight.detach().float())})
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    br.attach(optimizer, prior, num_data=1000)
+    if after_attach:
+        model.to(dtype)
+    before = model.weight.detach().clone()
+    model.weight.grad = torch.full_like(model.weight, 2.0**-6)
+    optimizer.step()
+    assert torch.equal(model.weight, before - torch.full_like(before, 2.0**-6))
+
+
+def test_complex_weights_are_refused():
+    model = nn.Linear(2, 2, dtype=torch.complex64)
+    prior = br.ModelPrior(model, {"*": br.Gaussian(1.0)})
+    with pytest.raises(br.UnsupportedError, match="complex weights have no prior here"):
+        br.attach(torch.optim.SGD(model.parameters()), prior, num_data=10)
+
+
+def test_integer_parameters_in_the_optimizer_do_no_harm():
+    class Quantised(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Parameter(torch.zeros(4, dtype=torch.uint8), requires_grad=False)
+            self.layer = nn.Linear(4, 1)
+
+    model = Quantised()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.1)
+    br.explain(optimizer, model, num_data=10)
+    prior = br.ModelPrior(model, {"layer.*": br.Gaussian(1.0)})
+    br.attach(torch.optim.SGD(model.parameters(), lr=0.1), prior, num_data=10)
+
+
+def test_flat_parameters_of_fsdp1_are_refused():
+    class FlatParameter(nn.Parameter):
+        pass
+
+    model = nn.Linear(2, 2)
+    prior = br.ModelPrior(model, br.Gaussian(1.0))
+    optimizer = torch.optim.SGD([*model.parameters(), FlatParameter(torch.zeros(3))])
+    with pytest.raises(br.UnsupportedError, match=r"wrapped by FSDP1.*fully_shard"):
+        br.attach(optimizer, prior, num_data=10)
