@@ -35,6 +35,7 @@ def test_every_identifier_on_the_page_has_a_test_and_the_reverse():
         assert f"trap {identifier}" in processes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("one", traps.TRAPS, ids=lambda one: one.identifier)
 def test_trap(one):
     found = one.measure()

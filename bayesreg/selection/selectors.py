@@ -40,6 +40,7 @@ class Selector:
     Example:
         >>> from torch import nn
         >>> model = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
+        >>> from bayesreg.selection import parameters_of
         >>> [info.name for info in parameters_of(model) if (biases | norms)(info)]
         ['0.bias', '1.weight', '1.bias']
     """

@@ -6,23 +6,30 @@ import pytest
 
 import bayesreg as br
 from tests.cli.common import answer, refusal
+from tests.sampling import thinned
 
 
 @pytest.mark.parametrize(
     ("words", "family"),
-    [
-        ("student_t(df=4, scale=0.3)", "StudentT"),
-        ("cauchy(0.3)", "Cauchy"),
-        ("normal_gamma(concentration=2, rate=0.1)", "NormalGamma"),
-        ("elastic_net(l1=5, l2=5)", "ElasticNet"),
-        ("generalized_normal(power=0.5, scale=0.2)", "GeneralizedNormal"),
-        ("logistic(0.3)", "Logistic"),
-        ("scale_mixture(weights=[0.9, 0.1], scales=[0.05, 1])", "ScaleMixture"),
-        ("group_laplace(10, group='column')", "GroupLaplace"),
-        ("uniform(-0.5, 0.5)", "Uniform"),
-        ("fan_in_gaussian(1.0)", "Gaussian"),
-        ("multivariate_gaussian([[1, 0.2, 0, 0], [0.2, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])", "MultivariateGaussian"),
-    ],
+    thinned(
+        [
+            ("student_t(df=4, scale=0.3)", "StudentT"),
+            ("cauchy(0.3)", "Cauchy"),
+            ("normal_gamma(concentration=2, rate=0.1)", "NormalGamma"),
+            ("elastic_net(l1=5, l2=5)", "ElasticNet"),
+            ("generalized_normal(power=0.5, scale=0.2)", "GeneralizedNormal"),
+            ("logistic(0.3)", "Logistic"),
+            ("scale_mixture(weights=[0.9, 0.1], scales=[0.05, 1])", "ScaleMixture"),
+            ("group_laplace(10, group='column')", "GroupLaplace"),
+            ("uniform(-0.5, 0.5)", "Uniform"),
+            ("fan_in_gaussian(1.0)", "Gaussian"),
+            (
+                "multivariate_gaussian([[1, 0.2, 0, 0], [0.2, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])",
+                "MultivariateGaussian",
+            ),
+        ],
+        5,
+    ),
 )
 def test_iris_under_every_family(run, words, family):
     found = answer(run, "fit", "iris", "--prior", words, "--output", "run")
@@ -34,6 +41,7 @@ def test_iris_under_every_family(run, words, family):
     assert model is not None
 
 
+@pytest.mark.slow
 def test_several_starts_are_reported(run):
     words = "scale_mixture(weights=[0.5, 0.5], scales=[0.01, 0.3])"
     arguments = ("fit", "diabetes", "--prior", words, "--noise-std", "54", "--starts", "6")

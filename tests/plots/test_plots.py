@@ -275,6 +275,7 @@ def test_a_draw_leaves_the_model_and_follows_the_prior():
     assert torch.equal(model.weight, drawn["weight"])
 
 
+@pytest.mark.slow
 def test_contours_of_parameters_in_any_layout_leave_modules_as_they_were():
     torch.manual_seed(0)
     plain = nn.Sequential(nn.Conv2d(2, 3, 2), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(12, 1)).double()
@@ -380,6 +381,7 @@ def test_pictures_show_the_numbers():
     assert len(br.Gaussian(1.0).plot()[0].lines) == 1
 
 
+@pytest.mark.slow
 def test_contours_are_about_the_centre():
     ax = br.MultivariateGaussian([[1.0, 0.5], [0.5, 1.0]], loc=5.0).plot(shape=(2,))
     assert sum(ax.get_xlim()) / 2 == pytest.approx(5.0, abs=0.2)

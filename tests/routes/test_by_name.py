@@ -124,6 +124,7 @@ def test_decoupled_toward_a_centre(name, closure):
     assert largest_gap([p.detach() for p in one.parameters()], [p.detach() for p in two.parameters()]) < 1e-12
 
 
+@pytest.mark.slow
 def test_decoupled_sgd_reports_the_map_that_it_is():
     """Heavy ball with decoupled decay is the MAP of precision λ(1 − momentum)/(1 − dampening)/s: here a tenth."""
     torch.manual_seed(0)

@@ -406,6 +406,7 @@ def test_unfreezing_by_param_groups_keeps_the_native_route():
     assert [len(group["params"]) for group in optimizer.param_groups] == [1, 1, 1, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made", ["{'*': br.Gaussian(0.3, loc=0.1)}", "load"])
 def test_a_resumed_run_that_forgets_to_attach_raises_in_a_fresh_process(made, tmp_path):
     model, prior, optimizer, _ = attached({"*": br.Gaussian(0.3, loc=0.1)}, route="gradient")

@@ -75,6 +75,7 @@ def test_two_processes_find_the_map_of_one(kind, one, tmp_path):
             assert all(found["reduced over all"] == pytest.approx(2.0) for found in rows)
 
 
+@pytest.mark.slow
 def test_one_process_converges_and_every_route_is_met(one):
     """What the comparison above rests on: the runs end at a MAP that is not zero."""
     converged = {case: got for case, got in one.items() if case.endswith("-600")}

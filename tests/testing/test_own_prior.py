@@ -58,6 +58,7 @@ def test_a_mistake_in_it_is_caught(tmp_path, right, wrong, caught_by):
     assert done.returncode == 1, done.stdout[-2000:]
 
 
+@pytest.mark.slow
 def test_it_trains_and_is_named_in_files_and_words(tmp_path):
     family, _ = blocks()
     code = (

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import bayesreg as br
+from tests.sampling import slow
 
 
 def standardised(loader, classification=False):
@@ -71,7 +72,7 @@ def test_l2_logistic_regression_on_breast_cancer(logistic_c):
     assert np.abs(model.bias.detach().numpy() - truth.intercept_).max() < 1e-6
 
 
-@pytest.mark.parametrize("logistic_c", [0.01, 1.0])
+@pytest.mark.parametrize("logistic_c", [0.01, slow(1.0)])
 def test_softmax_regression_on_digits(logistic_c):
     X, y = standardised(load_digits, classification=True)
     model = linear(64, 10)
@@ -113,6 +114,7 @@ def test_l1_logistic_regression_meets_its_own_optimality_conditions(loader, outp
     assert 0 < result.exact_zeros < 1
 
 
+@pytest.mark.slow
 def test_l1_and_l2_agree_with_the_stochastic_trainer_at_convergence():
     X, y = standardised(load_diabetes)
     truth = Ridge(alpha=10.0).fit(X, y).coef_

@@ -102,6 +102,7 @@ def test_each_step_is_that_of_the_autograd_penalty(iris, name, accumulate, clip)
     assert gap(got, [p.detach() for p in model.parameters()]) < 1e-12
 
 
+@pytest.mark.slow
 def test_the_map_does_not_depend_on_the_batch_size_or_the_optimizer(iris):
     """Invariance 3: full-batch L-BFGS, proximal, and small batches with a falling learning rate end at one point."""
     train, _ = iris

@@ -127,11 +127,11 @@ class LocatedPrior(Prior, ABC):
         Raises:
             InvalidArgumentError: If `resized` is of another family or has tensors as hyper-parameters.
         """
-        check_beyond(self, resized)
         if not self.may_end:
             raise InvalidArgumentError(
                 f"resized: {self.family} is one density of all elements and cannot end where the reference does."
             )
+        check_beyond(self, resized)
         prior = self._changed()
         prior.beyond = resized
         return prior

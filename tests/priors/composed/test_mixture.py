@@ -14,6 +14,7 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg.testing import PriorContract
+from tests.sampling import slow
 
 VALUE = torch.randn(3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
@@ -176,7 +177,7 @@ def test_its_map_is_scipys():
     assert objective(w) <= min(objective(w + d) for d in 1e-3 * np.random.default_rng(0).standard_normal((200, 3)))
 
 
-@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
+@pytest.mark.parametrize("optimizer", ["SGD", slow("Adam")])
 def test_optimizers_reach_its_zeros(optimizer):
     torch.manual_seed(0)
     X = torch.randn(60, 5, dtype=torch.float64)

@@ -126,7 +126,7 @@ def test_samples_have_the_covariance(make):
 
 
 @every
-def test_saves_copies_and_compiles(make, tmp_path):
+def test_saves_and_copies(make, tmp_path):
     prior, _, _ = make(0.7, 0.2)
     model = nn.Linear(3, 2, bias=False).double()
     held = br.ModelPrior(model, prior)
@@ -135,6 +135,13 @@ def test_saves_copies_and_compiles(make, tmp_path):
     assert torch.equal(held.log_prob(), again.log_prob())
     w = torch.randn(2, 3)
     assert torch.equal(copy.deepcopy(prior).half().log_prob(w), prior.log_prob(w))
+
+
+@pytest.mark.slow
+@every
+def test_compiles(make):
+    prior, _, _ = make(0.7, 0.2)
+    w = torch.randn(2, 3)
     assert torch._dynamo.explain(prior.log_prob)(w).graph_break_count == 0
     compiled = torch.compile(prior.log_prob, fullgraph=True, backend="aot_eager")
     assert compiled(w).item() == pytest.approx(prior.log_prob(w).item(), rel=1e-5)

@@ -13,6 +13,7 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg.testing import PriorContract
+from tests.sampling import thinned
 
 
 class TestRegularizedHorseshoe(PriorContract):
@@ -36,7 +37,9 @@ def exact(w, tau, c):
     return mpmath.log(mpmath.quad(density, mpmath.linspace(-45, 45, 181)))
 
 
-@pytest.mark.parametrize(("ratio", "x"), [(0.1, 0.3), (1.0, 1e-8), (1.0, 2.0), (30.0, 1e-3), (30.0, 40.0), (1e4, 0.3)])
+@pytest.mark.parametrize(
+    ("ratio", "x"), thinned([(0.1, 0.3), (1.0, 1e-8), (1.0, 2.0), (30.0, 1e-3), (30.0, 40.0), (1e4, 0.3)], 3)
+)
 def test_the_density_is_that_of_the_hierarchy(ratio, x):
     tau = 0.2
     with mpmath.workdps(30):
@@ -58,6 +61,7 @@ def test_the_limits_are_the_horseshoe_and_its_slab():
     assert far.offset_slope(torch.tensor([30.0], dtype=torch.float64)).item() == pytest.approx(30.0, rel=0.01)
 
 
+@pytest.mark.slow
 def test_draws_follow_the_density_and_the_variance():
     prior = br.RegularizedHorseshoe(0.5, 2.0)
     draws = prior.sample((100_000,), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
