@@ -133,7 +133,7 @@ class Table(Shown):
         return {"title": self.title, "rows": rows, "notes": list(self.notes)}
 
 
-def in_short(names: list[str]) -> str:
+def in_short(names: Sequence[str]) -> str:
     """Return a few names for a cell: the first three, what they have in common written once, and how many more."""
     shown = ", ".join(names[:3])
     if len(shown) > 80 and len(names) > 1:
@@ -141,7 +141,7 @@ def in_short(names: list[str]) -> str:
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
 
 
-def _factored(names: list[str]) -> str:
+def _factored(names: Sequence[str]) -> str:
     """Return names with what they begin and end with in common written once: `encoder.{0.query, 1.key}.weight`."""
     parts = [name.split(".") for name in names]
     shortest = min(map(len, parts)) - 1

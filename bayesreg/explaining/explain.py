@@ -14,11 +14,11 @@ from torch.optim import Optimizer
 
 from bayesreg._support import checks
 from bayesreg._support.calls import answering
-from bayesreg._support.tables import Shown, Table
+from bayesreg._support.tables import Shown, Table, in_short
 from bayesreg.conversion import LossScale, as_loss_scale
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.explaining.facts import GroupFacts, facts_of_live, facts_of_state
-from bayesreg.explaining.findings import Finding, Situation, find, in_short, ranked
+from bayesreg.explaining.findings import Finding, Situation, find, ranked
 from bayesreg.explaining.keras import read_penalties
 from bayesreg.explaining.reading import GroupReading, read_group
 from bayesreg.explaining.recognise import find_state_dict, weights_in

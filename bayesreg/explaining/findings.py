@@ -11,6 +11,7 @@ import torch
 from torch.optim import ASGD, SGD
 
 from bayesreg._support.sharding import local
+from bayesreg._support.tables import in_short
 from bayesreg.conversion import LossScale
 from bayesreg.explaining.facts import GroupFacts
 from bayesreg.explaining.reading import GroupReading, peak_rate
@@ -19,7 +20,7 @@ from bayesreg.optimizers.attached import MARK
 from bayesreg.optimizers.step_size import has_metric
 from bayesreg.routes.watches.rounding import lost_to_rounding
 
-__all__ = ["Finding", "Severity", "Situation", "find", "in_short", "ranked"]
+__all__ = ["Finding", "Severity", "Situation", "find", "ranked"]
 
 Severity: TypeAlias = Literal["warning", "note"]
 
@@ -97,12 +98,6 @@ def find(situation: Situation) -> list[Finding]:
 def ranked(findings: Iterable[Finding]) -> list[Finding]:
     """Return warnings before notes, each in the order of their importance."""
     return sorted(findings, key=lambda finding: (finding.severity != "warning", -finding.importance))
-
-
-def in_short(names: Sequence[str], limit: int = 3) -> str:
-    """Return the first names and how many more there are."""
-    shown = ", ".join(names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
 
 
 def _decoupled(situation: Situation) -> Iterator[Finding]:

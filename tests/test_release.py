@@ -1,0 +1,81 @@
+"""What a release says of itself in several files is one thing, and what CI runs is what people are told to run."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import bayesreg as br
+
+ROOT = Path(__file__).parent.parent
+if not (ROOT / "Makefile").is_file():
+    pytest.skip("these files are in a clone only", allow_module_level=True)
+
+
+def text(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_the_version_is_one_everywhere():
+    citation = yaml.safe_load(text("CITATION.cff"))
+    released = re.search(r"^## \[(\d\S*)\] - (\S+)$", text("CHANGELOG.md"), re.M)
+    assert released.groups() == (br.__version__, str(citation["date-released"]))
+    assert citation["version"] == br.__version__
+
+
+def test_make_test_is_the_readmes_command_and_the_workflow_calls_ci():
+    (command,) = re.findall(r"^python3 -m venv .*(pytest.*)$", text("README.md"), re.M)
+    assert f"$(BIN){command}" in text("Makefile")
+    workflow = yaml.safe_load(text(".github/workflows/ci.yml"))
+    steps = workflow["jobs"]["everything"]["steps"]
+    assert [step["run"] for step in steps if "run" in step] == ["bash .ci/run"]
+
+
+def test_ci_tells_what_is_quickest_first():
+    stages = re.findall(r'^stage "([^":]+)', text(".ci/run"), re.M)
+    assert stages == [
+        "install",
+        "lint, types, the house",
+        "wheel and sdist",
+        "tests",
+        "slow tests",
+        "docs, and the notebooks in them",
+    ]
+
+
+def test_hooks_run_what_ci_runs():
+    hooks = {
+        hook["entry"] for repo in yaml.safe_load(text(".pre-commit-config.yaml"))["repos"] for hook in repo["hooks"]
+    }
+    assert {entry.split()[0] for entry in hooks} == {"ruff", "python", "mypy"}
+    assert "python .ci/house.py" in hooks
+
+
+@pytest.mark.parametrize(
+    ("file", "test"),
+    [
+        ("bayesreg/priors/elementwise/laplace.py", "tests/priors/elementwise/test_laplace.py"),
+        ("bayesreg/priors/contract/belief.py", "tests/priors/contract"),
+        ("bayesreg/priors/words.py", "tests/priors/test_words.py"),
+        ("bayesreg/routes/watches/overshoot.py", "tests/routes"),
+        ("bayesreg/errors.py", "tests/test_public_api.py"),
+        ("tests/routes/test_life.py", "tests/routes/test_life.py"),
+        ("tests/routes/common.py", None),
+        ("README.md", None),
+    ],
+)
+def test_a_changed_file_names_its_tests(file, test):
+    code = f"import sys; sys.path.insert(0, '.ci'); import changed; found = changed.tests_of({file!r}); print(found)"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == (str(ROOT / test) if test else "None")
+
+
+def test_every_kind_of_test_folder_mirrors_the_package():
+    package = {p.relative_to(ROOT / "bayesreg") for p in (ROOT / "bayesreg").rglob("*") if any(p.glob("*.py"))}
+    tests = {p.relative_to(ROOT / "tests") for p in (ROOT / "tests").rglob("*") if any(p.glob("test_*.py"))}
+    assert tests - package == set()
