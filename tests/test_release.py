@@ -79,3 +79,20 @@ def test_every_kind_of_test_folder_mirrors_the_package():
     package = {p.relative_to(ROOT / "bayesreg") for p in (ROOT / "bayesreg").rglob("*") if any(p.glob("*.py"))}
     tests = {p.relative_to(ROOT / "tests") for p in (ROOT / "tests").rglob("*") if any(p.glob("test_*.py"))}
     assert tests - package == set()
+
+
+def prose_over(width):
+    """Yield file and line of Markdown prose that is wider; tables, code and what cannot be broken may be."""
+    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "benchmarks" / "README.md"]:
+        fenced = False
+        for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
+            if re.match(r"\s*(```|\$\$)", line):
+                fenced = not fenced
+            # Code, formulas and links hold together.
+            whole = re.sub(r"`[^`]*`|\$[^$]*\$|\[[^]]*\]\([^)]*\)", lambda part: "_" * len(part[0]), line).strip()
+            if not fenced and len(line) > width and not line.lstrip().startswith("|") and " " in whole[2:width]:
+                yield f"{page.name}:{number}"
+
+
+def test_markdown_is_wrapped():
+    assert list(prose_over(120)) == []
