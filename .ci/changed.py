@@ -1,7 +1,7 @@
 """The tests of what changed: `tests/` mirrors the package, so a changed folder names its tests.
 
 `python .ci/changed.py [BASE]` prints them, a path each: of files that differ from BASE (default: the last commit) and
-new ones. A change at the foot of the house prints the tests of the whole folder, not of all that stands on it.
+new ones. What stands on a changed file is not tried: that is `make test`.
 """
 
 from __future__ import annotations
@@ -19,26 +19,29 @@ def git(*arguments: str) -> list[str]:
     return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
 
 
-def tests_of(path: str) -> Path | None:
-    """Return the test, or the folder of tests, nearest to a changed file."""
+def tests_of(path: str) -> list[Path]:
+    """Return the tests nearest to a changed file: its own, else those beside where its own would be."""
     parts = PurePosixPath(path).parts
     if parts[0] == "tests":
-        return ROOT / path if parts[-1].startswith("test_") and (ROOT / path).exists() else None
+        return [ROOT / path] if parts[-1].startswith("test_") and (ROOT / path).exists() else []
     if parts[0] != "bayesreg" or not path.endswith((".py", ".pyi")):
-        return None
+        return []
+    public = [ROOT / "tests" / "test_public_api.py"]
+    if parts[-1].startswith("__init__"):
+        return public
     named = ROOT.joinpath("tests", *parts[1:-1], f"test_{PurePosixPath(path).stem}.py")
     if named.exists():
-        return named
+        return [named]
     for depth in range(len(parts) - 1, 1, -1):
-        folder = ROOT.joinpath("tests", *parts[1:depth])
-        if folder.is_dir():
-            return folder
-    return ROOT / "tests" / "test_public_api.py"
+        beside = sorted(ROOT.joinpath("tests", *parts[1:depth]).glob("test_*.py"))
+        if beside:
+            return beside
+    return public
 
 
 def main(base: str) -> int:
     changed = [*git("diff", "--name-only", base), *git("ls-files", "--others", "--exclude-standard")]
-    found = {test.relative_to(ROOT).as_posix() for path in changed if (test := tests_of(path))}
+    found = {test.relative_to(ROOT).as_posix() for path in changed for test in tests_of(path)}
     print("\n".join(sorted(found | set(ALWAYS))))
     return 0
 

@@ -52,7 +52,7 @@ def machine() -> str:
 def markdown(rows: list[dict[str, object]]) -> str:
     """Return rows as a Markdown table."""
     columns = list(rows[0])
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    lines = ["| " + " | ".join(columns) + " |", "|" + " -- |" * len(columns)]
     for row in rows:
         cells = (f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values())
         lines.append("| " + " | ".join(cells) + " |")

@@ -159,7 +159,7 @@ def _setting(setting: Sequence[float | None], grid: Sequence[Sequence[float | No
 
 
 def _rows(head: list[str], rows: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rows))
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["--"] * len(head), *rows))
 
 
 def figure(summary: dict[str, Any], path: Path) -> None:

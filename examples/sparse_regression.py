@@ -219,7 +219,7 @@ def table(found: dict[str, dict[str, list[dict[str, float]]]]) -> str:
     for task, methods in found.items():
         seeds = len(methods["Laplace"])
         lines += [f"{task}, {seeds} seeds", "", "| prior | test R² | minus Laplace | selected | right | F1 |"]
-        lines.append("| --- | --- | --- | --- | --- | --- |")
+        lines.append("| -- | -- | -- | -- | -- | -- |")
         for name, scores in methods.items():
             means = {key: statistics.fmean(one[key] for one in scores) for key in scores[0]}
             paired = [one["R2"] - other["R2"] for one, other in zip(scores, methods["Laplace"], strict=True)]

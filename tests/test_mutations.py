@@ -29,6 +29,6 @@ def test_every_family_has_some():
 
 @pytest.mark.slow
 def test_the_script_tells_caught_from_survived():
-    harmless = MUTATIONS[0]._replace(new=f"{MUTATIONS[0].old}  ", tests="priors/test_fan_in.py")
+    harmless = MUTATIONS[0]._replace(new=f"{MUTATIONS[0].old}  ", tests="priors/elementwise/test_fan_in.py")
     assert caught(MUTATIONS[0])
     assert not caught(harmless._replace(old="# In half precision two", new="# In half precision 2"))

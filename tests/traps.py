@@ -657,7 +657,7 @@ def row(one: Trap, found: Measured) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-HEAD = "| identifier | the attempt | measured | without | with bayesreg |\n" + "|---" * 5 + "|"
+HEAD = "| identifier | the attempt | measured | without | with bayesreg |\n" + "| -- " * 5 + "|"
 
 
 def table() -> str:

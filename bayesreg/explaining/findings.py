@@ -30,7 +30,7 @@ class Finding:
     """One thing worth knowing.
 
     Attributes:
-        identifier: Its name in the documentation's list of traps.
+        identifier: Its name in the documentation's table of findings, and of traps where a loop shows it.
         severity: "warning" if the prior is not what the settings seem to say, or at odds with the weights; else "note".
         text: What was found.
         remedy: What to do about it.

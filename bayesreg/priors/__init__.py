@@ -1,6 +1,7 @@
 """Prior families, one per file, behind one contract (`Prior`)."""
 
 from bayesreg.priors.adapters.adapter_gaussian import AdapterGaussian as AdapterGaussian
+from bayesreg.priors.composed.from_distribution import FromDistribution as FromDistribution
 from bayesreg.priors.composed.function_prior import FunctionPrior as FunctionPrior
 from bayesreg.priors.composed.mixture import Mixture as Mixture
 from bayesreg.priors.composed.product import Product as Product
@@ -20,11 +21,9 @@ from bayesreg.priors.elementwise.base import ElementwisePrior as ElementwisePrio
 from bayesreg.priors.elementwise.elastic_net import ElasticNet as ElasticNet
 from bayesreg.priors.elementwise.fan_in import FanInGaussian as FanInGaussian
 from bayesreg.priors.elementwise.flat import Flat as Flat
-from bayesreg.priors.elementwise.from_distribution import FromDistribution as FromDistribution
 from bayesreg.priors.elementwise.gaussian import Gaussian as Gaussian
 from bayesreg.priors.elementwise.generalized_normal import GeneralizedNormal as GeneralizedNormal
 from bayesreg.priors.elementwise.laplace import Laplace as Laplace
-from bayesreg.priors.elementwise.log_uniform import LogUniform as LogUniform
 from bayesreg.priors.elementwise.logistic import Logistic as Logistic
 from bayesreg.priors.elementwise.uniform import Uniform as Uniform
 from bayesreg.priors.folded.l0 import L0 as L0
@@ -34,6 +33,7 @@ from bayesreg.priors.grouped.group_laplace import GroupLaplace as GroupLaplace
 from bayesreg.priors.grouped.hierarchical_gaussian import HierarchicalGaussian as HierarchicalGaussian
 from bayesreg.priors.heavy_tailed.cauchy import Cauchy as Cauchy
 from bayesreg.priors.heavy_tailed.horseshoe import Horseshoe as Horseshoe
+from bayesreg.priors.heavy_tailed.log_uniform import LogUniform as LogUniform
 from bayesreg.priors.heavy_tailed.normal_gamma import NormalGamma as NormalGamma
 from bayesreg.priors.heavy_tailed.regularized_horseshoe import RegularizedHorseshoe as RegularizedHorseshoe
 from bayesreg.priors.heavy_tailed.scale_mixture import ScaleMixture as ScaleMixture

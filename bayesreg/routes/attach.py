@@ -18,8 +18,8 @@ from bayesreg.model_prior import ModelPrior
 from bayesreg.optimizers import unwrap
 from bayesreg.optimizers.attached import attachment_of, forget
 from bayesreg.routes.attachment import Attachment
-from bayesreg.routes.planning.membership import check_membership, covered_by
 from bayesreg.routes.planning.plan import GroupPlan, RouteLike, Routing, make_plan
+from bayesreg.routes.planning.refusals import check_membership, covered_by
 from bayesreg.routes.report import describe_attachments, log_attachments
 from bayesreg.routes.sums import joint_terms, penalty_of
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import copy
+import inspect
 import json
 import math
+import re
 from argparse import Namespace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -363,3 +367,18 @@ def test_the_width_is_measured_from_the_centre_of_an_attached_prior():
     assert found.findings[0].identifier == "width"
     assert "rms 0.01 about their centre is 10.0 prior stds" in found.findings[0].text
     assert found.groups[0].offset_rms == pytest.approx(0.01, rel=1e-4)
+
+
+def test_every_finding_is_a_row_of_the_page_and_the_reverse():
+    package = Path(inspect.getfile(br)).parent
+    page = package.parent / "docs" / "explain.md"
+    if not page.is_file():
+        pytest.skip("the documentation is not beside the package")
+    made = set()
+    for path in (package / "explaining").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "Finding":
+                assert isinstance(node.args[0], ast.Constant), f"{path.name}:{node.lineno}: an identifier by name"
+                made.add(node.args[0].value)
+    rows = page.read_text(encoding="utf-8").partition("## Findings")[2].partition("\n\nWeights")[0]
+    assert made == set(re.findall(r"`([a-z-]+)`", "".join(re.findall(r"^\|([^|]*)\|", rows, re.M))))

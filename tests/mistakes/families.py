@@ -167,7 +167,7 @@ FAMILIES = [
         ("half * math.log(2.0 * math.pi * b)", "half * math.log(math.pi * b)"),
         ('"group": self.group}', '"group": "tensor"}'),
     ),
-    *of_family("elementwise/log_uniform", "elementwise/test_log_uniform",
+    *of_family("heavy_tailed/log_uniform", "heavy_tailed/test_log_uniform",
         ("(2.0 * ratio.log()).log()", "ratio.log().log()"),
         ("0.5 * (v + root.clamp_min(0.0).sqrt())", "0.5 * (v - root.clamp_min(0.0).sqrt())"),
         ("torch.where(gap < 0, far, low)", "torch.where(gap < 0, low, far)"),

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import bayesreg as br
+from tests.versions import ADAM_HAS_FLAG
 
 N = 60
 STEPS = 50
@@ -79,7 +80,10 @@ VARIANTS = {
         {}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}, {"momentum": 0.8, "dampening": 0.5},
         {"momentum": 0.9, "foreach": True}, {"momentum": 0.9, "fused": True}, {"maximize": False, "foreach": False},
     ],
-    "Adam": [{}, {"amsgrad": True}, {"foreach": True}, {"fused": True}, {"decoupled_weight_decay": True}],
+    "Adam": [
+        {}, {"amsgrad": True}, {"foreach": True}, {"fused": True},
+        *([{"decoupled_weight_decay": True}] if ADAM_HAS_FLAG else []),
+    ],
     "AdamW": [{}, {"amsgrad": True}, {"foreach": True}, {"fused": True}],
     "NAdam": [{}, {"foreach": True}, {"decoupled_weight_decay": True}],
     "RAdam": [{}, {"foreach": True}, {"decoupled_weight_decay": True}],

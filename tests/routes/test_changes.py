@@ -9,8 +9,10 @@ from torch.nn import functional as F
 
 import bayesreg as br
 from tests.routes.common import N, attached, data, largest_gap, net, one_weight, sgd, trained
+from tests.versions import adam_flag
 
 
+@adam_flag
 def test_flags_that_a_checkpoint_brings_are_planned_for():
     """An AdamW checkpoint in Adam: its decay is decoupled from then on, so the native route would be no prior."""
     model = net()

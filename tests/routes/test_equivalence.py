@@ -14,6 +14,7 @@ from bayesreg.optimizers import decay_rule
 from tests.optimizers.test_decay import ALL
 from tests.routes.common import PRIORS, STEPS, VARIANTS, N, data, largest_gap, net, optimizer_of, trained
 from tests.sampling import cells, slow
+from tests.versions import muon
 
 CELLS = [(name, settings) for name, variants in VARIANTS.items() for settings in variants]
 LABELS = ["-".join([name, *(f"{k}={v}" for k, v in settings.items())]) for name, settings in CELLS]
@@ -116,6 +117,7 @@ def test_one_plain_group_is_exact_untouched_and_told_of_the_free_way(prior_name)
     assert "would do it for free" not in str(grouped.describe())
 
 
+@muon
 def test_muon_sees_the_gradient_of_the_objective_beside_another_optimizer():
     """Muon takes matrices only and rounds to bfloat16 inside, so it is its input that is compared."""
     seen = {}

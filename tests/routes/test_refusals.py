@@ -8,6 +8,7 @@ from torch import nn
 
 import bayesreg as br
 from tests.routes.common import N, attached, net
+from tests.versions import muon
 
 
 def refuse(build, error, message):
@@ -104,6 +105,7 @@ def test_a_weight_decay_that_the_optimizer_would_ignore_is_refused(name):
     assert {row[2] for row in handle.describe().rows} == {"gradient", "none"}
 
 
+@muon
 def test_muon_with_its_default_decay_is_refused():
     model = nn.Linear(3, 2, bias=False)
     prior = br.ModelPrior(model, br.Gaussian(0.3))
@@ -143,7 +145,7 @@ def test_sparse_gradients_from_elsewhere_are_refused_at_the_step():
 def test_differentiable_steps_need_the_loss_route():
     model = net()
     prior = br.ModelPrior(model, {"*": br.Gaussian(0.3, loc=torch.tensor(0.1))})
-    optimizer = torch.optim.Adam(model.parameters(), differentiable=True, decoupled_weight_decay=True)
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.0, differentiable=True)
     with pytest.raises(br.UnsupportedError, match=r"differentiable=True\): a gradient changed in place is lost"):
         br.attach(optimizer, prior, num_data=N)
     br.attach(optimizer, prior, num_data=N, route="loss")

@@ -12,6 +12,7 @@ from torch import Tensor
 from bayesreg.conversion import LossScale
 from bayesreg.errors import InvalidArgumentError, UnsupportedError, nearest
 from bayesreg.priors.composed.composite import held_by, options_of, parts_from
+from bayesreg.priors.composed.from_distribution import FromDistribution
 from bayesreg.priors.composed.function_joint import JointFunction
 from bayesreg.priors.composed.functions import FUNCTIONS, Named
 from bayesreg.priors.contract.belief import Belief
@@ -21,7 +22,6 @@ from bayesreg.priors.contract.registry import register_family
 from bayesreg.priors.contract.tensors import Hyperparameter
 from bayesreg.priors.contract.traits import Traits
 from bayesreg.priors.elementwise.flat import Flat
-from bayesreg.priors.elementwise.from_distribution import FromDistribution
 from bayesreg.selection import ParameterInfo
 
 __all__ = ["FunctionPrior", "Jacobian"]

@@ -21,9 +21,9 @@ from bayesreg.priors.contract.tensors import Hyperparameter, as_number, promoted
 from bayesreg.priors.contract.traits import Traits
 from bayesreg.priors.elementwise.gaussian import Gaussian
 from bayesreg.priors.elementwise.laplace import Laplace
-from bayesreg.priors.elementwise.log_uniform import LogUniform
 from bayesreg.priors.elementwise.uniform import Uniform
 from bayesreg.priors.grouped.group_laplace import GroupLaplace
+from bayesreg.priors.heavy_tailed.log_uniform import LogUniform
 
 __all__ = ["Product"]
 

@@ -18,7 +18,7 @@ from bayesreg.optimizers.step_size import check_metric
 from bayesreg.priors import Belief, Prior, Quadratic
 from bayesreg.priors.contract.asking import learns, local_part, require_map
 from bayesreg.routes.planning.by_name import RouteChoice, refuse_differentiable, refuse_route
-from bayesreg.routes.planning.membership import refuse_decay
+from bayesreg.routes.planning.refusals import refuse_decay
 from bayesreg.selection import SelectorLike, as_selector
 
 __all__ = ["GroupPlan", "Planned", "RouteLike", "RouteName", "Routing", "make_plan"]

@@ -1,4 +1,4 @@
-"""Whether prior and optimizers belong together: each parameter once, and no decay from elsewhere."""
+"""What `br.attach` refuses: decay from elsewhere, parameters held twice, by nobody, or without a prior."""
 
 from __future__ import annotations
 
