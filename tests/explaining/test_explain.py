@@ -59,6 +59,7 @@ def test_other_losses():
     assert found.variance == pytest.approx(10.0)
 
 
+@pytest.mark.slow
 def test_adamw_at_rest_is_the_map_of_the_precision_that_is_read():
     """Full batches, so the weights come to rest: there −g = precision/n · w, coordinate by coordinate."""
     torch.manual_seed(0)
