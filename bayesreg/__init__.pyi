@@ -92,6 +92,7 @@ from bayesreg.selection import ParameterInfo as ParameterInfo
 from bayesreg.selection import Selector as Selector
 from bayesreg.selection import biases as biases
 from bayesreg.selection import embeddings as embeddings
+from bayesreg.selection import kernels as kernels
 from bayesreg.selection import norms as norms
 from bayesreg.selection import where as where
 from bayesreg.trainer import FitResult as FitResult

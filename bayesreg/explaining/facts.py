@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +15,9 @@ from bayesreg.explaining.recognise import recognise
 from bayesreg.optimizers import DecayRule, OptimizerLike, decay_rule, decay_rules
 from bayesreg.optimizers.attached import attachment_of
 from bayesreg.priors import Belief
-from bayesreg.selection import ParameterInfo, biases, embeddings, norms, parameters_of
+from bayesreg.selection import ParameterInfo, Role, parameters_of, role_of
 
-__all__ = ["GroupFacts", "ParameterFacts", "Role", "fact_of", "facts_of_live", "facts_of_state"]
-
-Role: TypeAlias = Literal["weight", "bias", "norm", "embedding"]
+__all__ = ["GroupFacts", "ParameterFacts", "fact_of", "facts_of_live", "facts_of_state"]
 
 
 @dataclass(frozen=True)
@@ -111,18 +109,10 @@ def facts_of_live(optimizer: Optimizer, model: nn.Module) -> list[GroupFacts]:
 def fact_of(parameter: Tensor, info: ParameterInfo | None, state: Mapping[str, Any], index: int) -> ParameterFacts:
     """Gather the facts of one parameter of group `index`."""
     name = info.name if info is not None else f"(not in the model, group {index})"
-    role = _role_of(info) if info is not None else _role_of_shape(parameter.shape)
+    role = role_of(info) if info is not None else _role_of_shape(parameter.shape)
     return ParameterFacts(
         name, role, tuple(parameter.shape), parameter.dtype, parameter.detach(), state, parameter.requires_grad
     )
-
-
-def _role_of(info: ParameterInfo) -> Role:
-    if biases(info):
-        return "bias"
-    if norms(info):
-        return "norm"
-    return "embedding" if embeddings(info) else "weight"
 
 
 def _role_of_shape(shape: Sequence[int]) -> Role:

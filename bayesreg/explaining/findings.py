@@ -201,31 +201,31 @@ def _hidden(situation: Situation) -> Iterator[Finding]:
             )  # fmt: skip
 
 
+_USUALLY_FLAT = ("bias", "norm", "vector")
+
+
 def _biases(situation: Situation) -> Iterator[Finding]:
     names = [
-        p.name
-        for facts, _ in situation.decayed()
-        for p in facts.parameters
-        if p.role in ("bias", "norm") and p.trainable
+        p.name for facts, _ in situation.decayed() for p in facts.parameters if p.role in _USUALLY_FLAT and p.trainable
     ]
     if names:
         yield Finding(
             "biases-decayed", "warning",
-            f"Biases and normalisation parameters are decayed too: {in_short(names)}.",
+            f"Biases, normalisation parameters or other vectors are decayed too: {in_short(names)}.",
             "A flat prior on them is usual: param groups from br.ModelPrior(model, br.Gaussian(...)).param_groups().",
             _share_of_biases(situation),
         )  # fmt: skip
 
 
 def _share_of_biases(situation: Situation) -> float:
-    """Return the share of the penalty that is on biases and norms; without values, of the elements."""
+    """Return the share of the penalty that is on biases, norms and vectors; without values, of the elements."""
     on_them, total = 0.0, 0.0
     for facts, reading in situation.decayed():
         for p in facts.parameters:
             size = float(p.elements) if p.value is None else float(local(p.value).double().square().sum())
             here = size * float(reading.weight_decay or 0.0)
             total += here
-            on_them += here if p.role in ("bias", "norm") else 0.0
+            on_them += here if p.role in _USUALLY_FLAT else 0.0
     return on_them / total if total else 0.0
 
 

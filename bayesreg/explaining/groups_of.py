@@ -11,10 +11,10 @@ from torch import nn
 from torch.optim import Optimizer
 
 from bayesreg.errors import InvalidArgumentError
-from bayesreg.explaining.facts import GroupFacts, ParameterFacts, Role, fact_of
+from bayesreg.explaining.facts import GroupFacts, ParameterFacts, fact_of
 from bayesreg.explaining.findings import Finding
 from bayesreg.optimizers import DecayRule
-from bayesreg.selection import ParameterInfo, parameters_of
+from bayesreg.selection import ParameterInfo, Role, parameters_of
 
 __all__ = ["Settings", "groups_of", "heavy_ball", "number_of", "read_as", "soft_targets"]
 

@@ -12,7 +12,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 from bayesreg.errors import InvalidArgumentError, ReferenceMismatchError
 from bayesreg.model_prior.entry import Entry
 from bayesreg.priors import Prior
-from bayesreg.priors.contract.asking import is_flat
+from bayesreg.priors.contract.asking import is_flat, placed
 from bayesreg.references import Reference
 from bayesreg.references.names import missing_words, rename_hint
 from bayesreg.selection import ParameterInfo, canonical_tensors, parameters_of
@@ -69,7 +69,7 @@ def bind(model: nn.Module, entries: Sequence[Entry]) -> tuple[list[Entry], list[
             f"the reference does not fit the model:{hint} {'; '.join([*problems, *unsound])}.{cure if problems else ''}"
         )
     bound = [
-        entry if entry.prior is None else Entry(entry.info, entry.prior.bound_to(name, entry.parameter), entry.rule)
+        entry if entry.prior is None else Entry(entry.info, placed(entry.prior, entry.info, name), entry.rule)
         for entry, name in names
     ]
     return bound, [note for reference in references.values() for note in _notes(model, reference, entries, places)]

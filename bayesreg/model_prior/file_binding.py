@@ -12,6 +12,7 @@ from bayesreg.errors import InvalidArgumentError, PriorFileError, UnsupportedErr
 from bayesreg.model_prior.entry import Entry
 from bayesreg.model_prior.file import FileRow, read_rows
 from bayesreg.priors import Belief
+from bayesreg.priors.contract.asking import placed
 from bayesreg.priors.contract.joint import Part
 from bayesreg.references import Rename
 from bayesreg.references.names import rename_hint, renamed
@@ -195,7 +196,7 @@ def _entry(
         head, new = differences.head, differences.new
         assert head is not None
         assert new is not None
-        return Entry(info, head.bound_to(info.name, info.parameter), any_of(new).label)
+        return Entry(info, placed(head, info), any_of(new).label)
     known = next((name for name in info.names if name in here), None)
     return Entry(info, None, "") if known is None else _bound(source, info, known, here[known])
 

@@ -20,10 +20,10 @@ from bayesreg.model_prior.describe import describe_entries
 from bayesreg.model_prior.entry import Entry, active
 from bayesreg.model_prior.file import save_model_prior
 from bayesreg.model_prior.file_binding import Differences, load_entries
-from bayesreg.model_prior.rules import group_key, hint_for, matched, values_by_entry
+from bayesreg.model_prior.rules import group_key, hint_for, matched, on_kernels, require_kernels, values_by_entry
 from bayesreg.optimizers import OptimizerLike
 from bayesreg.optimizers.attached import install_guard
-from bayesreg.priors import Belief, Flat, Prior
+from bayesreg.priors import Belief, Prior
 from bayesreg.priors.contract.asking import local_part
 from bayesreg.priors.contract.joint import SingleTerm, Term, terms_of
 from bayesreg.references import Rename
@@ -31,8 +31,6 @@ from bayesreg.selection import (
     Selection,
     SelectorLike,
     as_selector,
-    biases,
-    norms,
     parameters_of,
 )
 
@@ -41,7 +39,10 @@ if TYPE_CHECKING:
 
 __all__ = ["ModelPrior"]
 
-_SHORTHAND = "One prior was given for the whole model: it is on the weights; biases and norms are flat."
+_SHORTHAND = (
+    "One prior was given for the whole model: it is on matrices and kernels; biases, norms, other vectors and scalars "
+    "are flat."
+)
 
 
 class ModelPrior(nn.Module):
@@ -49,8 +50,9 @@ class ModelPrior(nn.Module):
 
     Rule keys are globs over parameter names (`*` crosses dots), selectors (`br.biases`, `br.norms`,
     `br.embeddings`, combined by `|`, `&`, `~`), module classes (all parameters inside such a module) or predicates
-    on `br.ParameterInfo`. A single prior in place of rules goes on the weights; biases and normalisation
-    parameters then stay flat. Tied weights count once. Frozen parameters are reported and skipped.
+    on `br.ParameterInfo`. A single prior in place of rules goes on matrices and kernels (`br.kernels`), told by shape,
+    module and name; biases, normalisation parameters and other vectors and scalars (slopes, temperatures, tokens) stay
+    flat, as `describe()` lists. Tied weights count once. Frozen parameters are reported and skipped.
 
     Args:
         model: The model; compiled, wrapped or parametrized ones are seen through.
@@ -59,7 +61,7 @@ class ModelPrior(nn.Module):
 
     Raises:
         PatternError: If a glob matches nothing, or earlier rules took all that a rule matches.
-        CoverageError: If a trainable parameter is covered by no rule.
+        CoverageError: If a trainable parameter is covered by no rule, or a single prior by none of the parameters.
         ReferenceMismatchError: If reference weights do not fit; every mismatch is listed.
         InvalidArgumentError: If `rules` is neither, or a hyper-parameter has the wrong shape.
 
@@ -85,7 +87,7 @@ class ModelPrior(nn.Module):
             )
         self.shorthand = isinstance(rules, Belief)
         if isinstance(rules, Belief):
-            rules = {biases | norms: Flat(), "*": rules}
+            rules = on_kernels(rules)
         if not isinstance(rules, Mapping) or not rules:
             raise InvalidArgumentError(
                 f"rules: expected a prior or a mapping from rules to priors, got {kind_of(rules)}{hint_for(rules)}."
@@ -98,6 +100,8 @@ class ModelPrior(nn.Module):
         infos = parameters_of(model)
         if not infos:
             raise InvalidArgumentError(f"model: {type(model).__name__} has no parameters.")
+        if self.shorthand:
+            require_kernels(infos)
         entries, said = bind(model, matched(infos, rules))
         self._take(entries, [*said, *notes])
 

@@ -7,12 +7,40 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 from torch.distributions import Distribution
 
+from bayesreg._support.tables import in_short
 from bayesreg.errors import CoverageError, InvalidArgumentError, PatternError, nearest
 from bayesreg.model_prior.entry import Entry
-from bayesreg.priors import Belief
-from bayesreg.selection import ParameterInfo, SelectorLike, as_selector
+from bayesreg.priors import Belief, Flat
+from bayesreg.selection import (
+    ParameterInfo,
+    SelectorLike,
+    as_selector,
+    biases,
+    kernels,
+    norms,
+    role_of,
+    vectors,
+)
 
-__all__ = ["group_key", "hint_for", "matched", "values_by_entry"]
+__all__ = ["group_key", "hint_for", "matched", "on_kernels", "require_kernels", "values_by_entry"]
+
+
+def on_kernels(prior: Belief) -> dict[SelectorLike, Belief]:
+    """Return the rules that a single prior for a whole model stands for: it is on matrices and kernels."""
+    flat = Flat()
+    return {biases | norms: flat, vectors: flat, "*": prior}
+
+
+def require_kernels(infos: Sequence[ParameterInfo]) -> None:
+    """Raise where a single prior for the whole model would be on nothing that is trained."""
+    trained = [info for info in infos if info.parameter.requires_grad] or list(infos)
+    if not any(kernels(info) for info in trained):
+        roles = {"bias": "bias", "norm": "norm", "vector": "vector or scalar"}
+        named = in_short([f"{info.name} ({roles[role_of(info)]})" for info in trained])
+        raise CoverageError(
+            f"prior: one prior for the whole model goes on its matrices and kernels, and none is trained: {named}; "
+            f"say what it is for by rules, such as br.ModelPrior(model, {{'*': prior}})."
+        )
 
 
 def group_key(prior: Belief, joint: int | None) -> tuple[object, ...]:

@@ -1,4 +1,4 @@
-"""Sets of parameters by a condition: biases, norms, embeddings, name patterns, and what combines them."""
+"""Sets of parameters by a condition: name patterns, module types, predicates, and what combines them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from bayesreg.errors import InvalidArgumentError, PatternError, nearest
 from bayesreg.selection.parameter import ParameterInfo
@@ -20,9 +19,7 @@ __all__ = [
     "SelectorLike",
     "any_of",
     "as_selector",
-    "biases",
-    "embeddings",
-    "norms",
+    "inside",
     "selected",
     "where",
 ]
@@ -39,8 +36,8 @@ class Selector:
 
     Example:
         >>> from torch import nn
+        >>> from bayesreg.selection import biases, norms, parameters_of
         >>> model = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
-        >>> from bayesreg.selection import parameters_of
         >>> [info.name for info in parameters_of(model) if (biases | norms)(info)]
         ['0.bias', '1.weight', '1.bias']
     """
@@ -100,6 +97,7 @@ def where(predicate: Predicate, label: str | None = None) -> Selector:
         The selector.
 
     Example:
+        >>> from bayesreg.selection import biases
         >>> large = where(lambda info: info.parameter.numel() > 1000, "large")
         >>> large | biases
         large | biases
@@ -156,6 +154,7 @@ def any_of(rules: Selection) -> Selector:
         The selector.
 
     Example:
+        >>> from bayesreg.selection import biases
         >>> any_of(["head.*", biases])
         'head.*' | biases
     """
@@ -191,25 +190,17 @@ def selected(argument: str, rule: Selection, infos: Sequence[ParameterInfo]) -> 
 
 
 def _by_type(*kinds: type) -> Selector:
-    label = " | ".join(kind.__name__ for kind in kinds)
-
-    def inside(info: ParameterInfo) -> bool:
-        return any(isinstance(module, kinds) for chain in (info.modules, *info.shared) for module in chain)
-
-    return Selector(inside, label)
+    return Selector(lambda info: inside(info, *kinds), " | ".join(kind.__name__ for kind in kinds))
 
 
-def _is_bias(info: ParameterInfo) -> bool:
-    # bias_ih_l0 of recurrent layers, in_proj_bias of attention; never `debias.weight`: only the attribute counts.
-    attributes = {name.rsplit(".", 1)[-1] for name in info.names}
-    return any(a == "bias" or a.startswith("bias_") or a.endswith("_bias") for a in attributes)
+def inside(info: ParameterInfo, *kinds: type) -> bool:
+    """Return whether a parameter is inside a module of one of these kinds, at any of its places.
 
+    Args:
+        info: The parameter.
+        *kinds: Module classes.
 
-biases: Selector = Selector(_is_bias, "biases")
-"""Every bias: attributes called `bias`, `bias_*` or `*_bias`."""
-
-norms: Selector = Selector(_by_type(_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm), "norms")
-"""Scale and shift of every normalisation layer torch has; add your own with `br.norms | MyNorm`."""
-
-embeddings: Selector = Selector(_by_type(nn.Embedding, nn.EmbeddingBag), "embeddings")
-"""The tables of `nn.Embedding` and `nn.EmbeddingBag`."""
+    Returns:
+        Whether it is.
+    """
+    return any(isinstance(module, kinds) for chain in (info.modules, *info.shared) for module in chain)

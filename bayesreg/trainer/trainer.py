@@ -52,7 +52,7 @@ class MAPTrainer:
 
     Args:
         model: The model; trained in place.
-        prior: A `ModelPrior`, or what makes one: a single prior (on the weights; biases and norms flat) or rules.
+        prior: A `ModelPrior`, or what makes one: a single prior (on matrices and kernels; all else flat) or rules.
         likelihood: From `br.likelihoods`.
         optimizer: A factory that takes param groups (`functools.partial(torch.optim.SGD, lr=0.1)`), a torch
             optimizer built from `prior.param_groups()` or `model.parameters()`, or a full-batch solver that goes to

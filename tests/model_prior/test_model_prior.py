@@ -38,7 +38,7 @@ def test_one_prior_goes_on_the_weights_and_says_so():
         "0.weight": "Gaussian", "0.bias": "Flat", "1.weight": "Flat", "1.bias": "Flat",
         "3.weight": "Gaussian", "3.bias": "Flat",
     }  # fmt: skip
-    assert "it is on the weights; biases and norms are flat" in str(prior.describe())
+    assert "it is on matrices and kernels; biases, norms, other vectors and scalars" in str(prior.describe())
 
 
 def test_a_glob_that_matches_nothing_names_the_nearest():

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from bayesreg.errors import UnsupportedError
 from bayesreg.priors.contract.belief import Belief
+from bayesreg.selection import ParameterInfo
 
-__all__ = ["has_one_set", "is_flat", "learns", "local_part", "require_map", "require_proper", "stiffness"]
+__all__ = ["has_one_set", "is_flat", "learns", "local_part", "placed", "require_map", "require_proper", "stiffness"]
 
 AnyBelief = TypeVar("AnyBelief", bound=Belief)
 
@@ -68,6 +69,23 @@ def local_part(prior: AnyBelief, parameter: Tensor) -> AnyBelief:
         UnsupportedError: If the density does not fall apart into elements.
     """
     return prior._localized(parameter)
+
+
+def placed(prior: Belief, info: ParameterInfo, name: str | None = None) -> Belief:
+    """Return the prior of one parameter at its place in a model: which axis holds its inputs, what its centre is.
+
+    Args:
+        prior: The prior of a rule.
+        info: The parameter.
+        name: Its name in the references; its own by default.
+
+    Returns:
+        The prior, bound to the parameter.
+
+    Raises:
+        InvalidArgumentError: If it does not fit there.
+    """
+    return prior._placed(info).bound_to(info.name if name is None else name, info.parameter)
 
 
 def has_one_set(prior: Belief) -> bool:

@@ -23,6 +23,7 @@ from bayesreg.priors.contract.remarks import Remarks
 from bayesreg.priors.contract.tensors import Hyperparameter, as_given, as_number, short
 from bayesreg.priors.contract.traits import Traits
 from bayesreg.references import Reference
+from bayesreg.selection import ParameterInfo
 
 __all__ = ["Belief"]
 
@@ -248,6 +249,10 @@ class Belief(Holder):
             InvalidArgumentError: If a hyper-parameter has another shape.
         """
         self._check_shape(parameter.shape, f"parameter {name!r}")
+        return self
+
+    def _placed(self, info: ParameterInfo) -> Belief:
+        """Return the prior as the module that owns the parameter makes it: itself, if its shape says all."""
         return self
 
     def _check_shape(self, shape: Sequence[int], what: str = "value") -> None:

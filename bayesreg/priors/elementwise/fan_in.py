@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Any, Literal, Self, TypeAlias, final, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from bayesreg._support import checks
 from bayesreg._support.calls import answering
@@ -20,10 +22,20 @@ from bayesreg.priors.contract.tensors import Hyperparameter
 from bayesreg.priors.contract.traits import Traits
 from bayesreg.priors.elementwise.gaussian import Gaussian
 from bayesreg.priors.located.located import Loc, LocatedPrior
+from bayesreg.selection import ParameterInfo
 
 __all__ = ["FanInGaussian"]
 
 Fan: TypeAlias = Literal["fan_in", "fan_out", "fan_avg"]
+
+
+def _layer_of(info: ParameterInfo) -> nn.Module:
+    """Return the layer that owns a parameter, past what parametrizes it."""
+    return next(
+        module
+        for module in reversed(info.modules)
+        if not isinstance(module, ParametrizationList | nn.ModuleDict | nn.ParameterList) or module is info.modules[0]
+    )
 
 
 @register_family
@@ -35,7 +47,9 @@ class FanInGaussian(LocatedPrior):
     `ModelPrior` every parameter gets the plain `Gaussian` of its own shape, with its own exact weight decay.
 
     A parameter of shape ``(out, in, *kernel)`` has ``fan_in = in·|kernel|`` and ``fan_out = out·|kernel|``, as in
-    `torch.nn.init`; a transposed convolution stores ``(in, out, *kernel)``, so its fans change places.
+    `torch.nn.init`. Where a layer stores ``(in, out, *kernel)`` (transposed convolutions, the `Conv1D` of GPT-2) a
+    `ModelPrior` reads it so; a bare matrix of a module of your own is taken for ``(out, in)``, and one of three or more
+    axes that belongs to no convolution is refused.
 
     Args:
         gain: Standard deviation > 0 at fan 1.
@@ -73,6 +87,7 @@ class FanInGaussian(LocatedPrior):
             )
         super().__init__(loc=loc, gain=checks.positive_float("gain", gain))
         self.fan: Fan = fan
+        self._inputs_first = False
 
     @property
     def may_end(self) -> bool:
@@ -158,8 +173,23 @@ class FanInGaussian(LocatedPrior):
                 f"{tuple(shape)}; give it a rule of its own, such as br.Flat() or br.Gaussian(0.1)."
             )
         kernel = math.prod(shape[2:])
-        fan_in, fan_out = shape[1] * kernel, shape[0] * kernel
+        outputs, inputs = (shape[1], shape[0]) if self._inputs_first else (shape[0], shape[1])
+        fan_in, fan_out = inputs * kernel, outputs * kernel
         return {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": 0.5 * (fan_in + fan_out)}[self.fan]
+
+    def _placed(self, info: ParameterInfo) -> FanInGaussian:
+        owner, axes = _layer_of(info), info.parameter.ndim
+        if axes > 2 and not (hasattr(owner, "kernel_size") or isinstance(owner, nn.Bilinear)):
+            raise InvalidArgumentError(
+                f"parameter {info.name!r}: {self.family} reads inputs and outputs off the shape, and which axes of "
+                f"{tuple(info.parameter.shape)} they are in a {type(owner).__name__} is not known; give it a rule of "
+                f"its own, such as br.Gaussian(0.1) or br.Flat()."
+            )
+        if not (getattr(owner, "transposed", False) or (type(owner).__name__ == "Conv1D" and hasattr(owner, "nf"))):
+            return self
+        made = copy.copy(self)
+        made._inputs_first = True
+        return made
 
     def bound_to(self, name: str, parameter: Tensor) -> Prior:  # type: ignore[override]
         """Return the plain Gaussian of the parameter's shape, its named centre looked up; see `Prior.bound_to`."""
