@@ -8,13 +8,20 @@ from typing import Any, Literal, TypeAlias, overload
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, SequentialSampler, SubsetRandomSampler
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+)
 
 from bayesreg._support import checks
 from bayesreg.errors import DataError, InvalidArgumentError
 from bayesreg.likelihoods import Likelihood
 
-__all__ = ["Arrays", "TrainingData", "as_loader", "as_tensors", "dtype_of", "num_examples", "whole"]
+__all__ = ["Arrays", "TrainingData", "as_loader", "as_pair", "as_tensors", "dtype_of", "moved", "num_examples", "whole"]
 
 TrainingData: TypeAlias = "DataLoader[Any] | Dataset[Any] | tuple[Any, Any]"
 
@@ -146,6 +153,41 @@ def as_loader(
     )
 
 
+def as_pair(batch: Any) -> tuple[Any, Tensor]:
+    """Return a batch as inputs and targets.
+
+    Args:
+        batch: What a loader gave.
+
+    Returns:
+        The pair; inputs are whatever the model takes.
+
+    Raises:
+        DataError: If it is no pair with a tensor of targets.
+    """
+    if isinstance(batch, tuple | list) and len(batch) == 2 and isinstance(batch[1], Tensor):
+        return batch[0], batch[1]
+    if isinstance(batch, dict):
+        given = f"a dictionary with {', '.join(map(str, batch))}"
+    elif isinstance(batch, tuple | list):
+        given = f"{len(batch)} entries ({', '.join(type(entry).__name__ for entry in batch)})"
+    else:
+        given = type(batch).__name__
+    raise DataError(
+        f"batch: expected a pair (inputs, targets) with a tensor of targets, got {given}; let the data set or the "
+        f"loader's collate_fn return one, such as lambda rows: (inputs, targets)."
+    )
+
+
+def moved(inputs: Any, device: torch.device) -> Any:
+    """Return inputs on a device: a tensor, or tensors in lists and dictionaries."""
+    if isinstance(inputs, Tensor):
+        return inputs.to(device)
+    from accelerate.utils import send_to_device
+
+    return send_to_device(inputs, device)
+
+
 def _already_a_batch(batch: Any) -> Any:
     return batch
 
@@ -190,12 +232,19 @@ def num_examples(loader: DataLoader[Any], num_data: int | None, *, known: bool =
 
 def _counted(loader: DataLoader[Any]) -> int | None:
     """Return the number of different examples a loader can draw, None where it does not tell."""
-    sampler = getattr(loader.batch_sampler, "sampler", None) or loader.sampler
+    by_batch = loader.batch_sampler
+    if by_batch is not None and type(by_batch) is not BatchSampler:
+        # One's own way to make batches may leave examples out, or meet them twice.
+        return None
+    sampler = by_batch.sampler if by_batch is not None else loader.sampler
     if isinstance(sampler, SubsetRandomSampler):
         return len(sampler)
     if not isinstance(loader.dataset, Sized):
         return None
     total = len(loader.dataset)
+    if isinstance(sampler, SequentialSampler) and by_batch is not None and by_batch.drop_last:
+        # The last ones are never drawn, as the order stays.
+        return total - total % by_batch.batch_size or total
     known = isinstance(sampler, SequentialSampler | DistributedSampler)
     if known or not isinstance(sampler, Sized) or len(sampler) == total:
         return total
@@ -207,4 +256,4 @@ def whole(loader: DataLoader[Any], device: torch.device) -> list[tuple[Tensor, T
     """Return all examples, in order, as few large batches on the device; for full-batch solvers."""
     if isinstance(loader.dataset, Arrays):
         return [(loader.dataset.inputs.to(device), loader.dataset.targets.to(device))]
-    return [(inputs.to(device), targets.to(device)) for inputs, targets in loader]
+    return [(moved(inputs, device), targets.to(device)) for inputs, targets in map(as_pair, loader)]

@@ -12,7 +12,16 @@ from torch import Tensor
 
 from bayesreg.errors import InvalidArgumentError
 
-__all__ = ["covariance", "finite", "non_negative", "positive", "positive_float", "positive_int", "positive_vector"]
+__all__ = [
+    "covariance",
+    "finite",
+    "non_negative",
+    "positive",
+    "positive_float",
+    "positive_int",
+    "positive_or_infinite",
+    "positive_vector",
+]
 
 FloatOrTensor = TypeVar("FloatOrTensor", float, Tensor)
 
@@ -53,6 +62,22 @@ def positive(name: str, value: object) -> float | Tensor:
     elif checked <= 0:
         raise InvalidArgumentError(f"{name}: expected a value > 0, got {checked:g}.")
     return checked
+
+
+def positive_or_infinite(name: str, value: object) -> float | Tensor:
+    """Return `value`, checked to be > 0 everywhere; elements of a tensor may be infinite, but not all of them."""
+    if hasattr(value, "__array__") and not _is_number(value) and not isinstance(value, Tensor):
+        value = torch.as_tensor(value)
+    if isinstance(value, Tensor) and value.ndim and value.is_floating_point() and not value.requires_grad:
+        infinite = value == math.inf
+        if bool(infinite.any()):
+            if bool(infinite.all()):
+                raise InvalidArgumentError(
+                    f"{name}: expected a finite value somewhere; with none the prior is br.Flat()."
+                )
+            positive(name, torch.where(infinite, 1.0, value))
+            return value
+    return positive(name, value)
 
 
 def positive_float(name: str, value: object) -> float:

@@ -22,12 +22,24 @@ def tensor_output(model: nn.Module, inputs: Any) -> Tensor:
         The output.
 
     Raises:
-        DataError: If it is no tensor, as the outputs of Hugging Face models are not.
+        DataError: If it is no tensor, as the outputs of Hugging Face models are not; or if the model cannot take a
+            dictionary or list of inputs.
     """
-    output = model(inputs)
+    output = model(inputs) if isinstance(inputs, Tensor) else _called(model, inputs)
     if not isinstance(output, Tensor):
         raise DataError(
             f"model: expected one that returns a tensor, got {type(output).__name__} from {type(model).__name__}; wrap "
             f"it in a module whose forward returns the logits."
         )
     return output
+
+
+def _called(model: nn.Module, inputs: Any) -> Any:
+    try:
+        return model(inputs)
+    except (TypeError, AttributeError) as error:
+        raise DataError(
+            f"model: {type(model).__name__} cannot take the inputs of a batch, a {type(inputs).__name__} ({error}); "
+            f"wrap it in a module whose forward takes one, such as forward(self, batch): return "
+            f"self.model(**batch).logits."
+        ) from error

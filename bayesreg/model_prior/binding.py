@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils.parametrize import ParametrizationList
 
-from bayesreg.errors import InvalidArgumentError, ReferenceMismatchError
+from bayesreg.errors import InvalidArgumentError, ReferenceMismatchError, UnsupportedError
 from bayesreg.model_prior.entry import Entry
 from bayesreg.priors import Prior
 from bayesreg.priors.contract.asking import is_flat, placed
@@ -31,10 +31,13 @@ def bind(model: nn.Module, entries: Sequence[Entry]) -> tuple[list[Entry], list[
         The entries with priors of their own, and notes on the references for `describe()`.
 
     Raises:
-        InvalidArgumentError: If the model has lazy parameters without a shape.
+        InvalidArgumentError: If the model has lazy parameters without a shape, or two that share their memory.
+        UnsupportedError: If complex weights have a prior.
         ReferenceMismatchError: If references do not fit; every mismatch is listed.
     """
     _require_initialised(model)
+    _refuse_complex(entries)
+    _refuse_shared_memory(entries)
     problems: list[str] = []
     missing: dict[int, dict[str, tuple[int, ...]]] = {}
     references: dict[int, Reference] = {}
@@ -148,6 +151,34 @@ def _require_initialised(model: nn.Module) -> None:
         raise InvalidArgumentError(
             f"model: {', '.join(lazy)} have no shape yet: run one batch through the model before it gets a prior."
         )
+
+
+def _refuse_complex(entries: Sequence[Entry]) -> None:
+    for entry in entries:
+        if entry.prior is not None and entry.parameter.is_complex() and not is_flat(entry.prior):
+            raise UnsupportedError(
+                f"{entry.name}: expected real weights, got {_plain(entry.parameter)}, on which no density is defined "
+                f"here; give it br.Flat(), or hold it as torch.view_as_real(weights), two real numbers each."
+            )
+
+
+def _refuse_shared_memory(entries: Sequence[Entry]) -> None:
+    """Refuse weights that are tied through `.data`: two parameters over one memory, whose prior would count twice."""
+    seen: dict[tuple[object, ...], str] = {}
+    for entry in entries:
+        parameter = entry.parameter
+        if entry.prior is None or is_flat(entry.prior) or not parameter.requires_grad or parameter.is_meta:
+            continue
+        if type(parameter) is not nn.Parameter or not parameter.numel():
+            continue
+        key = (parameter.device, parameter.data_ptr(), parameter.shape, parameter.stride())
+        first = seen.setdefault(key, entry.name)
+        if first != entry.name:
+            raise InvalidArgumentError(
+                f"{first} and {entry.name} are two parameters over the same memory (tied through .data), so the prior "
+                f"would count twice and each would be stepped apart; tie the parameter itself: module.weight = "
+                f"other.weight."
+            )
 
 
 def _plain(tensor: Tensor) -> str:

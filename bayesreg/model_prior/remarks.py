@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 import torch
+from torch import nn
 from torch.nn.utils.parametrizations import _WeightNorm
 
 from bayesreg._support.sharding import is_sharded
@@ -45,11 +46,35 @@ def remarks_on(entries: Sequence[Entry]) -> list[str]:
             f"prior pulls on a length that changes nothing; give it br.Flat() and keep the prior on original0, the "
             f"length."
         )
+    notes += _unused_elements(counted)
     notes += _width_notes(counted)
     for entry, prior in counted:
         said = prior.remarks(entry.parameter.shape).caution
         if said is not None:
             notes.append(f"{entry.name}: {said}.")
+    return notes
+
+
+def _unused_elements(counted: Counted) -> list[str]:
+    """Say where elements of a parameter play no part in the model, and are under its prior all the same."""
+    notes = []
+    for entry, prior in _penalised(counted):
+        owner, pruned = entry.info.module, entry.info.attribute.removesuffix("_orig")
+        mask = owner._buffers.get(f"{pruned}_mask") if pruned != entry.info.attribute else None
+        padding = getattr(owner, "padding_idx", None) if isinstance(owner, nn.Embedding | nn.EmbeddingBag) else None
+        free = prior.centre().ndim or not prior.traits.proper
+        if mask is not None and not mask.is_meta:
+            left = int(mask.count_nonzero())
+            notes.append(
+                f"Pruned: a mask leaves {left:,} of {mask.numel():,} elements of {entry.name} in the model; the others "
+                f"are pulled and counted too. Afterwards: torch.nn.utils.prune.remove; to leave them out: a tensor "
+                f"scale that is inf where the mask is 0."
+            )
+        elif padding is not None and not free:
+            notes.append(
+                f"Row {padding} of {entry.name} is padding: data never move it, and the prior pulls and counts it like "
+                f"the others; to leave it out: a tensor scale that is inf in that row."
+            )
     return notes
 
 

@@ -17,15 +17,33 @@ Rename: TypeAlias = Mapping["str | re.Pattern[str]", "str | Sequence[str] | None
 
 
 def state_dict_in(mapping: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the state dict inside a checkpoint dictionary."""
+    """Return the state dict inside a checkpoint dictionary; refuse to choose where it has two (plain and EMA)."""
     held = [key for key in ("state_dict", "model_state_dict", "model") if _has_tensors(mapping.get(key))]
+    if len(held) == 1:
+        own = _shapes(mapping[held[0]])
+        held += [str(key) for key, value in mapping.items() if key != held[0] and _has_twins(value, own)]
     if len(held) > 1:
         raise ReferenceMismatchError(
             f"reference: expected one state dict in the checkpoint, got {' and '.join(held)}; choose one, "
-            f"torch.load(path, weights_only=True)[{held[0]!r}]."
+            f"{' or '.join(f'torch.load(path, weights_only=True)[{key!r}]' for key in held[:2])}."
         )
     found: Mapping[str, Any] = mapping[held[0]] if held else mapping
     return found
+
+
+def _shapes(mapping: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of tensors, under names without what wrappers put before them."""
+    named = {str(name): tuple(value.shape) for name, value in mapping.items() if isinstance(value, Tensor)}
+    return {_PARAMETRIZED.sub(_parametrized, _WRAPPERS.sub("", name)).removeprefix("module."): shape
+            for name, shape in named.items()}  # fmt: skip
+
+
+def _has_twins(value: Any, own: Mapping[str, tuple[int, ...]]) -> bool:
+    """Return whether a mapping holds other values for most of the tensors of a state dict."""
+    if not _has_tensors(value):
+        return False
+    other = _shapes(value)
+    return 2 * sum(other.get(name) == shape for name, shape in own.items()) > len(own)
 
 
 def _has_tensors(value: Any) -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 from torch import nn
+
+from bayesreg.errors import CoverageError
 
 __all__ = ["ParameterInfo"]
 
@@ -38,10 +40,15 @@ class ParameterInfo:
     def parameter(self) -> nn.Parameter:
         """The parameter, looked up afresh: loading with assign=True or sharding replaces the object."""
         owner = self.modules[-1]
-        found = owner._parameters.get(self.attribute)
+        # A scripted module keeps its own kind of dictionary.
+        own: Any = owner._parameters
+        found = own[self.attribute] if self.attribute in own else owner._buffers.get(self.attribute)
         if found is None:
-            found = cast(nn.Parameter, owner._buffers[self.attribute])
-        return found
+            raise CoverageError(
+                f"{self.name}: the model no longer has this parameter (deleted, pruned, parametrized, or put in "
+                f"another form since); build the prior and the optimizer again, as the model is now."
+            )
+        return cast(nn.Parameter, found)
 
     @property
     def module(self) -> nn.Module:

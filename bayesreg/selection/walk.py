@@ -29,7 +29,8 @@ class _Found:
 
 def _walk(module: nn.Module, prefix: str, above: tuple[nn.Module, ...], buffers: bool) -> Iterator[_Found]:
     """Yield every parameter (and buffer) with its plain name, looking through wrappers and parametrizations."""
-    inner = next((module._modules[key] for key in _TRANSPARENT if module._modules.get(key) is not None), None)
+    held = dict(module._modules.items())
+    inner = next((held[key] for key in _TRANSPARENT if held.get(key) is not None), None)
     if inner is None and isinstance(module, _WRAPPERS):
         inner = module.module
     if inner is not None:
@@ -40,14 +41,20 @@ def _walk(module: nn.Module, prefix: str, above: tuple[nn.Module, ...], buffers:
     for store in stores:
         for attribute, tensor in store.items():
             if tensor is not None:
-                yield _Found(prefix + attribute, None, here, attribute, tensor)
-    for key, child in module._modules.items():
+                yield _Found(prefix + attribute, _before_pruning(module, prefix, attribute), here, attribute, tensor)
+    for key, child in held.items():
         if child is None:
             continue
         if key == "parametrizations" and isinstance(child, nn.ModuleDict):
             yield from _walk_parametrized(child, prefix, here, buffers)
         else:
             yield from _walk(child, f"{prefix}{key}.", here, buffers)
+
+
+def _before_pruning(module: nn.Module, prefix: str, attribute: str) -> str | None:
+    """Return the name that a parameter had before `torch.nn.utils.prune` masked it, None for any other."""
+    plain = attribute.removesuffix("_orig")
+    return prefix + plain if plain != attribute and f"{plain}_mask" in module._buffers else None
 
 
 def _walk_parametrized(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
+from bayesreg.data import as_pair, moved
 from bayesreg.errors import DataError, NonFiniteObjectiveError
 from bayesreg.likelihoods import Likelihood
 from bayesreg.likelihoods.output import tensor_output
@@ -126,6 +127,7 @@ class Loop:
     def step(self, window: list[Batch], epoch: int, index: int, good: Snapshot) -> tuple[float, int]:
         """Take one optimizer step on a window of micro-batches; return the summed NLL and the example count."""
         accelerator = self.accelerator
+        window = [as_pair(batch) for batch in window]
         count = sum(len(target) for _, target in window)
         shared = accelerator.reduce(torch.tensor(count, device=accelerator.device), "sum")
         share = accelerator.num_processes / int(shared)
@@ -189,8 +191,8 @@ def evaluate(
     model.eval()
     nll, metric, examples = 0.0, 0.0, 0
     try:
-        for inputs, target in loader:
-            output, target = tensor_output(model, inputs.to(device)), target.to(device)
+        for inputs, target in map(as_pair, loader):
+            output, target = tensor_output(model, moved(inputs, device)), target.to(device)
             nll += float(likelihood.nll(output, target).sum())
             if not abs(nll) < float("inf"):
                 return nll, float("nan")

@@ -60,7 +60,8 @@ class MAPTrainer:
         scheduler: Factory optimizer -> learning-rate scheduler. `ReduceLROnPlateau` is stepped once per epoch with the
             validation NLL (the running objective without validation data).
         scheduler_interval: Whether other schedulers are stepped after each optimizer "step" (default) or "epoch".
-        max_epochs: Epochs at most. Default 100.
+        max_epochs: Passes over the data at most. Default 100; a full-batch solver makes one in each iteration, so it
+            is `max_iterations` there.
         batch_size: For arrays and datasets. Default 32.
         accumulate: Batches per optimizer step; each example weighs the same. Default 1.
         clip_norm: Clip the gradient of the whole objective (the prior's included) to this norm.
@@ -153,6 +154,8 @@ class MAPTrainer:
         }
         full_batch: dict[str, Any] = {"tolerance": tolerance, "max_iterations": max_iterations, "starts": starts}
         if isinstance(optimizer, str):
+            if max_epochs is not None and max_iterations is None:
+                full_batch["max_iterations"], by_epoch["max_epochs"] = max_epochs, None
             refuse_given({**by_epoch, "batch_size": batch_size}, f"optimizer={optimizer!r} is a full-batch solver and")
         else:
             solvers = "full-batch solver (optimizer='lbfgs' or 'proximal'), and this optimizer"

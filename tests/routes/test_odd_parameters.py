@@ -31,9 +31,11 @@ def test_half_precision_weights_at_their_centre_feel_the_data_only(dtype, after_
     assert torch.equal(model.weight, before - torch.full_like(before, 2.0**-6))
 
 
+@pytest.mark.filterwarnings("ignore:Complex modules")
 def test_complex_weights_are_refused():
-    model = nn.Linear(2, 2, dtype=torch.complex64)
+    model = nn.Linear(2, 2)
     prior = br.ModelPrior(model, {"*": br.Gaussian(1.0)})
+    model.to(torch.complex64)
     with pytest.raises(br.UnsupportedError, match="complex weights have no prior here"):
         br.attach(torch.optim.SGD(model.parameters()), prior, num_data=10)
 

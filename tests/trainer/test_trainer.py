@@ -648,7 +648,6 @@ def test_frozen_parameters_stay(iris):
 BY_EPOCH = {
     "scheduler": lambda optimizer: None,
     "scheduler_interval": "step",
-    "max_epochs": 100,
     "batch_size": 32,
     "accumulate": 1,
     "clip_norm": 1.0,
@@ -711,3 +710,77 @@ def test_a_stream_whose_scale_is_known_needs_no_size(iris):
     _, counted = fitted(DataLoader(Stream(X, y), batch_size=10), br.Gaussian(0.5), num_data=100)
     assert result.num_data is None
     assert result.objective == counted.objective
+
+
+class EveryOther(torch.utils.data.Sampler):
+    """Batches of one's own, which leave half of the examples out."""
+
+    def __init__(self, size):
+        self.size = size
+
+    def __iter__(self):
+        return iter([[index, index + 2] for index in range(0, self.size - 2, 4)])
+
+    def __len__(self):
+        return (self.size + 1) // 4
+
+
+def test_a_batch_sampler_of_ones_own_leaves_the_size_to_the_user():
+    X, y = torch.randn(40, 4, dtype=torch.float64), torch.randint(0, 3, (40,))
+    loader = DataLoader(TensorDataset(X, y), batch_sampler=EveryOther(40))
+    with pytest.raises(br.InvalidArgumentError, match="num_data: the size of this training set cannot be read"):
+        fitted(loader, br.Gaussian(0.5), max_epochs=1)
+    assert fitted(loader, br.Gaussian(0.5), max_epochs=1, num_data=20)[1].num_data == 20
+    # In a fixed order the last ones are never met.
+    short = DataLoader(TensorDataset(X, y), batch_size=16, drop_last=True)
+    assert fitted(short, br.Gaussian(0.5), max_epochs=1)[1].num_data == 32
+    assert fitted(DataLoader(TensorDataset(X, y), batch_size=16, drop_last=True, shuffle=True), br.Gaussian(0.5),
+                  max_epochs=1)[1].num_data == 40  # fmt: skip
+
+
+@pytest.mark.parametrize("optimizer", [None, "lbfgs"])
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda x, y: {"x": x, "labels": y}, "got a dictionary with x, labels"),
+        (lambda x, y: (x, y, torch.tensor(1.0)), r"got 3 entries \(Tensor, Tensor, Tensor\)"),
+        (lambda x, y: x, "got Tensor"),
+        (lambda x, y: ((x, x), y), "cannot take the inputs of a batch, a list"),
+        (lambda x, y: ({"input": x}, y), "cannot take the inputs of a batch, a dict"),
+    ],
+)
+def test_batches_that_are_no_pairs_are_refused(optimizer, make, said):
+    X, y = torch.randn(16, 4), torch.randint(0, 3, (16,))
+    loader = DataLoader([make(a, b) for a, b in zip(X, y, strict=True)], batch_size=8)
+    trainer = br.MAPTrainer(nn.Linear(4, 3), br.Gaussian(1.0), L.Categorical(), optimizer=optimizer, max_epochs=1)
+    with pytest.raises(br.DataError, match=said):
+        trainer.fit(loader)
+
+
+def test_inputs_that_are_no_tensor_go_to_a_model_that_takes_them():
+    class Of(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = nn.Linear(4, 3)
+
+        def forward(self, batch):
+            return self.inner(batch["x"])
+
+    X, y = torch.randn(16, 4), torch.randint(0, 3, (16,))
+    rows = [({"x": a}, b) for a, b in zip(X, y, strict=True)]
+    means = []
+    for optimizer, epochs in ((None, 2), ("lbfgs", None)):
+        trainer = br.MAPTrainer(
+            Of(), br.Gaussian(1.0), L.Categorical(), optimizer=optimizer, max_epochs=epochs, progress=False
+        )
+        means.append(trainer.fit(DataLoader(rows, batch_size=8), DataLoader(rows, batch_size=8)).mean_nll)
+    assert means[1] < means[0] < 3.0
+
+
+def test_passes_of_a_full_batch_solver_are_its_iterations():
+    trainer = br.MAPTrainer(nn.Linear(4, 3), br.Gaussian(1.0), L.Categorical(), optimizer="lbfgs", max_epochs=7)
+    assert trainer.solving.max_iterations == 7
+    with pytest.raises(br.InvalidArgumentError, match="max_epochs"):
+        br.MAPTrainer(
+            nn.Linear(4, 3), br.Gaussian(1.0), L.Categorical(), optimizer="lbfgs", max_epochs=7, max_iterations=9
+        )

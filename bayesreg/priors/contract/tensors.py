@@ -53,8 +53,10 @@ def short(value: Hyperparameter) -> str:
 
 
 def total_constant(per_element: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return a constant of one element, summed over a parameter of this shape, in float64."""
+    """Return a constant of one element, summed over a parameter of this shape, in float64; flat elements count 0."""
     wide = per_element.to(torch.float64)
+    if wide.ndim:
+        wide = torch.where(wide == math.inf, 0.0, wide)
     return wide.expand(tuple(shape)).sum() if wide.ndim else math.prod(shape) * wide
 
 

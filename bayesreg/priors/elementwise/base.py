@@ -159,8 +159,14 @@ class ElementwisePrior(LocatedPrior, ABC):
         parts = []
         for name, label in names.items():
             held = getattr(self, name)
-            parts.append(f"one {label} per element" if held.ndim else f"{label} {float(held):.4g}")
+            parts.append(f"one {label} per element{flat_words(held)}" if held.ndim else f"{label} {float(held):.4g}")
         return ", ".join([*parts, self._centre_in_words()])
+
+
+def flat_words(scale: Tensor) -> str:
+    """Return how many elements of a scale are infinite, in words after "one per element"; nothing if none is."""
+    flat = int(torch.isinf(scale).sum())
+    return f" ({flat} of them flat)" if flat else ""
 
 
 def soft_threshold(offset: Tensor, threshold: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from bayesreg.priors.contract.quadratic import Quadratic
 from bayesreg.priors.contract.registry import register_family
 from bayesreg.priors.contract.tensors import Hyperparameter, plain, promoted, total_constant
 from bayesreg.priors.contract.traits import Traits
+from bayesreg.priors.elementwise.base import flat_words
 from bayesreg.priors.located.loc_scale import LocScalePrior
 
 __all__ = ["Gaussian"]
@@ -145,5 +146,7 @@ class Gaussian(LocScalePrior):
 
     def describe(self) -> str:
         """Return the prior in one line of plain words."""
-        width = f"std {float(self.scale):.4g}" if self.scale.ndim == 0 else "one std per element"
+        width = (
+            f"std {float(self.scale):.4g}" if self.scale.ndim == 0 else f"one std per element{flat_words(self.scale)}"
+        )
         return f"Gaussian, {width}, {self._centre_in_words()}" + (f" ({self.note})" if self.note else "")

@@ -15,6 +15,7 @@ from bayesreg.errors import InvalidArgumentError
 from bayesreg.priors.contract.registry import register_family
 from bayesreg.priors.contract.tensors import Hyperparameter, plain, promoted, total_constant
 from bayesreg.priors.contract.traits import Traits
+from bayesreg.priors.elementwise.base import flat_words
 from bayesreg.priors.located.loc_scale import LocScalePrior
 
 __all__ = ["Laplace"]
@@ -176,7 +177,7 @@ class Laplace(LocScalePrior):
 
     def describe(self) -> str:
         """Return the prior in one line of plain words."""
-        width = "one scale per element"
+        width = f"one scale per element{flat_words(self.scale)}"
         if self.scale.ndim == 0:
             b = float(self.scale)
             width = f"scale {b:.4g} (std {math.sqrt(2.0) * b:.4g})"

@@ -83,7 +83,7 @@ class HeavyTailed(ElementwisePrior, ABC):
             return 0.5 * (u - v).square() + 0.5 * h * u.square().log1p()
 
         best = torch.where(objective(far) < objective(near), far, near)
-        return (best * root * offset.sign()).to(offset.dtype)
+        return torch.where(root.isinf(), offset, best * root * offset.sign()).to(offset.dtype)
 
     def draw_offsets(self, like: Tensor, generator: torch.Generator | None) -> Tensor:
         df, square = (part.to(like) for part in self._df_and_square())

@@ -7,7 +7,6 @@ from typing import final
 import torch
 from torch import Tensor
 
-from bayesreg._support import checks
 from bayesreg.priors.contract.registry import register_family
 from bayesreg.priors.contract.tensors import Hyperparameter
 from bayesreg.priors.heavy_tailed.base import HeavyTailed
@@ -46,9 +45,10 @@ class Cauchy(HeavyTailed):
     """
 
     scale: Tensor
+    _flat_where_infinite = True
 
     def __init__(self, scale: Hyperparameter, *, loc: Loc = 0.0) -> None:
-        super().__init__(loc=loc, scale=checks.positive("scale", scale))
+        super().__init__(loc=loc, scale=scale)
 
     def _df_and_square(self) -> tuple[Tensor, Tensor]:
         return torch.ones((), dtype=torch.float64), self.scale.square()

@@ -45,9 +45,10 @@ class StudentT(HeavyTailed):
 
     df: Tensor
     scale: Tensor
+    _flat_where_infinite = True
 
     def __init__(self, df: Hyperparameter, scale: Hyperparameter, *, loc: Loc = 0.0) -> None:
-        super().__init__(loc=loc, df=checks.positive("df", df), scale=checks.positive("scale", scale))
+        super().__init__(loc=loc, df=checks.positive("df", df), scale=scale)
 
     def _df_and_square(self) -> tuple[Tensor, Tensor]:
         return self.df, self.df * self.scale.square()

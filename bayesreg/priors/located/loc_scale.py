@@ -6,7 +6,6 @@ from abc import ABC
 
 from torch import Tensor
 
-from bayesreg._support import checks
 from bayesreg.priors.contract.tensors import Hyperparameter
 from bayesreg.priors.located.located import Loc, LocatedPrior
 
@@ -18,7 +17,7 @@ class LocScalePrior(LocatedPrior, ABC):
 
     Args:
         scale: Width > 0, in units of the weights: a number, a tensor that broadcasts to the parameter, or an
-            `nn.Parameter` when it is learned.
+            `nn.Parameter` when it is learned. Where a tensor is ∞ the elements are flat: no pull, not counted.
         loc: The centre: a number, a tensor, or a mapping from parameter names to tensors, which `ModelPrior`
             binds to each parameter. Default 0.
 
@@ -27,6 +26,7 @@ class LocScalePrior(LocatedPrior, ABC):
     """
 
     scale: Tensor
+    _flat_where_infinite = True
 
     def __init__(self, scale: Hyperparameter, *, loc: Loc = 0.0) -> None:
-        super().__init__(loc=loc, scale=checks.positive("scale", scale))
+        super().__init__(loc=loc, scale=scale)

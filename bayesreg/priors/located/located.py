@@ -6,6 +6,7 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal, Self
 
 import torch
@@ -40,6 +41,8 @@ class LocatedPrior(Prior, ABC):
     """
 
     loc: Tensor
+    #: Whether elements of an infinite scale are flat; elsewhere such a scale is refused.
+    _flat_where_infinite = False
 
     @property
     def may_end(self) -> bool:
@@ -52,7 +55,10 @@ class LocatedPrior(Prior, ABC):
         self.beyond: LocatedPrior | None = None
         for name, value in hyperparameters.items():
             # Families of other authors may not have looked.
-            self._hold(name, (checks.positive if name == "scale" else checks.finite)(name, value))
+            self._hold(name, self._checked(name, value))
+        scale = self._buffers.get("scale")
+        if scale is not None and scale.ndim and bool(torch.isinf(scale).any()):
+            self.traits = replace(self.traits, proper=False)
         if isinstance(loc, Mapping):
             self.reference = loc if isinstance(loc, Reference) else load_reference(loc)
             loc = 0.0
@@ -65,6 +71,14 @@ class LocatedPrior(Prior, ABC):
         if isinstance(loc, Tensor) and loc.ndim and loc.is_floating_point() and loc.dtype != self.loc.dtype:
             # A centre may be as large as the model: kept in half precision if given so, which loses nothing.
             self._buffers["loc"] = loc.detach().clone()
+
+    def _checked(self, name: str, value: Hyperparameter) -> Hyperparameter:
+        if name != "scale":
+            return checks.finite(name, value)
+        return (checks.positive_or_infinite if self._flat_where_infinite else checks.positive)(name, value)
+
+    def _why_improper(self) -> str:
+        return "elements of infinite scale are flat" if self._flat_where_infinite else super()._why_improper()
 
     @classmethod
     @answering
