@@ -226,7 +226,7 @@ def _precision(reference: Reference, about: Sequence[Entry]) -> list[str]:
         digits = torch.finfo(entry.parameter.dtype).eps
         if torch.finfo(held.dtype).eps > digits:
             narrow.add(_plain(held))
-        elif torch.finfo(held.dtype).eps < digits and entry.prior is not None and not entry.prior.traits.smooth:
+        elif torch.finfo(held.dtype).eps < digits:
             rounded.add(_plain(entry.parameter))
     lines = []
     if narrow and not any("bfloat16" in note for note in reference.notes):

@@ -13,6 +13,7 @@ from bayesreg.conversion import LossScale
 from bayesreg.errors import UnsupportedError
 from bayesreg.priors import Prior
 from bayesreg.priors.contract.joint import Term
+from bayesreg.routes.differences import add_differences_
 from bayesreg.routes.planning.plan import GroupPlan, Planned
 
 __all__ = ["Gradients"]
@@ -59,10 +60,18 @@ class _Batch:
 
 
 class _Centres(_Batch):
-    """Parameters that are pulled, with one strength, toward a centre each."""
+    """Parameters that are pulled, with one strength, toward a centre each.
 
-    def __init__(self) -> None:
+    Where the optimizer's own decay does λθ, −λ·loc remains. Elsewhere the difference is taken first, so that on the
+    centre the pull is 0 to the bit: of a rounding error an adaptive optimizer makes a whole step.
+
+    Args:
+        native: Whether the optimizer's own decay does λθ.
+    """
+
+    def __init__(self, native: bool) -> None:
         super().__init__()
+        self._native = native
         self._locs: list[Tensor] = []
 
     def take(self, member: Planned) -> None:
@@ -70,19 +79,20 @@ class _Centres(_Batch):
         loc = member.prior.centre()
         self._locs.append(loc if loc.ndim else loc.to(member.parameter.device, member.parameter.dtype))
 
-    def subtract(self, strength: float) -> None:
+    def pull(self, strength: float) -> None:
         grads, locs = self.gradients(), self._locs
         present = [grad for grad in grads if grad is not None]
-        if len(present) < len(grads):
-            locs = [loc for grad, loc in zip(grads, locs, strict=True) if grad is not None]
         if not present:
             return
         if present[0].device != locs[0].device:
             # The model was moved after the prior was attached: follow it, once.
-            self._locs = [loc.to(present[0].device) for loc in self._locs]
-            self.subtract(strength)
+            self._locs = locs = [loc.to(present[0].device) for loc in self._locs]
+        if len(present) < len(grads):
+            locs = [loc for grad, loc in zip(grads, locs, strict=True) if grad is not None]
+        if self._native:
+            torch._foreach_add_(present, locs, alpha=-strength)
             return
-        torch._foreach_add_(present, locs, alpha=-strength)
+        add_differences_(*self.pairs(), locs, strength)
 
 
 class _Together(_Batch):
@@ -97,8 +107,8 @@ class _Together(_Batch):
 class Gradients:
     """What one param group's gradients receive before the step.
 
-    Parabolas of one strength become at most two passes over all their tensors at once, λθ and −λ·loc; where the
-    optimizer's own decay does the first, only the second remains. Everything else goes family by family.
+    Parabolas of one strength become one pass over all their tensors at once, λ(θ − loc); where the optimizer's own
+    decay does λθ, only −λ·loc remains. Everything else goes family by family.
 
     Args:
         plan: The group's routes.
@@ -109,7 +119,7 @@ class Gradients:
     def __init__(self, plan: GroupPlan, terms: Mapping[str, Term], loss_scale: LossScale) -> None:
         self._s = loss_scale.value
         self._pulls: defaultdict[float, _Batch] = defaultdict(_Batch)
-        self._centres: defaultdict[float, _Centres] = defaultdict(_Centres)
+        self._centres: dict[tuple[float, bool], _Centres] = {}
         self._rest: defaultdict[Prior, _Batch] = defaultdict(_Batch)
         self._joint: defaultdict[Term, _Together] = defaultdict(_Together)
         # From the last tensor to the first: the optimizer then starts with what is still in the cache.
@@ -119,7 +129,7 @@ class Gradients:
             if term is not None:
                 self._joint[term].take(member)
                 continue
-            # In half precision λθ and λ·loc would cancel to nothing; add_grad_ takes the difference first, in float32.
+            # In half precision add_grad_ takes the difference in float32.
             wide = native or member.parameter.dtype in _WIDE
             parabola = member.parabola
             if parabola is None or not parabola.uniform or not wide:
@@ -127,10 +137,10 @@ class Gradients:
                 continue
             strength = plan.decay if native else parabola.strength(loss_scale)
             assert isinstance(strength, float)
-            if not native:
+            if parabola.centre is None:
                 self._pulls[strength].take(member)
-            if parabola.centre is not None:
-                self._centres[strength].take(member)
+            else:
+                self._centres.setdefault((strength, native), _Centres(native)).take(member)
         for term, together in self._joint.items():
             term.require(together.names())
 
@@ -147,8 +157,8 @@ class Gradients:
             grads, values = batch.pairs()
             if grads:
                 torch._foreach_add_(grads, values, alpha=factor * strength)
-        for strength, centres in self._centres.items():
-            centres.subtract(factor * strength)
+        for (strength, _), centres in self._centres.items():
+            centres.pull(factor * strength)
         for prior, batch in self._rest.items():
             grads, values = batch.pairs()
             if grads:

@@ -105,21 +105,16 @@ class Gaussian(LocScalePrior):
     @torch.no_grad()
     def add_grad_(self, grads: Sequence[Tensor], values: Sequence[Tensor], coefficient: float) -> None:
         self._require_bound()
-        # In half precision two passes would cancel: the difference first, in float32.
-        half = any(torch.finfo(grad.dtype).bits < 32 for grad in grads) and not self._centred_on_zero
-        if self.scale.ndim == 0 and not half:
-            strength = coefficient / float(self.scale) ** 2
-            torch._foreach_add_(list(grads), list(values), alpha=strength)
-            for grad in grads:
-                if self.loc.ndim:
-                    grad.add_(self.loc.to(grad.device), alpha=-strength)
-                elif float(self.loc) != 0.0:
-                    grad.sub_(strength * float(self.loc))
+        if self.scale.ndim == 0 and self._centred_on_zero_scalar:
+            torch._foreach_add_(list(grads), list(values), alpha=coefficient / float(self.scale) ** 2)
             return
+        # The difference first: on the centre the pull is exactly 0.
         for grad, value in zip(grads, values, strict=True):
             work = self._shifted(value)
-            work = work.div_(self.scale).div_(self.scale)
-            grad.add_(work, alpha=coefficient)
+            if self.scale.ndim == 0:
+                grad.add_(work, alpha=coefficient / float(self.scale) ** 2)
+            else:
+                grad.add_(work.div_(self.scale).div_(self.scale), alpha=coefficient)
 
     def prox(self, value: Tensor, step: float | Tensor) -> Tensor:
         shifted = self._shifted(value)

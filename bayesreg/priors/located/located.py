@@ -301,8 +301,9 @@ class LocatedPrior(Prior, ABC):
         if shaped or any(True for _ in self.parameters(recurse=False)):
             self._check_shape(value.shape)
         loc = self.loc
-        if self.source is not None and not self.traits.smooth and value.element_size() < 4:
-            # A weight must be able to sit on its reference, also where the model was narrowed after binding.
+        if self.source is not None and value.element_size() < 4:
+            # A weight must be able to sit on its reference, also where the model was narrowed after binding: of what
+            # is left between them an adaptive optimizer would make whole steps.
             loc = loc.to(value.dtype)
         return promoted(value) - loc
 

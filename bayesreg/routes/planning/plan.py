@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import nn
-from torch.optim import Optimizer, SparseAdam
+from torch.optim import SGD, Optimizer, SparseAdam
 
 from bayesreg.conversion import LossScale
 from bayesreg.errors import InvalidArgumentError, PatternError, UnsupportedError, nearest
@@ -168,9 +168,10 @@ def _plan_group(
     names = {one.asked for one in found}
     native = kind == "coupled" and not before_clip and names <= {"auto", "native"}
     own = native or (kind == "decoupled" and names == {"decoupled"})
-    # In half precision λθ and λ·loc, added apart, leave little of their difference.
-    wide = all(one.parameter.dtype in _WIDE for one in found)
-    decay = _shared_decay(found, loss_scale, centred=native and wide) if own and alone else 0.0
+    # λθ and λ·loc, added apart, leave a rounding error on the centre. In half precision little else is left; and an
+    # optimizer with a metric makes a whole step of it. A plain SGD moves by one unit in the last place at most.
+    apart = type(optimizer) is SGD and all(one.parameter.dtype in _WIDE for one in found)
+    decay = _shared_decay(found, loss_scale, centred=native and apart) if own and alone else 0.0
     could = native and not decay and any(one.strength(loss_scale) for one in found)
     plan = GroupPlan(decay, could_be_native=could)
     for one in found:
