@@ -29,6 +29,7 @@ from bayesreg.conversion import weight_decay_to_variance as weight_decay_to_vari
 from bayesreg.errors import BayesRegError as BayesRegError
 from bayesreg.errors import CoverageError as CoverageError
 from bayesreg.errors import DataError as DataError
+from bayesreg.errors import HeldNormWarning as HeldNormWarning
 from bayesreg.errors import InvalidArgumentError as InvalidArgumentError
 from bayesreg.errors import NonFiniteObjectiveError as NonFiniteObjectiveError
 from bayesreg.errors import NotEquivalentError as NotEquivalentError

@@ -9,6 +9,7 @@ __all__ = [
     "BayesRegError",
     "CoverageError",
     "DataError",
+    "HeldNormWarning",
     "InvalidArgumentError",
     "NonFiniteObjectiveError",
     "NotEquivalentError",
@@ -80,6 +81,10 @@ class NonFiniteObjectiveError(BayesRegError, ArithmeticError):
 
 class OvershootWarning(UserWarning):
     """The prior's pull is so strong for the learning rate that the step diverges from it alone."""
+
+
+class HeldNormWarning(UserWarning):
+    """The norm of weights is held fixed by the training loop, so a prior centred at zero cannot act on them."""
 
 
 class RoundingWarning(UserWarning):

@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import torch
 from torch.optim import Optimizer
@@ -21,12 +21,15 @@ __all__ = [
     "decay_rule",
     "decay_rule_of_group",
     "decay_rules",
+    "each_kind_of_group",
     "hand_set_decay",
+    "own_type",
     "require_coupled",
     "steady_gain",
     "unwrap",
 ]
 
+Found = TypeVar("Found")
 OptimizerLike: TypeAlias = Optimizer | type[Optimizer] | Callable[..., Any] | str
 
 _WAYS_ON = (
@@ -97,8 +100,15 @@ def class_of(optimizer: OptimizerLike) -> tuple[type, dict[str, Any]]:
     )
 
 
-def _own_type(cls: type) -> str | None:
-    """Return the name of the torch optimizer that `cls` is, or None when it is one that torch does not ship."""
+def own_type(cls: type) -> str | None:
+    """Return the name of the torch optimizer that a class is, None for one that torch does not ship.
+
+    Args:
+        cls: The class.
+
+    Returns:
+        Its name.
+    """
     known = getattr(torch.optim, cls.__name__, None)
     return cls.__name__ if known is cls and cls.__name__ in _KINDS else None
 
@@ -128,7 +138,7 @@ def decay_rule(optimizer: OptimizerLike) -> DecayRule:
     if not (isinstance(optimizer, Optimizer | str | functools.partial) or inspect.isclass(optimizer)):
         return _rule_of_factory(optimizer)
     cls, settings = class_of(optimizer)
-    name = _own_type(cls)
+    name = own_type(cls)
     if name is None:
         build = rebuild(optimizer) if isinstance(optimizer, Optimizer) else optimizer
         # A partial or a class: called with parameters, as a factory is.
@@ -158,18 +168,35 @@ def decay_rules(optimizer: Optimizer) -> list[DecayRule]:
         A rule per group.
     """
     whole = DecayRule("unknown", type(optimizer).__name__)
-    if _own_type(type(optimizer)) is not None:
+    if own_type(type(optimizer)) is not None:
         whole = decay_rule(optimizer)
-    kinds: list[tuple[dict[str, Any], DecayRule]] = []
-    rules = []
+    return each_kind_of_group(optimizer, lambda group: decay_rule_of_group(optimizer, group, whole))
+
+
+def each_kind_of_group(
+    optimizer: Optimizer,
+    look: Callable[[dict[str, Any]], Found],
+    known: list[tuple[dict[str, Any], Found]] | None = None,
+) -> list[Found]:
+    """Look once at each kind of param group: those that differ only in parameters and rates are of one kind.
+
+    Args:
+        optimizer: The optimizer.
+        look: What to find out about a group.
+        known: What was found before, by settings; added to.
+
+    Returns:
+        What was found, for each group.
+    """
+    known, all_found = [] if known is None else known, []
     for group in optimizer.param_groups:
         settings = {key: value for key, value in group.items() if key not in _NOT_OF_A_KIND}
-        rule = next((known for other, known in kinds if _same_settings(settings, other)), None)
-        if rule is None:
-            rule = decay_rule_of_group(optimizer, group, whole)
-            kinds.append((settings, rule))
-        rules.append(rule)
-    return rules
+        before = next((one for one in known if _same_settings(settings, one[0])), None)
+        if before is None:
+            before = (settings, look(group))
+            known.append(before)
+        all_found.append(before[1])
+    return all_found
 
 
 # What groups of one kind may differ in; the last three are written there by schedulers and by bayesreg.
@@ -212,7 +239,7 @@ def decay_rule_of_group(optimizer: Optimizer, group: Mapping[str, Any], rule: De
     Returns:
         The rule of this group.
     """
-    name = _own_type(type(optimizer))
+    name = own_type(type(optimizer))
     if name is None:
         return _examined(rebuild(optimizer, group), rule.name)
     if _KINDS[name] != "coupled":

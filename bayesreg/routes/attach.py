@@ -18,6 +18,7 @@ from bayesreg.model_prior import ModelPrior
 from bayesreg.optimizers import unwrap
 from bayesreg.optimizers.attached import attachment_of, forget
 from bayesreg.routes.attachment import Attachment
+from bayesreg.routes.planning.arriving import groups_to_watch
 from bayesreg.routes.planning.plan import GroupPlan, RouteLike, Routing, make_plan
 from bayesreg.routes.planning.refusals import check_membership, covered_by
 from bayesreg.routes.report import describe_attachments, log_attachments
@@ -140,12 +141,17 @@ class Handle:
 
         def plan_again(one: Optimizer) -> list[GroupPlan]:
             check_membership(optimizers, prior, free)
-            return make_plan(one, covered_by(prior), loss_scale, routing, before_clip=before_clip)
+            plans = make_plan(one, covered_by(prior), loss_scale, routing, before_clip=before_clip)
+            groups_to_watch(one, plans, before_clip=before_clip)
+            return plans
 
         check_membership(optimizers, prior, free)
         covered = covered_by(prior)
         # All refusals before the first change.
         plans = [make_plan(one, covered, loss_scale, routing, before_clip=before_clip) for one in optimizers]
+        watched = [
+            groups_to_watch(one, plan, before_clip=before_clip) for one, plan in zip(optimizers, plans, strict=True)
+        ]
         uncovered = [entry.info for entry in prior if entry.prior is None]
         for entry in prior:
             if entry.prior is not None:
@@ -153,9 +159,11 @@ class Handle:
         self._parts: list[Attachment] = []
         terms = joint_terms(prior.terms)
         try:
-            for one, plan in zip(optimizers, plans, strict=True):
+            for one, plan, watch in zip(optimizers, plans, watched, strict=True):
                 again = partial(plan_again, one)
-                self._parts.append(Attachment(one, plan, again, terms, loss_scale, uncovered, before_clip=before_clip))
+                self._parts.append(
+                    Attachment(one, plan, again, terms, loss_scale, uncovered, before_clip=before_clip, watched=watch)
+                )
         except BaseException:
             self.remove()
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +15,7 @@ from torch.optim import LBFGS, Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from bayesreg.conversion import LossScale
-from bayesreg.errors import InvalidArgumentError, UnsupportedError
+from bayesreg.errors import HeldNormWarning, InvalidArgumentError, UnsupportedError
 from bayesreg.optimizers.attached import MARK, enter, leave
 from bayesreg.priors.contract.joint import Term
 from bayesreg.routes.applications import Applications
@@ -23,9 +24,11 @@ from bayesreg.routes.gradient import Gradients
 from bayesreg.routes.planning.plan import GroupPlan, Planned
 from bayesreg.routes.proximal import prox_
 from bayesreg.routes.sums import penalty_of
+from bayesreg.routes.watches.norms import NormWatch
 from bayesreg.routes.watches.overshoot import OvershootWatch
 from bayesreg.routes.watches.rounding import RoundingWatch
 from bayesreg.routes.watches.state import State
+from bayesreg.routes.watches.use import UseWatch
 from bayesreg.selection import ParameterInfo
 
 __all__ = ["Attachment", "StepState"]
@@ -61,6 +64,7 @@ class Attachment:
         loss_scale: s.
         uncovered: Frozen parameters without a prior, which must stay frozen.
         before_clip: Gradients are added by `add_gradients` when the loop calls for it, not by the step.
+        watched: Groups of which it is not known whether the optimizer uses `.grad` at the step.
     """
 
     def __init__(
@@ -73,6 +77,7 @@ class Attachment:
         uncovered: Sequence[ParameterInfo],
         *,
         before_clip: bool,
+        watched: Sequence[int] = (),
     ) -> None:
         self.optimizer, self.loss_scale, self.before_clip = optimizer, loss_scale, before_clip
         self.terms = terms
@@ -91,6 +96,8 @@ class Attachment:
         ]
         enter(optimizer, self)
         self._take(plans)
+        self._use = UseWatch(optimizer, watched)
+        self._norms = NormWatch(optimizer, plans)
 
     @property
     def live(self) -> bool:
@@ -119,6 +126,8 @@ class Attachment:
         self.refresh()
         self._applications.check(self.optimizer, self._step.applied)
         self.add_gradients()
+        if self._use:
+            self._use.arm(between=False)
         self._applications.note(self.optimizer)
         self._step = replace(self._step, applied=True)
 
@@ -188,6 +197,8 @@ class Attachment:
         self._check_unchanged(optimizer.param_groups)
         self._watch.check(optimizer.param_groups)
         self._overshoot.check(optimizer.param_groups)
+        if self._norms and (held := self._norms.look()):
+            self._say_held(held)
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         # Of a step before, which may have raised.
         self._step = replace(self._step, closure_calls=None)
@@ -207,6 +218,8 @@ class Attachment:
             self._check_loss()
         if not self.before_clip:
             self.add_gradients()
+            if self._use:
+                self._use.arm()
         self._decouple()
         self._used()
         return None
@@ -234,6 +247,8 @@ class Attachment:
                 self._check_clip()
             else:
                 self.add_gradients()
+                if self._use:
+                    self._use.arm(between=False)
             self._used()
             self._decouple()
             if not with_value or loss is None:
@@ -279,12 +294,20 @@ class Attachment:
                 f"{type(optimizer).__name__}.step(closure) never called its closure, so the prior was left out of this "
                 f"step; call backward() before step() instead."
             )
+        if self._use:
+            self._use.judge()
         if self._proximal and not self._overflowed():
             clip = self._step.clip_factor
             factor = self.loss_scale.value * (1.0 if clip is None else clip)
             for plan, group in self.groups():
                 prox_(optimizer, plan, group, factor)
         self._step = StepState()
+
+    def _say_held(self, names: list[str]) -> None:
+        words = self._norms.words(names)
+        if not self._own_kind:
+            raise UnsupportedError(words)
+        warnings.warn(words, HeldNormWarning, stacklevel=4)
 
     # -- checks ------------------------------------------------------------------------------------------
 
