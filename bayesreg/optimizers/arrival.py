@@ -63,6 +63,8 @@ def arrival(build: Build, group: Mapping[str, Any] | None = None) -> dict[str, A
         >>> arrival(lambda weights: torch.optim.SGD(weights, lr=0.1))
         {'matrix': 'arrives', 'vector': 'arrives'}
     """
+    # The first optimizer of a process imports torch's compiler, which is not this one's time.
+    torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=0.0)
     end = time.monotonic() + _PATIENCE
     found: dict[str, Arrival] = {}
     for name, shape in _SHAPES.items():

@@ -9,8 +9,9 @@ from torch import Tensor
 
 __all__ = ["add_differences_"]
 
-# Elements of a piece: a workspace of this size costs no memory traffic on a CPU; an accelerator wants few launches.
-_PIECE = {"cpu": 2**16}
+# On a CPU: up to so many elements tensors go together, as calls cost more than memory; above it in pieces through one
+# workspace that stays in the cache. An accelerator wants few launches.
+_SMALL, _PIECE = 2**12, 2**18
 _LARGE_PIECE = 2**24
 
 
@@ -31,13 +32,15 @@ def add_differences_(
         >>> grad[0].item(), round(grad[1].item(), 6)
         (0.0, 0.1)
     """
-    piece = _PIECE.get(grads[0].device.type, _LARGE_PIECE)
+    on_cpu = grads[0].device.type == "cpu"
+    small, piece = (_SMALL, _PIECE) if on_cpu else (_LARGE_PIECE, _LARGE_PIECE)
     few: list[tuple[Tensor, Tensor, Tensor]] = []
     gathered = 0
+    work: dict[torch.dtype, Tensor] = {}
     for grad, value, loc in zip(grads, values, locs, strict=True):
         size = grad.numel()
-        if size > piece:
-            _in_pieces(grad, value, loc, strength, piece)
+        if size > small:
+            _in_pieces(grad, value, loc, strength, piece, work)
             continue
         if gathered + size > piece:
             _together(few, strength)
@@ -53,13 +56,22 @@ def _together(few: Sequence[tuple[Tensor, Tensor, Tensor]], strength: float) -> 
     torch._foreach_add_(grads, torch._foreach_sub(values, locs), alpha=strength)
 
 
-def _in_pieces(grad: Tensor, value: Tensor, loc: Tensor, strength: float, piece: int) -> None:
+def _in_pieces(
+    grad: Tensor, value: Tensor, loc: Tensor, strength: float, piece: int, kept: dict[torch.dtype, Tensor]
+) -> None:
     alike = grad.is_contiguous() and value.is_contiguous() and (not loc.ndim or loc.is_contiguous())
     if not alike or (loc.ndim and loc.shape != value.shape):
         grad.add_(value - loc, alpha=strength)
         return
-    flat, held = grad.view(-1), value.view(-1)
-    centre = loc.view(-1) if loc.ndim else loc
-    for start in range(0, flat.numel(), piece):
-        here = slice(start, start + piece)
-        flat[here].add_(held[here] - (centre[here] if loc.ndim else centre), alpha=strength)
+    size, dtype = value.numel(), torch.result_type(value, loc)
+    work = kept.get(dtype)
+    if work is None or work.numel() < min(piece, size):
+        work = kept[dtype] = torch.empty(min(piece, size), dtype=dtype, device=value.device)
+    if size <= piece:
+        away = torch.sub(value, loc, out=work[:size].view(value.shape))
+        grad.add_(away, alpha=strength)
+        return
+    parts = grad.view(-1).split(piece), value.view(-1).split(piece)
+    centres = loc.view(-1).split(piece) if loc.ndim else [loc] * len(parts[0])
+    for part, weights, here in zip(*parts, centres, strict=True):
+        part.add_(torch.sub(weights, here, out=work[: part.numel()]), alpha=strength)
