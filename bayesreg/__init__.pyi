@@ -27,6 +27,7 @@ from bayesreg.conversion import variance_to_weight_decay as variance_to_weight_d
 from bayesreg.conversion import weight_decay_to_precision as weight_decay_to_precision
 from bayesreg.conversion import weight_decay_to_variance as weight_decay_to_variance
 from bayesreg.errors import BayesRegError as BayesRegError
+from bayesreg.errors import ClipAfterPriorWarning as ClipAfterPriorWarning
 from bayesreg.errors import CoverageError as CoverageError
 from bayesreg.errors import DataError as DataError
 from bayesreg.errors import HeldNormWarning as HeldNormWarning

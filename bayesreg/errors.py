@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 __all__ = [
     "BayesRegError",
+    "ClipAfterPriorWarning",
     "CoverageError",
     "DataError",
     "HeldNormWarning",
@@ -77,6 +78,10 @@ class NonFiniteObjectiveError(BayesRegError, ArithmeticError):
         self.epoch = epoch
         self.batch = batch
         self.parameter = parameter
+
+
+class ClipAfterPriorWarning(UserWarning):
+    """Gradients are clipped before the prior is added to them, so that it counts for more than it says."""
 
 
 class OvershootWarning(UserWarning):

@@ -23,6 +23,7 @@ from bayesreg.routes.planning.plan import GroupPlan, RouteLike, Routing, make_pl
 from bayesreg.routes.planning.refusals import check_membership, covered_by
 from bayesreg.routes.report import describe_attachments, log_attachments
 from bayesreg.routes.sums import joint_terms, penalty_of
+from bayesreg.routes.watches.clip import ClipWatch
 
 __all__ = ["Handle", "attach", "detach"]
 
@@ -158,11 +159,24 @@ class Handle:
                 entry.prior.to(entry.parameter.device)
         self._parts: list[Attachment] = []
         terms = joint_terms(prior.terms)
+        # On the route "loss" the prior is clipped with the rest.
+        acts = any(plan.on("native", "native + centre", "gradient", "proximal") for one in plans for plan in one)
+        clip = ClipWatch(optimizers) if acts and not before_clip else None
         try:
             for one, plan, watch in zip(optimizers, plans, watched, strict=True):
                 again = partial(plan_again, one)
                 self._parts.append(
-                    Attachment(one, plan, again, terms, loss_scale, uncovered, before_clip=before_clip, watched=watch)
+                    Attachment(
+                        one,
+                        plan,
+                        again,
+                        terms,
+                        loss_scale,
+                        uncovered,
+                        before_clip=before_clip,
+                        watched=watch,
+                        clip=clip,
+                    )
                 )
         except BaseException:
             self.remove()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 import sys
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -24,6 +25,8 @@ from bayesreg.routes.gradient import Gradients
 from bayesreg.routes.planning.plan import GroupPlan, Planned
 from bayesreg.routes.proximal import prox_
 from bayesreg.routes.sums import penalty_of
+from bayesreg.routes.watches.clip import ClipWatch
+from bayesreg.routes.watches.freshness import Freshness
 from bayesreg.routes.watches.norms import NormWatch
 from bayesreg.routes.watches.overshoot import OvershootWatch
 from bayesreg.routes.watches.rounding import RoundingWatch
@@ -65,6 +68,7 @@ class Attachment:
         uncovered: Frozen parameters without a prior, which must stay frozen.
         before_clip: Gradients are added by `add_gradients` when the loop calls for it, not by the step.
         watched: Groups of which it is not known whether the optimizer uses `.grad` at the step.
+        clip: Looks for a clip between backward and step; one for all optimizers of a handle.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class Attachment:
         *,
         before_clip: bool,
         watched: Sequence[int] = (),
+        clip: ClipWatch | None = None,
     ) -> None:
         self.optimizer, self.loss_scale, self.before_clip = optimizer, loss_scale, before_clip
         self.terms = terms
@@ -94,6 +99,9 @@ class Attachment:
             optimizer.register_step_post_hook(self._after_step),
             optimizer.register_load_state_dict_post_hook(lambda _: self._after_load()),
         ]
+        self._clip = clip
+        #: Whether a step has begun and not come to its end.
+        self._begun = False
         enter(optimizer, self)
         self._take(plans)
         self._use = UseWatch(optimizer, watched)
@@ -118,6 +126,8 @@ class Attachment:
             return
         for hook in self._hooks:
             hook.remove()
+        if self._clip is not None:
+            self._clip.close()
         self._hooks = []
         leave(self.optimizer)
 
@@ -125,7 +135,9 @@ class Attachment:
         """Add the prior's gradient to `.grad` when the loop says so, refusing what would add it twice or to nothing."""
         self.refresh()
         self._applications.check(self.optimizer, self._step.applied)
-        self.add_gradients()
+        # Those of a step that failed have it.
+        if not (self._begun and self._fresh.is_stale()):
+            self.add_gradients()
         if self._use:
             self._use.arm(between=False)
         self._applications.note(self.optimizer)
@@ -168,6 +180,7 @@ class Attachment:
         self._pulls = [Pulls(plan, self.loss_scale) for plan in self.plans]
         self._watch = RoundingWatch(self.optimizer, self.plans, self.loss_scale)
         self._overshoot = OvershootWatch(self.optimizer, self.plans, self.loss_scale)
+        self._fresh = Freshness(self.plans)
         self._state = State(self.optimizer, self.members(), self._uncovered)
         # Asked at every step, so kept as flags: walking a thousand members costs as much as moving them.
         self._proximal = any(plan.on("proximal") for plan in self.plans)
@@ -204,38 +217,62 @@ class Attachment:
         self._step = replace(self._step, closure_calls=None)
         if callable(closure):
             # The gradients are made inside the step, after this hook: the prior must go in there too.
+            wrapped = self._with_prior(closure, self._step.applied)
             self._step = replace(self._step, applied=False, closure_calls=0)
-            wrapped = self._with_prior(closure)
             if "closure" in kwargs:
                 return args, {**kwargs, "closure": wrapped}
             return (args[0], wrapped, *args[2:]), kwargs
+        # A step that failed is tried again on the same gradients: the prior is in them.
+        stale = self._fresh.is_stale()
+        retried = stale and self._begun
         if self.before_clip:
             self._applications.find_scaler()
         # A step that moves nothing (torch takes one to make an optimizer's state) needs no preparation.
-        if any(_moves(group["lr"]) for group in optimizer.param_groups):
+        if not retried and any(_moves(group) for group in optimizer.param_groups):
             if self.before_clip:
                 self._check_clip()
             self._check_loss()
-        if not self.before_clip:
-            self.add_gradients()
-            if self._use:
-                self._use.arm()
-        self._decouple()
+        if not self.before_clip and not stale:
+            self._add_in_step()
+        if not retried:
+            self._decouple()
         self._used()
         return None
 
+    def _add_in_step(self, *, between: bool = True) -> None:
+        if self._clip:
+            self._clip.look(self.optimizer)
+        self.add_gradients()
+        if self._use:
+            self._use.arm(between=between)
+
     def _used(self) -> None:
-        """Forget what was said of gradients and loss: they are about to be made afresh."""
+        """Forget what was said of gradients and loss: they are about to be used, and made afresh."""
+        self._fresh.note()
+        self._begun = True
         self._step = replace(self._step, applied=False, in_loss=False)
         self._applications.forget()
 
-    def _with_prior(self, closure: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the closure with the prior's gradient added, and for line searches its value too."""
+    def _with_prior(self, closure: Callable[..., Any], applied: bool) -> Callable[..., Any]:
+        """Return the closure with the prior's gradient added, and for line searches its value too.
+
+        Args:
+            closure: The closure.
+            applied: Whether `apply_` came before the step: right if the closure makes no new gradients, as where
+                Lightning leaves the steps to the user.
+        """
         # Which third-party optimizers compare the values they get is not known, so all get the whole objective.
         with_value = isinstance(self.optimizer, LBFGS) or not self._own_kind
 
         def wrapped(*args: Any, **kwargs: Any) -> Any:
+            nonlocal applied
+            before = _held(self.optimizer) if applied else None
             loss = closure(*args, **kwargs)
+            if before is not None and _same(before, _held(self.optimizer)):
+                self._step = replace(self._step, applied=True)
+            elif before is not None and self._step.applied:
+                raise InvalidArgumentError("apply_() was called before step(closure), and in the closure again.")
+            applied = False
             self._step = replace(self._step, closure_calls=(self._step.closure_calls or 0) + 1)
             if all(p.grad is None for group in self.optimizer.param_groups for p in group["params"]):
                 raise UnsupportedError(
@@ -243,14 +280,15 @@ class Attachment:
                     "call backward() in it, or use br.attach(..., route='loss') and add handle.penalty() there."
                 )
             self._check_loss()
+            stale = self._fresh.is_stale()
             if self.before_clip:
                 self._check_clip()
-            else:
-                self.add_gradients()
-                if self._use:
-                    self._use.arm(between=False)
+            elif not stale:
+                self._add_in_step(between=False)
+            retried = stale and self._begun
             self._used()
-            self._decouple()
+            if not retried:
+                self._decouple()
             if not with_value or loss is None:
                 return loss
             with torch.no_grad():
@@ -302,6 +340,8 @@ class Attachment:
             for plan, group in self.groups():
                 prox_(optimizer, plan, group, factor)
         self._step = StepState()
+        self._begun = False
+        self._fresh.note_changes()
 
     def _say_held(self, names: list[str]) -> None:
         words = self._norms.words(names)
@@ -342,6 +382,22 @@ class Attachment:
             )
 
 
-def _moves(rate: float | Tensor) -> bool:
-    """Return whether a learning rate moves anything; one on an accelerator is not read."""
+_Held: TypeAlias = list[tuple[weakref.ref[Tensor], int]]
+
+
+def _held(optimizer: Optimizer) -> _Held:
+    """Return the gradients with their versions, without keeping them."""
+    grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    return [(weakref.ref(grad), grad._version) for grad in grads]
+
+
+def _same(before: _Held, now: _Held) -> bool:
+    """Return whether gradients are still the same tensors with the same values."""
+    alike = all(old() is new() and a == b for (old, a), (new, b) in zip(before, now, strict=False))
+    return alike and len(before) == len(now)
+
+
+def _moves(group: Mapping[str, Any]) -> bool:
+    """Return whether a learning rate moves anything; one on an accelerator is not read, one that is not there may."""
+    rate: float | Tensor = group.get("lr", 1.0)
     return (isinstance(rate, Tensor) and rate.device.type != "cpu") or float(rate) != 0.0
