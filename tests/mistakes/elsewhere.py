@@ -218,8 +218,8 @@ ELSEWHERE = [
             ("accuracy", "deviation / math.sqrt(len(runs))", "deviation"),
             ("accuracy", "stats.t.ppf(0.975", "stats.t.ppf(0.95"),
             ("path", "path[0].kinked or", ""),
-        )
-        # -- priors that arrive
+        )),
+    # -- priors that arrive
     Mutation("selection/roles.py", "if len(shape) <= 1:", "if len(shape) < 1:", "selection/test_roles.py"),
     Mutation("selection/roles.py", "or _LOGARITHM.fullmatch(info.attribute) ", "", "selection/test_roles.py"),
     Mutation("selection/roles.py", "or _is_left_out(info):", "or False:", "selection/test_roles.py"),
@@ -261,5 +261,4 @@ ELSEWHERE = [
     Mutation("routes/watches/clip.py", "return None  # a constant factor", "pass  # a constant factor", "routes/test_clip_watch.py"),
     Mutation("routes/watches/clip.py", "together[:, :2].sum(0)", "together[:, :2].amax(0)", "routes/test_clip_watch.py"),
     Mutation("routes/watches/clip.py", "if middle > 0 and abs(power", "if middle > 9 and abs(power", "routes/test_clip_watch.py"),
-),
 ]  # fmt: skip
