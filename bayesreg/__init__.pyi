@@ -34,6 +34,7 @@ from bayesreg.errors import HeldNormWarning as HeldNormWarning
 from bayesreg.errors import InvalidArgumentError as InvalidArgumentError
 from bayesreg.errors import NonFiniteObjectiveError as NonFiniteObjectiveError
 from bayesreg.errors import NotEquivalentError as NotEquivalentError
+from bayesreg.errors import OtherOptimizerWarning as OtherOptimizerWarning
 from bayesreg.errors import OvershootWarning as OvershootWarning
 from bayesreg.errors import PatternError as PatternError
 from bayesreg.errors import PriorFileError as PriorFileError

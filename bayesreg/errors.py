@@ -14,6 +14,7 @@ __all__ = [
     "InvalidArgumentError",
     "NonFiniteObjectiveError",
     "NotEquivalentError",
+    "OtherOptimizerWarning",
     "OvershootWarning",
     "PatternError",
     "PriorFileError",
@@ -82,6 +83,10 @@ class NonFiniteObjectiveError(BayesRegError, ArithmeticError):
 
 class ClipAfterPriorWarning(UserWarning):
     """Gradients are clipped before the prior is added to them, so that it counts for more than it says."""
+
+
+class OtherOptimizerWarning(UserWarning):
+    """An optimizer without a prior steps weights whose prior is attached to another one."""
 
 
 class OvershootWarning(UserWarning):

@@ -21,7 +21,18 @@ __all__ = ["find_state_dict", "recognise", "weights_in"]
 # Flags that came to all optimizers with newer versions of torch; an older checkpoint lacks them.
 _FLAGS = {"foreach", "fused", "capturable", "differentiable", "maximize", "decoupled_weight_decay"}
 # What schedulers, named parameters and bayesreg leave in a group; any other key is another optimizer's.
-_COMPANY = {"initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum", "swa_lr", "param_names", "name", MARK}
+_COMPANY = {
+    "initial_lr",
+    "max_lr",
+    "min_lr",
+    "max_momentum",
+    "base_momentum",
+    "swa_lr",
+    "param_names",
+    "name",
+    "bayesreg_names",
+    MARK,
+}
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 # By the key of the state where the groups' keys do not tell.
 _STATES = {"exp_inf": "Adamax", "mu_product": "NAdam"}

@@ -10,6 +10,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.optimizers.decay import unwrap
+from bayesreg.optimizers.others import disown, watch_steps
 
 __all__ = ["MARK", "attachment_of", "enter", "forget", "install_guard", "leave"]
 
@@ -36,6 +37,7 @@ def install_guard() -> None:
     """
     if not _guards:
         _guards.append(register_optimizer_step_pre_hook(_guard))
+        watch_steps()
 
 
 def enter(optimizer: Optimizer, attachment: object) -> None:
@@ -47,6 +49,7 @@ def enter(optimizer: Optimizer, attachment: object) -> None:
 def leave(optimizer: Optimizer) -> None:
     """Note that no prior is attached any more."""
     forget(optimizer)
+    disown(optimizer)
     _attached.pop(optimizer, None)
 
 

@@ -200,7 +200,16 @@ def each_kind_of_group(
 
 
 # What groups of one kind may differ in; the last three are written there by schedulers and by bayesreg.
-_NOT_OF_A_KIND = ("params", "param_names", "lr", "weight_decay", "initial_lr", "max_lr", "bayesreg_decay")
+_NOT_OF_A_KIND = (
+    "params",
+    "param_names",
+    "lr",
+    "weight_decay",
+    "initial_lr",
+    "max_lr",
+    "bayesreg_decay",
+    "bayesreg_names",
+)
 
 
 def _same_settings(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

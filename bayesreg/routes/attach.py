@@ -17,6 +17,7 @@ from bayesreg.errors import InvalidArgumentError
 from bayesreg.model_prior import ModelPrior
 from bayesreg.optimizers import unwrap
 from bayesreg.optimizers.attached import attachment_of, forget
+from bayesreg.optimizers.others import let_be
 from bayesreg.routes.attachment import Attachment
 from bayesreg.routes.planning.arriving import groups_to_watch
 from bayesreg.routes.planning.plan import GroupPlan, RouteLike, Routing, make_plan
@@ -24,6 +25,7 @@ from bayesreg.routes.planning.refusals import check_membership, covered_by
 from bayesreg.routes.report import describe_attachments, log_attachments
 from bayesreg.routes.sums import joint_terms, penalty_of
 from bayesreg.routes.watches.clip import ClipWatch
+from bayesreg.routes.watches.unfrozen import UnfrozenWatch
 
 __all__ = ["Handle", "attach", "detach"]
 
@@ -105,6 +107,7 @@ def detach(optimizer: Optimizer) -> None:
         attachment.remove()
     else:
         forget(inner)
+        let_be(inner)
 
 
 class Handle:
@@ -153,6 +156,15 @@ class Handle:
         watched = [
             groups_to_watch(one, plan, before_clip=before_clip) for one, plan in zip(optimizers, plans, strict=True)
         ]
+
+        def held(parameter: Tensor) -> bool:
+            return any(p is parameter for one in optimizers for group in one.param_groups for p in group["params"])
+
+        def unheld() -> UnfrozenWatch:
+            inside = {id(p) for one in optimizers for group in one.param_groups for p in group["params"]}
+            outside = [e for e in prior if e.prior is not None and id(e.parameter) not in inside]
+            return UnfrozenWatch(outside, held)
+
         uncovered = [entry.info for entry in prior if entry.prior is None]
         for entry in prior:
             if entry.prior is not None:
@@ -176,6 +188,7 @@ class Handle:
                         before_clip=before_clip,
                         watched=watch,
                         clip=clip,
+                        unheld=unheld,
                     )
                 )
         except BaseException:

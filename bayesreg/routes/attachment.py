@@ -18,12 +18,14 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from bayesreg.conversion import LossScale
 from bayesreg.errors import HeldNormWarning, InvalidArgumentError, UnsupportedError
 from bayesreg.optimizers.attached import MARK, enter, leave
+from bayesreg.optimizers.others import own
 from bayesreg.priors.contract.joint import Term
 from bayesreg.routes.applications import Applications
 from bayesreg.routes.decoupled import Pulls
 from bayesreg.routes.gradient import Gradients
 from bayesreg.routes.planning.plan import GroupPlan, Planned
 from bayesreg.routes.proximal import prox_
+from bayesreg.routes.resuming import put_in_place, renamed_state, with_names
 from bayesreg.routes.sums import penalty_of
 from bayesreg.routes.watches.clip import ClipWatch
 from bayesreg.routes.watches.freshness import Freshness
@@ -31,6 +33,7 @@ from bayesreg.routes.watches.norms import NormWatch
 from bayesreg.routes.watches.overshoot import OvershootWatch
 from bayesreg.routes.watches.rounding import RoundingWatch
 from bayesreg.routes.watches.state import State
+from bayesreg.routes.watches.unfrozen import UnfrozenWatch
 from bayesreg.routes.watches.use import UseWatch
 from bayesreg.selection import ParameterInfo
 
@@ -69,6 +72,7 @@ class Attachment:
         before_clip: Gradients are added by `add_gradients` when the loop calls for it, not by the step.
         watched: Groups of which it is not known whether the optimizer uses `.grad` at the step.
         clip: Looks for a clip between backward and step; one for all optimizers of a handle.
+        unheld: Makes a watch of what no optimizer of the handle holds.
     """
 
     def __init__(
@@ -83,6 +87,7 @@ class Attachment:
         before_clip: bool,
         watched: Sequence[int] = (),
         clip: ClipWatch | None = None,
+        unheld: Callable[[], UnfrozenWatch] | None = None,
     ) -> None:
         self.optimizer, self.loss_scale, self.before_clip = optimizer, loss_scale, before_clip
         self.terms = terms
@@ -97,13 +102,16 @@ class Attachment:
         self._hooks = [
             optimizer.register_step_pre_hook(self._before_step),
             optimizer.register_step_post_hook(self._after_step),
+            optimizer.register_load_state_dict_pre_hook(lambda _, state: renamed_state(state, self._names())),
             optimizer.register_load_state_dict_post_hook(lambda _: self._after_load()),
+            optimizer.register_state_dict_post_hook(lambda _, state: with_names(state, self._names())),
         ]
-        self._clip = clip
+        self._clip, self._unheld = clip, unheld
         #: Whether a step has begun and not come to its end.
         self._begun = False
         enter(optimizer, self)
         self._take(plans)
+        put_in_place(optimizer, self._names())
         self._use = UseWatch(optimizer, watched)
         self._norms = NormWatch(optimizer, plans)
 
@@ -172,6 +180,11 @@ class Attachment:
             self._state.check_shapes()
             raise
 
+    def _names(self) -> list[list[str]]:
+        """Return the names of each group's parameters; empty for those that the prior does not cover."""
+        known = {id(member.parameter): member.entry.name for member in self.members()}
+        return [[known.get(id(p), "") for p in group["params"]] for group in self.optimizer.param_groups]
+
     # -- plan --------------------------------------------------------------------------------------------
 
     def _take(self, plans: list[GroupPlan]) -> None:
@@ -182,6 +195,8 @@ class Attachment:
         self._overshoot = OvershootWatch(self.optimizer, self.plans, self.loss_scale)
         self._fresh = Freshness(self.plans)
         self._state = State(self.optimizer, self.members(), self._uncovered)
+        self._unfrozen = None if self._unheld is None else self._unheld()
+        own(self.optimizer, [(m.entry.name, m.parameter) for m in self.members() if m.route != "none"])
         # Asked at every step, so kept as flags: walking a thousand members costs as much as moving them.
         self._proximal = any(plan.on("proximal") for plan in self.plans)
         self._needs_loss = any(plan.on("loss") for plan in self.plans)
@@ -271,6 +286,7 @@ class Attachment:
             if before is not None and _same(before, _held(self.optimizer)):
                 self._step = replace(self._step, applied=True)
             elif before is not None and self._step.applied:
+                self._step = replace(self._step, applied=False)
                 raise InvalidArgumentError("apply_() was called before step(closure), and in the closure again.")
             applied = False
             self._step = replace(self._step, closure_calls=(self._step.closure_calls or 0) + 1)
@@ -355,6 +371,8 @@ class Attachment:
         if self._state.has_changed(groups):
             self._take(self._plan_again())
         self._state.check()
+        if self._unfrozen is not None:
+            self._unfrozen.check()
         for index, (plan, group) in enumerate(zip(self.plans, groups, strict=True)):
             if group.get("weight_decay", 0.0) != plan.decay:
                 raise InvalidArgumentError(

@@ -103,6 +103,17 @@ def on_sphere(base, rows=False):
     return OnSphere
 
 
+class OnUnitSphere(SGD):
+    """Has norm 1 from its first step on, whatever it was before."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        super().step(closure)
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.div_(p.norm())
+
+
 class Yogi(Optimizer):
     """With a first moment that is not 0 at the start."""
 
@@ -180,6 +191,7 @@ def solution(precision):
         (on_sphere(SGD), "held", "arrives"),
         (on_sphere(Adam), "held", "arrives"),
         (on_sphere(Adam, rows=True), "held", "arrives"),
+        (lambda p: OnUnitSphere(p, lr=0.05), "held", "held"),
         (Yogi, "arrives", "arrives"),
         (Slow, "arrives", "arrives"),
         (Delayed, "arrives", "arrives"),
@@ -322,6 +334,19 @@ def test_weights_that_only_stay_near_their_norm_are_not_spoken_of(make, after):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         _square(make, after)
+
+
+def test_weights_that_do_not_move_yet_are_not_spoken_of():
+    model = nn.Linear(6, 6, bias=False)
+    prior = br.ModelPrior(model, br.Gaussian(0.3))
+    optimizer = SGD(prior.param_groups(), lr=0.0)
+    br.attach(optimizer, prior, num_data=100)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(40):
+            optimizer.zero_grad()
+            model(torch.randn(8, 6)).square().mean().backward()
+            optimizer.step()
 
 
 def test_behind_a_normalisation_the_norm_settles_and_is_not_held():

@@ -41,7 +41,7 @@ class Three(nn.Module):
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
-        self.small, self.large = nn.Parameter(torch.randn(7, 5)), nn.Parameter(torch.randn(300, 500))
+        self.small, self.large = nn.Parameter(torch.randn(7, 5)), nn.Parameter(torch.randn(600, 500))
         self.turned = nn.Parameter(torch.randn(300, 400).t())
 
 
