@@ -142,7 +142,7 @@ def _after(optimizer: Optimizer, _args: tuple[Any, ...], _kwargs: dict[str, Any]
         return
     for owned in _shared_by(optimizer) if _owned and optimizer not in _let_be else []:
         owner = owned.optimizer()
-        if owner is not None and (id(owner) in inside or _is_stepping(owner) or _holds(owner, optimizer)):
+        if owner is not None and (id(owner) in inside or _is_stepping(owner)):
             continue  # it wraps the attached one, or is wrapped by it
         _meet(optimizer, owner, owned)
 
@@ -170,10 +170,6 @@ def _is_stepping(optimizer: Optimizer) -> bool:
             return True
         frame = frame.f_back
     return False
-
-
-def _holds(one: Optimizer, other: Optimizer) -> bool:
-    return any(held is other for held in vars(one).values()) or any(held is one for held in vars(other).values())
 
 
 def _meet(optimizer: Optimizer, owner: Optimizer | None, owned: _Owned) -> None:

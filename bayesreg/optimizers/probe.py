@@ -119,10 +119,10 @@ def _attempt(look: Callable[[], ProbedKind]) -> ProbedKind:
 def _drifts(build: Build) -> bool:
     """Return whether weights shrink without a gradient and without weight_decay: a decay under another name.
 
-    A decay leaves a zero where it is and goes on at every step. Yogi's first moment, or a velocity that is drawn at the
-    start, moves zeros too; a norm that is fixed at the first step shrinks nothing after it.
+    A decay shrinks all of them, and goes on at every step. Yogi's first moment, or a velocity that is drawn at the
+    start, lets some grow; a norm that is fixed at the first step shrinks nothing after it.
     """
-    start = torch.tensor([[1.0, -2.0, 0.0], [0.5, 0.0, 3.0], [0.0, -0.7, 1.5]], dtype=torch.float64)
+    start = torch.tensor([[1.0, -2.0, 0.2], [0.5, -0.1, 3.0], [-0.3, -0.7, 1.5]], dtype=torch.float64)
     weights = nn.Parameter(start.clone())
     optimizer = build([weights])
     optimizer.param_groups[0].update({k: v for k, v in (("lr", _RATE), ("weight_decay", 0.0))
@@ -131,9 +131,7 @@ def _drifts(build: Build) -> bool:
     for _ in range(3):
         weights.grad = torch.zeros_like(weights)
         optimizer.step()
-        if not torch.equal(weights.detach().sign(), start.sign()):
-            return False
-        sizes.append(weights.detach().abs()[start != 0])
+        sizes.append(weights.detach().abs())
     return bool((sizes[1] < sizes[0]).all() and (sizes[2] < sizes[1]).all())
 
 

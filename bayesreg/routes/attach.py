@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from bayesreg._support.calls import answering
 from bayesreg._support.tables import Table
 from bayesreg.conversion import LossScale, as_loss_scale
-from bayesreg.errors import InvalidArgumentError
+from bayesreg.errors import InvalidArgumentError, UnsupportedError
 from bayesreg.model_prior import ModelPrior
 from bayesreg.optimizers import unwrap
 from bayesreg.optimizers.attached import attachment_of, forget
@@ -38,6 +38,7 @@ def attach(
     *,
     route: RouteLike = "auto",
     before_clip: bool = False,
+    float32_master: bool = False,
 ) -> Handle:
     """Make an optimizer minimise training loss + s · (−log p): the MAP under `prior`.
 
@@ -58,6 +59,9 @@ def attach(
             what it is). A mapping from rules, as in `ModelPrior`, to names chooses for each parameter.
         before_clip: For loops that clip gradients: call `handle.apply_()` between backward() and the clip, so that
             the clip does not change the prior's strength. With a kinked prior call `handle.clipped(...)` after it.
+        float32_master: For weights in bfloat16 or float16, where a pull smaller than the dtype resolves is lost: each
+            step is taken in float32, on a copy that the optimizer's state goes with, and the weights are rounded from
+            it. Costs 4 bytes per weight.
 
     Returns:
         A handle: `describe()`, `log()`, `remove()`.
@@ -82,7 +86,9 @@ def attach(
             f"prior: expected a ModelPrior, got {type(prior).__name__}; write br.ModelPrior(model, prior), and the "
             f"optimizer first: br.attach(optimizer, prior, num_data=n)."
         )
-    return Handle(optimizer, prior, as_loss_scale(num_data), route=route, before_clip=before_clip)
+    return Handle(
+        optimizer, prior, as_loss_scale(num_data), route=route, before_clip=before_clip, float32_master=float32_master
+    )
 
 
 def detach(optimizer: Optimizer) -> None:
@@ -119,10 +125,12 @@ class Handle:
         loss_scale: s.
         route: See `attach`.
         before_clip: See `attach`.
+        float32_master: See `attach`.
         without_prior: Parameters of the optimizers that are meant to have no prior.
 
     Raises:
         InvalidArgumentError: If a prior is attached already.
+        UnsupportedError: If float32_master is asked for with before_clip.
     """
 
     def __init__(
@@ -133,9 +141,15 @@ class Handle:
         *,
         route: RouteLike = "auto",
         before_clip: bool = False,
+        float32_master: bool = False,
         without_prior: Iterable[Tensor] = (),
     ) -> None:
         optimizers = _optimizers(optimizer)
+        if float32_master and before_clip:
+            raise UnsupportedError(
+                "float32_master: with before_clip=True the prior is added to gradients in half precision, where it is "
+                "lost before the step; keep the weights in float32 (mixed precision by autocast does)."
+            )
         self.loss_scale = loss_scale
         self._before_clip = before_clip
         free = list(without_prior)
@@ -189,6 +203,7 @@ class Handle:
                         watched=watch,
                         clip=clip,
                         unheld=unheld,
+                        float32_master=float32_master,
                     )
                 )
         except BaseException:

@@ -23,12 +23,14 @@ from bayesreg.priors.contract.joint import Term
 from bayesreg.routes.applications import Applications
 from bayesreg.routes.decoupled import Pulls
 from bayesreg.routes.gradient import Gradients
+from bayesreg.routes.master import MASTER, Masters
 from bayesreg.routes.planning.plan import GroupPlan, Planned
 from bayesreg.routes.proximal import prox_
 from bayesreg.routes.resuming import put_in_place, renamed_state, with_names
 from bayesreg.routes.sums import penalty_of
 from bayesreg.routes.watches.clip import ClipWatch
 from bayesreg.routes.watches.freshness import Freshness
+from bayesreg.routes.watches.halves import HalfWatch
 from bayesreg.routes.watches.norms import NormWatch
 from bayesreg.routes.watches.overshoot import OvershootWatch
 from bayesreg.routes.watches.rounding import RoundingWatch
@@ -73,6 +75,7 @@ class Attachment:
         watched: Groups of which it is not known whether the optimizer uses `.grad` at the step.
         clip: Looks for a clip between backward and step; one for all optimizers of a handle.
         unheld: Makes a watch of what no optimizer of the handle holds.
+        float32_master: Steps are taken in float32 where weights are in half precision.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class Attachment:
         watched: Sequence[int] = (),
         clip: ClipWatch | None = None,
         unheld: Callable[[], UnfrozenWatch] | None = None,
+        float32_master: bool = False,
     ) -> None:
         self.optimizer, self.loss_scale, self.before_clip = optimizer, loss_scale, before_clip
         self.terms = terms
@@ -102,16 +106,20 @@ class Attachment:
         self._hooks = [
             optimizer.register_step_pre_hook(self._before_step),
             optimizer.register_step_post_hook(self._after_step),
-            optimizer.register_load_state_dict_pre_hook(lambda _, state: renamed_state(state, self._names())),
+            optimizer.register_load_state_dict_pre_hook(lambda _, state: self._before_load(state)),
             optimizer.register_load_state_dict_post_hook(lambda _: self._after_load()),
-            optimizer.register_state_dict_post_hook(lambda _, state: with_names(state, self._names())),
+            optimizer.register_state_dict_post_hook(lambda _, state: self._saved(state)),
         ]
         self._clip, self._unheld = clip, unheld
+        self._masters = Masters(optimizer) if float32_master else None
         #: Whether a step has begun and not come to its end.
         self._begun = False
         enter(optimizer, self)
         self._take(plans)
         put_in_place(optimizer, self._names())
+        for state in optimizer.state.values():
+            if isinstance(state, dict):
+                state.pop(MASTER, None)  # of a checkpoint that was loaded before, and narrowed
         self._use = UseWatch(optimizer, watched)
         self._norms = NormWatch(optimizer, plans)
 
@@ -136,6 +144,8 @@ class Attachment:
             hook.remove()
         if self._clip is not None:
             self._clip.close()
+        if self._masters is not None:
+            self._masters.leave(rounded=False)
         self._hooks = []
         leave(self.optimizer)
 
@@ -145,6 +155,8 @@ class Attachment:
         self._applications.check(self.optimizer, self._step.applied)
         # Those of a step that failed have it.
         if not (self._begun and self._fresh.is_stale()):
+            if self._halves:
+                self._halves.look(self.optimizer.param_groups)
             self.add_gradients()
         if self._use:
             self._use.arm(between=False)
@@ -192,6 +204,7 @@ class Attachment:
         self._gradients = [Gradients(plan, self.terms, self.loss_scale) for plan in self.plans]
         self._pulls = [Pulls(plan, self.loss_scale) for plan in self.plans]
         self._watch = RoundingWatch(self.optimizer, self.plans, self.loss_scale)
+        self._halves = HalfWatch(self.optimizer, self.plans, self.loss_scale)
         self._overshoot = OvershootWatch(self.optimizer, self.plans, self.loss_scale)
         self._fresh = Freshness(self.plans)
         self._state = State(self.optimizer, self.members(), self._uncovered)
@@ -202,7 +215,17 @@ class Attachment:
         self._needs_loss = any(plan.on("loss") for plan in self.plans)
         self._set_decay()
 
+    def _saved(self, state_dict: dict[str, Any]) -> dict[str, Any]:
+        named = with_names(state_dict, self._names())
+        return named if self._masters is None else self._masters.saved(named)
+
+    def _before_load(self, state_dict: dict[str, Any]) -> dict[str, Any]:
+        found = renamed_state(state_dict, self._names())
+        return found if self._masters is None else self._masters.loading(found)
+
     def _after_load(self) -> None:
+        if self._masters is not None:
+            self._masters.loaded()
         # A checkpoint carries the decay of the run that wrote it, and flags that may change what decay means.
         self._set_decay()
         self._take(self._plan_again())
@@ -223,7 +246,8 @@ class Attachment:
         if self._is_nested():
             return None
         self._check_unchanged(optimizer.param_groups)
-        self._watch.check(optimizer.param_groups)
+        if self._masters is None:
+            self._watch.check(optimizer.param_groups)
         self._overshoot.check(optimizer.param_groups)
         if self._norms and (held := self._norms.look()):
             self._say_held(held)
@@ -237,6 +261,8 @@ class Attachment:
             if "closure" in kwargs:
                 return args, {**kwargs, "closure": wrapped}
             return (args[0], wrapped, *args[2:]), kwargs
+        if self._masters is not None:
+            self._masters.enter()
         # A step that failed is tried again on the same gradients: the prior is in them.
         stale = self._fresh.is_stale()
         retried = stale and self._begun
@@ -257,6 +283,8 @@ class Attachment:
     def _add_in_step(self, *, between: bool = True) -> None:
         if self._clip:
             self._clip.look(self.optimizer)
+        if self._halves and self._masters is None:
+            self._halves.look(self.optimizer.param_groups)
         self.add_gradients()
         if self._use:
             self._use.arm(between=between)
@@ -281,6 +309,8 @@ class Attachment:
 
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             nonlocal applied
+            if self._masters is not None:
+                self._masters.leave()
             before = _held(self.optimizer) if applied else None
             loss = closure(*args, **kwargs)
             if before is not None and _same(before, _held(self.optimizer)):
@@ -296,6 +326,8 @@ class Attachment:
                     "call backward() in it, or use br.attach(..., route='loss') and add handle.penalty() there."
                 )
             self._check_loss()
+            if self._masters is not None:
+                self._masters.enter()
             stale = self._fresh.is_stale()
             if self.before_clip:
                 self._check_clip()
@@ -355,6 +387,8 @@ class Attachment:
             factor = self.loss_scale.value * (1.0 if clip is None else clip)
             for plan, group in self.groups():
                 prox_(optimizer, plan, group, factor)
+        if self._masters is not None:
+            self._masters.leave()
         self._step = StepState()
         self._begun = False
         self._fresh.note_changes()

@@ -319,9 +319,9 @@ def adamw(parameters):
     return torch.optim.AdamW(parameters, lr=0.1, weight_decay=0.0)
 
 
-@pytest.mark.parametrize("before_clip", [False, True])
+@pytest.mark.parametrize(("before_clip", "applied_again"), [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("make", [sgd, adamw])
-def test_a_step_that_failed_and_is_tried_again_has_the_prior_once(make, before_clip):
+def test_a_step_that_failed_and_is_tried_again_has_the_prior_once(make, before_clip, applied_again):
     model = net(torch.float64)
     optimizer = make(model.parameters())
     handle = br.attach(
@@ -344,6 +344,8 @@ def test_a_step_that_failed_and_is_tried_again_has_the_prior_once(make, before_c
             for _ in range(2):
                 with pytest.raises(ConnectionError):
                     optimizer.step()
+                if applied_again:
+                    handle.apply_()
             failing["now"] = False
         optimizer.step()
     for ours, theirs in zip(model.parameters(), by_loss(make, [1, 1, 1]), strict=True):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -52,6 +55,31 @@ def test_integer_parameters_in_the_optimizer_do_no_harm():
     br.explain(optimizer, model, num_data=10)
     prior = br.ModelPrior(model, {"layer.*": br.Gaussian(1.0)})
     br.attach(torch.optim.SGD(model.parameters(), lr=0.1), prior, num_data=10)
+
+
+FSDP1 = """
+import os, socket, torch, torch.distributed as dist, bayesreg as br
+from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel
+with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    port = free.getsockname()[1]
+os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK="0", WORLD_SIZE="1")
+dist.init_process_group("gloo")
+model = FullyShardedDataParallel(nn.Linear(4, 3), use_orig_params=True, device_id=torch.device("cpu"))
+prior = br.ModelPrior(model, br.Gaussian(1.0))
+try:
+    br.attach(torch.optim.SGD(model.parameters(), lr=0.1), prior, num_data=10)
+except br.UnsupportedError as error:
+    print(error)
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_the_original_parameters_of_fsdp1_are_refused():
+    done = subprocess.run([sys.executable, "-c", FSDP1], capture_output=True, text=True, check=True)
+    assert "wrapped by FSDP1" in done.stdout
 
 
 def test_flat_parameters_of_fsdp1_are_refused():

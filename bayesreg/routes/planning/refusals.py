@@ -78,10 +78,13 @@ def check_membership(optimizers: Sequence[Optimizer], prior: ModelPrior, without
     """
     covered = covered_by(prior)
     held = [parameter for o in optimizers for group in o.param_groups for parameter in group["params"]]
-    if any(type(parameter).__name__ == "FlatParameter" for parameter in held):
+    # With use_orig_params=True the parameters look like their own, and are views into a flat one.
+    flat = [p for p in held if type(p).__name__ == "FlatParameter" or getattr(p, "_fsdp_flattened", False)]
+    if flat:
         raise UnsupportedError(
-            "the model is wrapped by FSDP1, which joins weights and biases in flat parameters, so they cannot have "
-            "priors of their own; use torch.distributed.fsdp.fully_shard (FSDP2)."
+            "the model is wrapped by FSDP1, which joins weights and biases in flat parameters (with "
+            "use_orig_params=True too, of which each process then holds pieces), so a prior would see a part of them; "
+            "use torch.distributed.fsdp.fully_shard (FSDP2)."
         )
     counts: dict[int, int] = {}
     for parameter in held:

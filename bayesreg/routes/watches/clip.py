@@ -116,7 +116,7 @@ class ClipWatch:
         for probe in probes:
             record, grad = self._records.get(id(probe)), probe.grad
             if record is not None and grad is not None:
-                kinds.append(_change(record.sample, _sample(grad), grad.dtype))
+                kinds.append(_change(record.sample, _sample(grad)))
         kind, number = _worst(kinds)
         factor, level = (number, None) if kind == "scaled" else (None, number if kind == "clamped" else None)
         if kind not in ("scaled", "per tensor", "other", "no record"):
@@ -203,12 +203,13 @@ def _sample(grad: Tensor) -> Tensor:
     return flat[:: max(1, flat.numel() // _SAMPLE)][:_SAMPLE]
 
 
-def _change(before: Tensor, now: Tensor, dtype: torch.dtype) -> tuple[str, float | None]:
+def _change(before: Tensor, now: Tensor) -> tuple[str, float | None]:
     """Return how a gradient was changed since it was accumulated."""
+    tolerance = 1e-2 if before.dtype in _HALF else 1e-5
+    if before.dtype != torch.float64:
+        before, now = before.float(), now.float()
     if before.shape != now.shape or torch.equal(before, now):
         return "same", None
-    before, now = before.float(), now.float()
-    tolerance = 1e-2 if dtype in _HALF else 1e-5
     if not (before.isfinite().all() and now.isfinite().all()):
         return "nonfinite", None
     large = before.abs() > before.abs().max() * 1e-3
