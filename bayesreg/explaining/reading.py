@@ -14,7 +14,7 @@ from bayesreg.conversion import LossScale
 from bayesreg.explaining.facts import GroupFacts
 from bayesreg.optimizers.attached import MARK
 from bayesreg.optimizers.step_size import has_metric
-from bayesreg.routes.decoupled import implied_precision
+from bayesreg.routes.pulls.decoupled import implied_precision
 
 __all__ = ["GroupReading", "ImpliedPrecision", "peak_rate", "read_group"]
 

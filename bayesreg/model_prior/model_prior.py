@@ -26,6 +26,7 @@ from bayesreg.optimizers.attached import install_guard
 from bayesreg.priors import Belief, Prior
 from bayesreg.priors.contract.asking import local_part
 from bayesreg.priors.contract.joint import SingleTerm, Term, terms_of
+from bayesreg.priors.contract.tensors import widened
 from bayesreg.references import Rename
 from bayesreg.selection import (
     Selection,
@@ -180,7 +181,7 @@ class ModelPrior(nn.Module):
                 frozen parameters do not count.
 
         Returns:
-            A scalar, in float32 or better.
+            A float64 scalar.
 
         Raises:
             InvalidArgumentError: If a name is none of the model's, or a value has another shape.
@@ -193,7 +194,7 @@ class ModelPrior(nn.Module):
             True
         """
         penalty = self.penalty(values)
-        return self.log_constant().to(penalty) - penalty
+        return self.log_constant().to(penalty.device) - penalty
 
     @answering
     def penalty(self, values: Mapping[str, Tensor] | None = None) -> Tensor:
@@ -203,7 +204,7 @@ class ModelPrior(nn.Module):
             values: As in `log_prob`.
 
         Returns:
-            A scalar, in float32 or better; differentiable.
+            A float64 scalar; differentiable.
 
         Raises:
             InvalidArgumentError: As in `log_prob`.
@@ -214,9 +215,9 @@ class ModelPrior(nn.Module):
             here = {entry.name: local(given.get(entry.name, entry.parameter)) for entry in entries}
             # A frozen factor takes part with its value, which may be given too.
             here |= {name: given[name] for name in term.names if name in given}
-            shares.append((self._localized(term, entries[0]).penalty(here), entries[0].parameter))
+            shares.append((widened(self._localized(term, entries[0]).penalty(here)), entries[0].parameter))
         total = gather_sum(shares)
-        return torch.zeros(()) if total is None else total
+        return torch.zeros((), dtype=torch.float64) if total is None else total
 
     def _localized(self, term: Term, entry: Entry) -> Term:
         if not is_sharded(entry.parameter):

@@ -21,11 +21,11 @@ from bayesreg.optimizers.attached import MARK, enter, leave
 from bayesreg.optimizers.others import own
 from bayesreg.priors.contract.joint import Term
 from bayesreg.routes.applications import Applications
-from bayesreg.routes.decoupled import Pulls
-from bayesreg.routes.gradient import Gradients
-from bayesreg.routes.master import MASTER, Masters
 from bayesreg.routes.planning.plan import GroupPlan, Planned
-from bayesreg.routes.proximal import prox_
+from bayesreg.routes.pulls.decoupled import Pulls
+from bayesreg.routes.pulls.gradient import Gradients
+from bayesreg.routes.pulls.master import MASTER, Masters
+from bayesreg.routes.pulls.proximal import prox_
 from bayesreg.routes.resuming import put_in_place, renamed_state, with_names
 from bayesreg.routes.sums import penalty_of
 from bayesreg.routes.watches.clip import ClipWatch

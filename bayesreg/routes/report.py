@@ -14,8 +14,8 @@ from bayesreg.optimizers.step_size import has_metric
 from bayesreg.priors import Belief
 from bayesreg.priors.equivalents import equivalent
 from bayesreg.routes.attachment import Attachment
-from bayesreg.routes.decoupled import implied_precision
 from bayesreg.routes.planning.plan import Planned
+from bayesreg.routes.pulls.decoupled import implied_precision
 from bayesreg.routes.sums import constant_of, penalty_of
 
 __all__ = ["describe_attachments", "describe_routes", "log_attachments"]

@@ -104,7 +104,7 @@ FAMILIES = [
         ("(radius / norms / self.rate.to(like.device))", "(radius / norms)"),
     ),
     *of_family("correlated/multivariate_gaussian", "correlated/test_correlated_gaussians",
-        ("return 0.5 * (offset * self.precision_times(offset)).sum()", "return (offset * self.precision_times(offset)).sum()"),
+        ("return 0.5 * summed(offset * self.precision_times(offset))", "return (offset * self.precision_times(offset)).sum()"),
         ("return -rows * log_det", "return rows * log_det"),
         ("-rows * log_det -", "-log_det -"),
         ("(rows @ self._factor(rows).mT)", "(rows @ self._factor(rows))"),

@@ -9,7 +9,7 @@ from sklearn.linear_model import Lasso
 from torch import nn
 
 import bayesreg as br
-import bayesreg.routes.proximal
+import bayesreg.routes.pulls.proximal
 from tests.routes.common import optimizer_of
 from tests.sampling import cells, slow
 
@@ -92,7 +92,7 @@ def test_the_lasso_is_met_with_its_zeros(name, settings):
 )
 def test_a_plain_learning_rate_as_the_threshold_fails(name, settings, monkeypatch):
     """What people write: softshrink by lr·λ. It is the MAP of another prior for all but plain SGD."""
-    monkeypatch.setattr(bayesreg.routes.proximal, "effective_step", lambda _o, _p, group: float(group["lr"]))
+    monkeypatch.setattr(bayesreg.routes.pulls.proximal, "effective_step", lambda _o, _p, group: float(group["lr"]))
     _, residual, _ = run_lasso(lambda groups: optimizer_of(name, groups, **settings), steps=2000)
     assert residual > 1e-3
 

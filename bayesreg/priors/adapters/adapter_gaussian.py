@@ -61,7 +61,7 @@ class AdapterGaussian(JointPrior):
         >>> model = LoRA()
         >>> prior = br.ModelPrior(model, {"*": AdapterGaussian(0.5, [("B", "A")], scaling=0.1)})
         >>> update = 0.1 * model.B @ model.A
-        >>> torch.allclose(prior.penalty(), 0.5 * (update / 0.5).square().sum())
+        >>> torch.allclose(prior.penalty(), 0.5 * (update / 0.5).double().square().sum())
         True
 
     References:

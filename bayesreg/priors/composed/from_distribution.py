@@ -17,7 +17,7 @@ from bayesreg.errors import InvalidArgumentError, UnsupportedError
 from bayesreg.priors.contract.prior import Prior
 from bayesreg.priors.contract.quadratic import Quadratic
 from bayesreg.priors.contract.registry import register_family
-from bayesreg.priors.contract.tensors import Hyperparameter, promoted
+from bayesreg.priors.contract.tensors import Hyperparameter, promoted, summed
 from bayesreg.priors.contract.traits import Traits
 
 __all__ = ["FromDistribution"]
@@ -100,7 +100,7 @@ class FromDistribution(Prior):
         self._check_shape(value.shape)
         density = self.distribution.log_prob(promoted(value))
         # A density with an event covers several elements at once; broadcast factors count once per element.
-        return -density.sum()
+        return -summed(density)
 
     def log_constant(self, shape: Sequence[int]) -> Tensor:
         return torch.zeros((), dtype=torch.float64)

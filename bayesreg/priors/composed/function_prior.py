@@ -66,7 +66,8 @@ class FunctionPrior(JointPrior):
         ... )
         >>> prior = br.ModelPrior(model, {**{name: tied for name in tied.of}, br.biases: br.Flat()})
         >>> apart, each = model[0].weight - model[1].weight, (model[0].weight, model[1].weight)
-        >>> torch.allclose(prior.penalty(), 50 * apart.square().sum() + sum(0.5 * w.square().sum() for w in each))
+        >>> wanted = 50 * apart.square().sum() + sum(0.5 * w.square().sum() for w in each)
+        >>> torch.allclose(prior.penalty(), wanted.double())
         True
 
     References:

@@ -15,7 +15,7 @@ from bayesreg.errors import InvalidArgumentError, nearest
 from bayesreg.priors.composed.composite import Composite, parts_from
 from bayesreg.priors.contract.prior import Prior
 from bayesreg.priors.contract.registry import register_family
-from bayesreg.priors.contract.tensors import Hyperparameter, promoted
+from bayesreg.priors.contract.tensors import Hyperparameter, promoted, summed
 from bayesreg.priors.contract.traits import Traits
 from bayesreg.priors.numerics.minima import lowest_minimum
 
@@ -192,7 +192,7 @@ class Mixture(Composite):
     def penalty(self, value: Tensor) -> Tensor:
         self._check_shape(value.shape)
         if self.per == "element":
-            return self._element_penalty(value).sum()
+            return summed(self._element_penalty(value))
         return (self._at_centre(value.shape) - self._heights(value).logsumexp(0)).to(promoted(value).dtype)
 
     def log_constant(self, shape: Sequence[int]) -> Tensor:

@@ -94,7 +94,7 @@ class Prior(Belief):
             value: Tensor that broadcasts with the hyper-parameters.
 
         Returns:
-            A scalar, in the dtype of `value` or float32, whichever is wider.
+            A float64 scalar (float32 on devices without).
 
         Raises:
             InvalidArgumentError: If `value` is no tensor of real numbers, or of a shape that does not fit.

@@ -18,8 +18,10 @@ __all__ = [
     "promoted",
     "sampling_device",
     "short",
+    "summed",
     "total_constant",
     "wide_dtype",
+    "widened",
 ]
 
 Hyperparameter: TypeAlias = float | Tensor
@@ -50,6 +52,17 @@ def short(value: Hyperparameter) -> str:
     if isinstance(value, Tensor):
         return f"<tensor {tuple(value.shape)}>"
     return f"{value:g}"
+
+
+def widened(scalar: Tensor) -> Tensor:
+    """Return a scalar in float64, wherever there is such a thing."""
+    # Apple's accelerator has none.
+    return scalar if scalar.device.type == "mps" else scalar.to(torch.float64)
+
+
+def summed(values: Tensor) -> Tensor:
+    """Return the sum of all elements in float64: float32 resolves one nat where a large model has 1e7 of them."""
+    return values.sum() if values.device.type == "mps" else values.sum(dtype=torch.float64)
 
 
 def total_constant(per_element: Tensor, shape: Sequence[int]) -> Tensor:

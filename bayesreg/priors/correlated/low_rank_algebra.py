@@ -49,13 +49,12 @@ def versions(blocks: Sequence[Block]) -> list[tuple[int, int, int, int]]:
 
 def penalty(blocks: Sequence[Block], values: Sequence[Tensor], root: Tensor) -> Tensor:
     """Return ½·r'Σ⁻¹r; differentiable where gradients are recorded, by chunks and more accurate where not."""
-    dtype = promoted(values[0]).dtype
     if torch.is_grad_enabled() or torch.compiler.is_compiling():
         offsets = [promoted(value) - block.loc for block, value in zip(blocks, values, strict=True)]
         images = precision_times(blocks, offsets, root)
         squares = [(r * image).sum(dtype=torch.float64) for r, image in zip(offsets, images, strict=True)]
-        return 0.5 * torch.stack(squares).sum().to(dtype)
-    return quadratic(blocks, values, root).to(dtype)
+        return 0.5 * torch.stack(squares).sum()
+    return quadratic(blocks, values, root)
 
 
 def precision_times(blocks: Sequence[Block], offsets: Sequence[Tensor], root: Tensor) -> list[Tensor]:

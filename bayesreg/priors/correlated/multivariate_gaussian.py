@@ -14,7 +14,7 @@ from bayesreg._support import checks
 from bayesreg.conversion import LossScale
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.priors.contract.registry import register_family
-from bayesreg.priors.contract.tensors import cholesky, promoted
+from bayesreg.priors.contract.tensors import cholesky, promoted, summed
 from bayesreg.priors.contract.traits import Traits
 from bayesreg.priors.correlated.cholesky_cache import CholeskyCache
 from bayesreg.priors.located.located import Loc, LocatedPrior
@@ -40,7 +40,7 @@ class CorrelatedGaussian(LocatedPrior, ABC):
 
     def penalty(self, value: Tensor) -> Tensor:
         offset = self._shifted(value)
-        return 0.5 * (offset * self.precision_times(offset)).sum()
+        return 0.5 * summed(offset * self.precision_times(offset))
 
     @torch.no_grad()
     def add_grad_(self, grads: Sequence[Tensor], values: Sequence[Tensor], coefficient: float) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bayesreg.conversion import LossScale
 from bayesreg.errors import InvalidArgumentError
-from bayesreg.priors.contract.tensors import Hyperparameter, promoted, total_constant
+from bayesreg.priors.contract.tensors import Hyperparameter, promoted, summed, total_constant
 from bayesreg.priors.contract.traits import Traits
 from bayesreg.priors.located.located import LocatedPrior
 
@@ -102,7 +102,7 @@ class ElementwisePrior(LocatedPrior, ABC):
         return self.offset_penalty(self._shifted(value))
 
     def penalty(self, value: Tensor) -> Tensor:
-        return self._element_penalty(value).sum()
+        return summed(self._element_penalty(value))
 
     def log_constant(self, shape: Sequence[int]) -> Tensor:
         return -total_constant(self.log_normaliser(), shape)

@@ -18,7 +18,7 @@ from bayesreg.errors import InvalidArgumentError, nearest
 from bayesreg.priors.contract.prior import Prior
 from bayesreg.priors.contract.readings import WeightDecayReadings
 from bayesreg.priors.contract.registry import register_family
-from bayesreg.priors.contract.tensors import Hyperparameter
+from bayesreg.priors.contract.tensors import Hyperparameter, summed
 from bayesreg.priors.contract.traits import Traits
 from bayesreg.priors.elementwise.gaussian import Gaussian
 from bayesreg.priors.located.located import Loc, LocatedPrior
@@ -202,7 +202,7 @@ class FanInGaussian(LocatedPrior):
     # -- the contract: that of the Gaussian of the value's shape ------------------------------------------
 
     def penalty(self, value: Tensor) -> Tensor:
-        return 0.5 * (self._shifted(value) / self._std(value.shape)).square().sum()
+        return 0.5 * summed((self._shifted(value) / self._std(value.shape)).square())
 
     def log_constant(self, shape: Sequence[int]) -> Tensor:
         return -math.prod(shape) * (self._std(shape).log() + 0.5 * math.log(2.0 * math.pi))

@@ -12,7 +12,7 @@ from torch import Tensor
 from bayesreg.priors.contract.prior import Prior
 from bayesreg.priors.contract.quadratic import Quadratic
 from bayesreg.priors.contract.registry import register_family
-from bayesreg.priors.contract.tensors import Hyperparameter, promoted
+from bayesreg.priors.contract.tensors import Hyperparameter, promoted, summed
 from bayesreg.priors.contract.traits import Traits
 
 __all__ = ["Flat"]
@@ -35,7 +35,7 @@ class Flat(Prior):
 
     def penalty(self, value: Tensor) -> Tensor:
         # Keeps the autograd graph, so that a loss made only of flat priors can be back-propagated.
-        return promoted(value).sum() * 0.0
+        return summed(promoted(value.real if value.is_complex() else value)) * 0.0
 
     def log_constant(self, shape: Sequence[int]) -> Tensor:
         return torch.zeros((), dtype=torch.float64)

@@ -16,7 +16,7 @@ from bayesreg.errors import InvalidArgumentError
 from bayesreg.optimizers import OptimizerLike
 from bayesreg.priors.contract.quadratic import Quadratic
 from bayesreg.priors.contract.registry import register_family
-from bayesreg.priors.contract.tensors import Hyperparameter, plain, promoted, total_constant
+from bayesreg.priors.contract.tensors import Hyperparameter, plain, promoted, summed, total_constant
 from bayesreg.priors.contract.traits import Traits
 from bayesreg.priors.elementwise.base import flat_words
 from bayesreg.priors.located.loc_scale import LocScalePrior
@@ -91,7 +91,7 @@ class Gaussian(LocScalePrior):
         return cls(scale=math.sqrt(variance), loc=loc)
 
     def penalty(self, value: Tensor) -> Tensor:
-        return self._element_penalty(value).sum()
+        return summed(self._element_penalty(value))
 
     def _element_penalty(self, value: Tensor) -> Tensor:
         return 0.5 * (self._shifted(value) / self.scale).square()

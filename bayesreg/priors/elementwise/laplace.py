@@ -13,7 +13,7 @@ from bayesreg._support.calls import answering
 from bayesreg.conversion import LossScale, as_loss_scale, l1_to_laplace_scale
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.priors.contract.registry import register_family
-from bayesreg.priors.contract.tensors import Hyperparameter, plain, promoted, total_constant
+from bayesreg.priors.contract.tensors import Hyperparameter, plain, promoted, summed, total_constant
 from bayesreg.priors.contract.traits import Traits
 from bayesreg.priors.elementwise.base import flat_words
 from bayesreg.priors.located.loc_scale import LocScalePrior
@@ -75,7 +75,7 @@ class Laplace(LocScalePrior):
         return cls(scale=l1_to_laplace_scale(l1_coefficient, num_data))
 
     def penalty(self, value: Tensor) -> Tensor:
-        return self._element_penalty(value).sum()
+        return summed(self._element_penalty(value))
 
     def _element_penalty(self, value: Tensor) -> Tensor:
         return (self._shifted(value) / self.scale).abs()

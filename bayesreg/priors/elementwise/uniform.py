@@ -14,7 +14,7 @@ from bayesreg.conversion import LossScale
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.priors.contract.prior import Prior
 from bayesreg.priors.contract.registry import register_family
-from bayesreg.priors.contract.tensors import Hyperparameter, plain, promoted, total_constant
+from bayesreg.priors.contract.tensors import Hyperparameter, plain, promoted, summed, total_constant
 from bayesreg.priors.contract.traits import Traits
 
 __all__ = ["Uniform"]
@@ -77,7 +77,7 @@ class Uniform(Prior):
         return torch.where(outside, math.inf, 0.0).to(wide.dtype) + wide.nan_to_num(0.0, 0.0, 0.0) * 0.0
 
     def penalty(self, value: Tensor) -> Tensor:
-        return self._element_penalty(value).sum()
+        return summed(self._element_penalty(value))
 
     def _log_normaliser(self) -> Tensor:
         return (self.high.to(torch.float64) - self.low.to(torch.float64)).log()

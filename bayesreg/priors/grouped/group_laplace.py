@@ -13,7 +13,7 @@ from bayesreg._support import checks
 from bayesreg.conversion import LossScale
 from bayesreg.errors import InvalidArgumentError, nearest
 from bayesreg.priors.contract.registry import register_family
-from bayesreg.priors.contract.tensors import Hyperparameter, plain, promoted
+from bayesreg.priors.contract.tensors import Hyperparameter, plain, promoted, summed
 from bayesreg.priors.contract.traits import Traits
 from bayesreg.priors.grouped import groups
 from bayesreg.priors.located.located import Loc, LocatedPrior
@@ -130,7 +130,7 @@ class GroupLaplace(LocatedPrior):
         offset = self._shifted(value)
         inside = self._inside(offset.shape)
         if not offset.numel():
-            return offset.sum()
+            return summed(offset)
         # Relative to the largest element, as in _norms. The root of 0 has an infinite derivative: groups on their
         # centre get the subgradient 0.
         largest = offset.detach().abs()
@@ -138,7 +138,7 @@ class GroupLaplace(LocatedPrior):
         safe = torch.where(largest > 0, largest, 1.0)
         squares = self._total((offset / safe).square())
         roots = torch.where(squares > 0, squares, 1.0).sqrt() * (squares > 0)
-        return (self.rate * safe * roots).sum()
+        return summed(self.rate * safe * roots)
 
     def log_constant(self, shape: Sequence[int]) -> Tensor:
         m = self.group_size(shape)

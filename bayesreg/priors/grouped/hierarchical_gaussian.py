@@ -14,7 +14,7 @@ from bayesreg.conversion import LossScale
 from bayesreg.errors import InvalidArgumentError, nearest
 from bayesreg.hyperpriors import HyperPrior
 from bayesreg.priors.contract.registry import register_family
-from bayesreg.priors.contract.tensors import Hyperparameter
+from bayesreg.priors.contract.tensors import Hyperparameter, summed
 from bayesreg.priors.contract.traits import Traits
 from bayesreg.priors.grouped import groups
 from bayesreg.priors.grouped.unknown_scale import ScaleCoordinate, UnknownScale
@@ -160,8 +160,8 @@ class HierarchicalGaussian(LocatedPrior):
         self._check_shape(value.shape)
         offset = self._shifted(value)
         if not offset.numel():
-            return offset.sum()
-        return self._unknown(offset.shape).penalty(self._squares(offset)).sum().to(offset.dtype)
+            return summed(offset)
+        return self._unknown(offset.shape).penalty(self._squares(offset)).sum()
 
     def _element_penalty(self, value: Tensor) -> Tensor:
         if self.group != "element":

