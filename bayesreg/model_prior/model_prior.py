@@ -377,6 +377,26 @@ class ModelPrior(nn.Module):
     def __repr__(self) -> str:
         return f"ModelPrior({len(self)} parameters, {len(self.priors)} priors)"
 
+    def same_as(self, other: object) -> bool:
+        """Return whether another prior says the same of parameters of the same names.
+
+        Args:
+            other: The other prior, of this model or another.
+
+        Returns:
+            Whether names, shapes and densities agree.
+        """
+        if not isinstance(other, ModelPrior) or len(self) != len(other):
+            return False
+        theirs = {entry.name: entry for entry in other}
+        for entry in self:
+            found = theirs.get(entry.name)
+            if found is None or entry.parameter.shape != found.parameter.shape:
+                return False
+            if not (entry.prior is found.prior or (entry.prior is not None and entry.prior.same_as(found.prior))):
+                return False
+        return True
+
     # -- keeping it ------------------------------------------------------------------------------------
 
     @answering

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import weakref
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bayesreg._support.calls import answering
+from bayesreg._support.plain import from_plain, to_plain
 from bayesreg.errors import InvalidArgumentError, ReferenceMismatchError, nearest
 from bayesreg.references.files import read_directory, read_tensor_file
 from bayesreg.references.names import Rename, plain_names, renamed, require_tensors, state_dict_in
@@ -114,7 +116,19 @@ class Reference(Mapping[str, Tensor]):
 
     def __getstate__(self) -> dict[str, Any]:
         # A weak reference cannot be pickled, and the module is not there where the copy goes.
-        return {**self.__dict__, "module": None}
+        plain = {name: to_plain(tensor) for name, tensor in self._tensors.items()}
+        kept = self._tensors if None in plain.values() else plain
+        return {**self.__dict__, "module": None, "_tensors": kept, "_problems": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        held = {name: from_plain(one) if isinstance(one, tuple) else one for name, one in state["_tensors"].items()}
+        self.__dict__.update({**state, "_tensors": held})
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Reference:
+        made = self.__class__.__new__(self.__class__)
+        memo[id(self)] = made
+        made.__dict__.update(copy.deepcopy({**self.__dict__, "module": None}, memo))
+        return made
 
 
 @answering

@@ -184,6 +184,7 @@ class Handle:
             if entry.prior is not None:
                 entry.prior.to(entry.parameter.device)
         self._parts: list[Attachment] = []
+        self._copy_of: str | None = None
         terms = joint_terms(prior.terms)
         # On the route "loss" the prior is clipped with the rest.
         acts = any(plan.on("native", "native + centre", "gradient", "proximal") for one in plans for plan in one)
@@ -210,7 +211,22 @@ class Handle:
             self.remove()
             raise
 
+    def __reduce__(self) -> Any:
+        """Return a handle of nothing: hooks go into no copy, and a copied optimizer says so at its step."""
+        return _copied, (repr(self),)
+
+    def _require_live(self, what: str) -> None:
+        if self._copy_of is not None:
+            raise InvalidArgumentError(
+                f"{what}: this is a copy of {self._copy_of}, which copying or pickling took off its optimizer; attach "
+                f"the prior to the copied optimizer, br.attach(optimizer, prior, num_data=n), and use that handle."
+            )
+        if not all(part.live for part in self._parts):
+            raise InvalidArgumentError(f"{what}: this prior was removed from its optimizer; attach it again.")
+
     def __repr__(self) -> str:
+        if self._copy_of is not None:
+            return f"Handle(a copy of {self._copy_of})"
         names = ", ".join(type(part.optimizer).__name__ for part in self._parts)
         state = "" if all(part.live for part in self._parts) else ", removed"
         return f"Handle({names}, s={self.loss_scale.value:.4g}{state})"
@@ -230,8 +246,7 @@ class Handle:
             InvalidArgumentError: If the prior was not attached with before_clip=True, or removed; if there are no
                 gradients, they are still scaled, or the prior was added to them already.
         """
-        if not all(part.live for part in self._parts):
-            raise InvalidArgumentError("apply_(): this prior was removed from its optimizer; attach it again.")
+        self._require_live("apply_()")
         if not self._before_clip:
             raise InvalidArgumentError("apply_() is for br.attach(..., before_clip=True); without it steps do it.")
         for part in self._parts:
@@ -244,6 +259,8 @@ class Handle:
             total_norm: What `torch.nn.utils.clip_grad_norm_` returned.
             max_norm: What it was given.
         """
+        if self._copy_of is not None:
+            self._require_live("clipped()")
         for part in self._parts:
             part.clipped(min(1.0, max_norm / (float(total_norm) + 1e-6)))
 
@@ -269,8 +286,7 @@ class Handle:
             >>> round(loss.item(), 4)
             0.15
         """
-        if not all(part.live for part in self._parts):
-            raise InvalidArgumentError("penalty(): this prior was removed from its optimizer; attach it again.")
+        self._require_live("penalty()")
         for part in self._parts:
             part.refresh()
         if not any(m.route == "loss" for part in self._parts for m in part.members()):
@@ -290,6 +306,8 @@ class Handle:
 
     def describe(self) -> Table:
         """Return a table of which parameters take which route with which strength, and what could be better."""
+        if self._copy_of is not None:
+            self._require_live("describe()")
         return describe_attachments(self._parts)
 
     def log(self) -> dict[str, Any]:
@@ -313,7 +331,15 @@ class Handle:
             >>> terms["penalty"], terms["penalty_in_loss"], terms["groups"][0]["weight_decay"]
             (1.0, 0.1, 0.1)
         """
+        if self._copy_of is not None:
+            self._require_live("log()")
         return log_attachments(self._parts)
+
+
+def _copied(words: str) -> Handle:
+    made = Handle.__new__(Handle)
+    made._parts, made._copy_of = [], words
+    return made
 
 
 def _optimizers(given: Optimizer | Sequence[Optimizer]) -> list[Optimizer]:

@@ -9,8 +9,9 @@ from typing import Any, Self, final
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution, Transform, constraints
 
+from bayesreg._support.plain import from_plain, to_plain
 from bayesreg._support.sharding import is_sharded
 from bayesreg.conversion import LossScale
 from bayesreg.errors import InvalidArgumentError, UnsupportedError
@@ -183,6 +184,21 @@ class FromDistribution(Prior):
         build: Callable[..., Distribution] = kind
         return cls(build(**arguments), smooth=options["smooth"], convex=options["convex"])
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Return the distribution's arguments as plain values, where it can be rebuilt from them; see `Holder`."""
+        arguments = _arguments(self.distribution)
+        plain = {name: to_plain(torch.as_tensor(held)) for name, held in (arguments or {}).items()}
+        if arguments is None or None in plain.values():
+            return super().__reduce_ex__(protocol)
+        return _from_pickle, (type(self), plain, self.saved_options(), self._said())
+
+    def same_as(self, other: object) -> bool:
+        """Return whether another prior is of the same distribution, with equal arguments; see `Belief.same_as`."""
+        if not isinstance(other, FromDistribution):
+            return False
+        declared = self.saved_options() == other.saved_options()
+        return self is other or (declared and _same(self.distribution, other.distribution))
+
     def quadratic(self) -> Quadratic | None:
         """Return the parabola of a Normal, None for every other distribution; see `Prior.quadratic`."""
         base: Any = _base(self.distribution)
@@ -316,3 +332,23 @@ class _RngFrom:
     def __exit__(self, *details: Any) -> None:
         if self.generator is not None:
             self.fork.__exit__(*details)
+
+
+def _from_pickle(
+    cls: type[FromDistribution], plain: dict[str, Any], options: dict[str, Any], said: dict[str, str]
+) -> FromDistribution:
+    arguments = {name: from_plain(held) for name, held in plain.items()}
+    return cls.from_saved({name: held for name, held in arguments.items() if held is not None}, options)._say(said)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Return whether two distributions, or parts of them, hold the same values."""
+    if isinstance(one, Tensor):
+        return isinstance(other, Tensor) and one.shape == other.shape and torch.equal(one, other)
+    if isinstance(one, list | tuple):
+        return type(one) is type(other) and len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, Distribution | Transform):
+        mine, theirs = vars(one), vars(other) if type(one) is type(other) else {}
+        held = [key for key in mine if not key.startswith("_")]
+        return all(key in theirs and _same(mine[key], theirs[key]) for key in held) and type(one) is type(other)
+    return bool(one == other)

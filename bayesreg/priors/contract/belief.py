@@ -319,6 +319,37 @@ class Belief(Holder):
         """Return whether what the density joins lies in one shard of the parameter."""
         return False
 
+    def same_as(self, other: object) -> bool:
+        """Return whether another prior is the same density: of this family, with equal hyper-parameters and centre.
+
+        `==` compares identity, as two equal priors in one model are still two.
+
+        Args:
+            other: The other prior.
+
+        Returns:
+            Whether it is. What they say of where they come from plays no part, nor does a dtype that holds the same
+            numbers.
+
+        Example:
+            >>> import bayesreg as br
+            >>> br.Gaussian(0.5).same_as(br.Gaussian(0.5)), br.Gaussian(0.5) == br.Gaussian(0.5)
+            (True, False)
+        """
+        if self is other:
+            return True
+        if type(self) is not type(other):
+            return False
+        assert isinstance(other, Belief)
+        beyond, theirs = getattr(self, "beyond", None), getattr(other, "beyond", None)
+        return (
+            _alike(self.hyperparameters(), other.hyperparameters())
+            and self.saved_options() == other.saved_options()
+            and _alike(self.reference, other.reference)
+            and _alike([p for p in self.parts if p is not self], [p for p in other.parts if p is not other])
+            and _alike([beyond], [theirs])
+        )
+
     # -- how it is kept --------------------------------------------------------------------------------
 
     @abstractmethod
@@ -369,3 +400,18 @@ class Belief(Holder):
 
 # What a prior says of where it comes from, in describe().
 _SAID = ("source", "note")
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Return whether values, tensors, priors, and mappings and lists of them, are the same."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_alike(value, other[key]) for key, value in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(_alike(a, b) for a, b in zip(one, other, strict=True))
+    if isinstance(one, Belief):
+        return one.same_as(other)
+    if isinstance(one, Tensor) or isinstance(other, Tensor):
+        here, there = torch.as_tensor(one).detach(), torch.as_tensor(other).detach()
+        wide = torch.promote_types(here.dtype, there.dtype)
+        return here.shape == there.shape and torch.equal(here.to("cpu", wide), there.to("cpu", wide))
+    return bool(one == other)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from abc import ABCMeta
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bayesreg._support.calls import wrong_call
+from bayesreg._support.plain import from_plain, to_plain
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.priors.contract.tensors import Hyperparameter, promoted
 
@@ -78,6 +80,28 @@ class Holder(nn.Module, metaclass=_Strict):
         else:
             self.register_buffer(name, torch.tensor(float(value), dtype=torch.float64))
 
+    # -- copies and pickles ----------------------------------------------------------------------------
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        # Pickles hold plain values; a copy keeps Parameters that are shared, and devices.
+        made = self.__class__.__new__(self.__class__)
+        memo[id(self)] = made
+        made.__dict__.update({name: copy.deepcopy(value, memo) for name, value in self.__dict__.items()})
+        return made
+
+    def __copy__(self) -> Self:
+        made = self.__class__.__new__(self.__class__)
+        made.__dict__.update(self.__dict__)
+        return made
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Return plain values in place of tensors, so that equal priors are equal pickles and hash alike."""
+        state = dict(self.__dict__)
+        plain = {name: to_plain(held) for name, held in self._buffers.items()}
+        if any(parameter is not None for parameter in self._parameters.values()) or not all(plain.values()):
+            return super().__reduce_ex__(protocol)
+        return _remade, (type(self), {**state, "_buffers": plain})
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         before = dict(self._buffers)
         super()._apply(fn, recurse)
@@ -90,3 +114,9 @@ class Holder(nn.Module, metaclass=_Strict):
             elif torch.promote_types(new.dtype, old.dtype) != new.dtype:
                 self._buffers[name] = old.to(new.device)
         return self
+
+
+def _remade(cls: type[Holder], state: dict[str, Any]) -> Holder:
+    made = cls.__new__(cls)
+    made.__dict__.update({**state, "_buffers": {name: from_plain(held) for name, held in state["_buffers"].items()}})
+    return made
