@@ -42,6 +42,7 @@ from bayesreg.errors import ReferenceMismatchError as ReferenceMismatchError
 from bayesreg.errors import RoundingWarning as RoundingWarning
 from bayesreg.errors import UnknownLossError as UnknownLossError
 from bayesreg.errors import UnsupportedError as UnsupportedError
+from bayesreg.errors import ZerosLostWarning as ZerosLostWarning
 from bayesreg.explaining.explain import Explanation as Explanation
 from bayesreg.explaining.explain import explain as explain
 from bayesreg.model_prior import ModelPrior as ModelPrior

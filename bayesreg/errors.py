@@ -22,6 +22,7 @@ __all__ = [
     "RoundingWarning",
     "UnknownLossError",
     "UnsupportedError",
+    "ZerosLostWarning",
 ]
 
 
@@ -99,6 +100,10 @@ class HeldNormWarning(UserWarning):
 
 class RoundingWarning(UserWarning):
     """A prior's pull per step is smaller than the weights' dtype can hold."""
+
+
+class ZerosLostWarning(UserWarning):
+    """Weights that a proximal step has put exactly on 0 are moved off it before the next one."""
 
 
 def nearest(name: str, candidates: Iterable[str], limit: int = 3) -> str:

@@ -37,6 +37,7 @@ from bayesreg.routes.watches.rounding import RoundingWatch
 from bayesreg.routes.watches.state import State
 from bayesreg.routes.watches.unfrozen import UnfrozenWatch
 from bayesreg.routes.watches.use import UseWatch
+from bayesreg.routes.watches.zeros import ZerosWatch
 from bayesreg.selection import ParameterInfo
 
 __all__ = ["Attachment", "StepState"]
@@ -204,6 +205,7 @@ class Attachment:
         self._gradients = [Gradients(plan, self.terms, self.loss_scale) for plan in self.plans]
         self._pulls = [Pulls(plan, self.loss_scale) for plan in self.plans]
         self._watch = RoundingWatch(self.optimizer, self.plans, self.loss_scale)
+        self._zeros = ZerosWatch(self.plans)
         self._halves = HalfWatch(self.optimizer, self.plans, self.loss_scale)
         self._overshoot = OvershootWatch(self.optimizer, self.plans, self.loss_scale)
         self._fresh = Freshness(self.plans)
@@ -249,6 +251,8 @@ class Attachment:
         if self._masters is None:
             self._watch.check(optimizer.param_groups)
         self._overshoot.check(optimizer.param_groups)
+        if self._zeros:
+            self._zeros.check()
         if self._norms and (held := self._norms.look()):
             self._say_held(held)
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
@@ -387,6 +391,8 @@ class Attachment:
             factor = self.loss_scale.value * (1.0 if clip is None else clip)
             for plan, group in self.groups():
                 prox_(optimizer, plan, group, factor)
+            if self._zeros:
+                self._zeros.note()
         if self._masters is not None:
             self._masters.leave()
         self._step = StepState()

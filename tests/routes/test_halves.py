@@ -224,6 +224,52 @@ def test_masters_in_closures_and_after_a_step_that_failed():
     assert torch.equal(*ends)
 
 
+class Twice(torch.optim.SGD):
+    """Evaluates its closure twice, the second time elsewhere, as SAM does."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        with torch.enable_grad():
+            closure()
+        weights = [p for group in self.param_groups for p in group["params"]]
+        for p in weights:
+            p.add_(p.grad, alpha=0.5)
+        away = [0.5 * p.grad for p in weights]
+        with torch.enable_grad():
+            closure()
+        for p, there in zip(weights, away, strict=True):
+            p.sub_(there.to(p.dtype))
+        super().step()
+
+
+def test_masters_leave_the_model_in_its_own_dtype_at_every_evaluation():
+    model = linear()
+    prior = br.ModelPrior(model, {"*": br.Gaussian(0.1)})
+    optimizer = Twice(prior.param_groups(), lr=0.1)
+    br.attach(optimizer, prior, num_data=N, float32_master=True)
+    seen = []
+
+    def backward():
+        seen.append(model.weight.dtype)
+        model.zero_grad()
+        model(torch.ones(2, 40, dtype=torch.bfloat16)).square().mean().backward()
+
+    for _ in range(3):
+        optimizer.step(backward)
+    assert seen == [torch.bfloat16] * 6
+    assert model.weight.dtype is torch.bfloat16
+
+
+def test_masters_take_over_from_state_in_half_precision():
+    model, optimizer = run(br.Gaussian(0.1), adam, grad=1e-3, steps=2)
+    assert optimizer.state[model.weight]["exp_avg"].dtype is torch.bfloat16
+    br.detach(optimizer)
+    br.attach(optimizer, br.ModelPrior(model, {"*": br.Gaussian(0.1)}), num_data=N, float32_master=True)
+    model.weight.grad = torch.zeros_like(model.weight)
+    optimizer.step()
+    assert optimizer.state[model.weight]["exp_avg"].dtype is torch.float32
+
+
 def test_what_masters_cannot_do_is_refused():
     model = linear()
     prior = br.ModelPrior(model, {"*": br.Gaussian(0.1)})
