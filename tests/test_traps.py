@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests import traps
 
@@ -38,6 +39,8 @@ def test_every_identifier_on_the_page_has_a_test_and_the_reverse():
 @pytest.mark.slow
 @pytest.mark.parametrize("one", traps.TRAPS, ids=lambda one: one.identifier)
 def test_trap(one):
+    if one.identifier == "centre-rounding" and torch.backends.cpu.get_cpu_capability() == "DEFAULT":
+        pytest.skip("this processor, or torch on it, rounds λθ and λθ₀ alike: it does not fuse multiply and add")
     found = one.measure()
     if one.identifier == "scale-invariant":
         # Tripled weights, the same function: there is no belief about it to read.
