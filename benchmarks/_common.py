@@ -14,11 +14,15 @@ import torch
 
 
 def interleaved(variants: dict[str, Callable[[], object]], rounds: int, warmup: int = 2) -> dict[str, list[float]]:
-    """Time every variant once per round, in alternating order; seconds per call."""
+    """Time every variant once per round, in alternating order; seconds per call.
+
+    What a variant has as its attribute `fresh` is called before it, and not timed.
+    """
     names = list(variants)
     times: dict[str, list[float]] = {name: [] for name in names}
     for index in range(rounds + warmup):
         for name in names if index % 2 else reversed(names):
+            getattr(variants[name], "fresh", _nothing)()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             start = time.perf_counter()
@@ -28,6 +32,10 @@ def interleaved(variants: dict[str, Callable[[], object]], rounds: int, warmup: 
             if index >= warmup:
                 times[name].append(time.perf_counter() - start)
     return times
+
+
+def _nothing() -> None:
+    pass
 
 
 def paired_ratio(times: dict[str, list[float]], name: str, base: str) -> float:

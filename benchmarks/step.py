@@ -72,8 +72,23 @@ def make(optimizer: str, groups: Any, fused: bool, decay: float = 0.0) -> torch.
     return torch.optim.AdamW(groups, lr=1e-6, weight_decay=decay, fused=fused)
 
 
+class Step:
+    """A step whose gradients are new tensors each time, as `zero_grad` and `backward` leave them."""
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        self.model, self.optimizer = model, optimizer
+
+    def fresh(self) -> None:
+        for parameter in self.model.parameters():
+            parameter.grad = parameter.grad.detach()
+
+    def __call__(self) -> None:
+        self.optimizer.step()
+
+
 def plain(base: nn.Module, optimizer: str, fused: bool, decay: float = 0.0) -> Callable[[], Any]:
-    return make(optimizer, with_gradients(base).parameters(), fused, decay).step
+    model = with_gradients(base)
+    return Step(model, make(optimizer, model.parameters(), fused, decay))
 
 
 def with_prior(base: nn.Module, optimizer: str, fused: bool, rules: Callable[[nn.Module], Any], **keywords: Any):
@@ -81,7 +96,7 @@ def with_prior(base: nn.Module, optimizer: str, fused: bool, rules: Callable[[nn
     prior = br.ModelPrior(model, rules(model))
     made = make(optimizer, prior.param_groups(), fused)
     br.attach(made, prior, num_data=NUM_DATA, **keywords)
-    return made.step
+    return Step(model, made)
 
 
 def penalty_in_the_loss(base: nn.Module, optimizer: str, fused: bool, centred: bool) -> Callable[[], None]:
@@ -139,7 +154,7 @@ def one_group(base: nn.Module, scale: float) -> Callable[[], Any]:
     made = make("SGD", model.parameters(), True)
     first = next(name for name, _ in model.named_parameters())
     br.attach(made, br.ModelPrior(model, {first: br.Gaussian(2 * scale), "*": br.Gaussian(scale)}), num_data=NUM_DATA)
-    return made.step
+    return Step(model, made)
 
 
 def against_baselines(build: Build, base: nn.Module, optimizer: str, rounds: int) -> dict[str, list[float]]:

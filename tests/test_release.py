@@ -60,7 +60,7 @@ def test_hooks_run_what_ci_runs():
     [
         ("bayesreg/priors/elementwise/laplace.py", ["tests/priors/elementwise/test_laplace.py"]),
         ("bayesreg/priors/words.py", ["tests/priors/test_words.py"]),
-        ("bayesreg/priors/numerics/roots.py", ["tests/priors/test_words.py"]),
+        ("bayesreg/priors/numerics/roots.py", ["tests/priors/test_pickles.py", "tests/priors/test_words.py"]),
         ("bayesreg/priors/__init__.py", ["tests/test_public_api.py"]),
         ("bayesreg/errors.py", ["tests/test_public_api.py"]),
         ("tests/routes/test_life.py", ["tests/routes/test_life.py"]),
