@@ -286,7 +286,7 @@ ELSEWHERE = [
     Mutation("model_prior/model_prior.py", "not isinstance(other, ModelPrior) or len(self) != len(other)", "not isinstance(other, ModelPrior)", "priors/test_pickles.py"),
     Mutation("routes/attach.py", "        return _copied, (repr(self),)", "        return object.__reduce_ex__(self, 2)", "priors/test_pickles.py"),
     Mutation("routes/watches/zeros.py", "if self._hits >= _HITS:", "if False:", "routes/test_zeros_lost.py"),
-    Mutation("routes/watches/zeros.py", "_LOOKS, _HITS = 64, 2", "_LOOKS, _HITS = 64, 1", "routes/test_zeros_lost.py"),
+    Mutation("routes/watches/zeros.py", "_LOOKS, _HITS = 16, 2", "_LOOKS, _HITS = 16, 1", "routes/test_zeros_lost.py"),
     Mutation("routes/watches/zeros.py", "torch.any(self._before & ~now)", "torch.any(~now)", "routes/test_zeros_lost.py"),
     Mutation("routes/watches/clip.py", "len(at) >= need and turned > 1e-3", "len(at) >= need", "routes/test_clip_watch.py"),
     Mutation("routes/watches/clip.py", "size >= top * (1.0 - tolerance) > 0.0", "size >= 0.2 * top > 0.0", "routes/test_clip_watch.py"),

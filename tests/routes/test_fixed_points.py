@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import bayesreg as br
+from bayesreg.routes.pulls import differences
 from tests.versions import muon
 
 OPTIMIZERS = {
@@ -41,7 +42,7 @@ class Three(nn.Module):
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
-        self.small, self.large = nn.Parameter(torch.randn(7, 5)), nn.Parameter(torch.randn(600, 500))
+        self.small, self.large = nn.Parameter(torch.randn(7, 5)), nn.Parameter(torch.randn(300, 500))
         self.turned = nn.Parameter(torch.randn(300, 400).t())
 
 
@@ -69,6 +70,11 @@ def stays(optimizer, prior_of, dtype=torch.float32, num_data=1234, *, ulps=0):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_weight_on_its_centre_stays_there_to_the_bit(name, family):
     stays(OPTIMIZERS[name], CENTRED[family], ulps=1 if name == "SGD" else 0)
+
+
+def test_also_in_pieces(monkeypatch):
+    monkeypatch.setattr(differences, "_PIECE", 1000)
+    stays(OPTIMIZERS["AdamW"], CENTRED["Gaussian"])
 
 
 # Adam's own eps is 0 in float16, so that a gradient of 0 makes NaN there with no prior at all.
@@ -113,6 +119,23 @@ def test_a_centre_that_is_a_number_is_a_fixed_point_too():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     assert torch.equal(model.weight.detach(), before)
+
+
+@pytest.mark.parametrize("small", [True, False])
+def test_the_pieces_of_large_weights_are_put_together_right(monkeypatch, small):
+    if small:
+        monkeypatch.setattr(differences, "_PIECE", 1000)
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(7, 5), (300, 500), (64,), (90, 91), (4,)]
+    grads, values, locs = ([torch.randn(s, generator=generator) for s in shapes] for _ in range(3))
+    locs[2] = torch.tensor(0.3)
+    values[3] = values[3].t().contiguous().t()
+    wanted = [grad + 0.7 * (value - loc) for grad, value, loc in zip(grads, values, locs, strict=True)]
+    values[1][:100] = locs[1][:100]
+    wanted[1] = grads[1] + 0.7 * (values[1] - locs[1])
+    differences.add_differences_(grads, values, locs, 0.7)
+    for grad, right in zip(grads, wanted, strict=True):
+        torch.testing.assert_close(grad, right, rtol=1e-6, atol=1e-6)
 
 
 def test_unused_rows_of_an_embedding_stay_while_used_ones_learn():

@@ -9,14 +9,18 @@ from torch import Tensor
 
 __all__ = ["add_differences_"]
 
-# On a CPU: up to so many elements tensors go together, as calls cost more than memory; above it in pieces through one
-# workspace that stays in the cache. An accelerator wants few launches.
-_SMALL, _PIECE = 2**12, 2**18
+# On a CPU: up to so many elements tensors go together, as calls cost more than memory; larger ones in pieces
+# through one workspace that is kept. An accelerator wants few launches.
+_SMALL, _PIECE = 2**12, 2**19
 _LARGE_PIECE = 2**24
 
 
 def add_differences_(
-    grads: Sequence[Tensor], values: Sequence[Tensor], locs: Sequence[Tensor], strength: float
+    grads: Sequence[Tensor],
+    values: Sequence[Tensor],
+    locs: Sequence[Tensor],
+    strength: float,
+    work: dict[torch.dtype, Tensor] | None = None,
 ) -> None:
     """Add strength · (value − loc) to each gradient, in place; exactly 0 where a value is on its centre.
 
@@ -25,6 +29,7 @@ def add_differences_(
         values: As many weights.
         locs: As many centres, of the shape of their weights or numbers.
         strength: λ.
+        work: Workspaces by dtype, kept from call to call.
 
     Example:
         >>> grad, weight = torch.zeros(2), torch.tensor([0.1, 0.3])
@@ -36,7 +41,7 @@ def add_differences_(
     small, piece = (_SMALL, _PIECE) if on_cpu else (_LARGE_PIECE, _LARGE_PIECE)
     few: list[tuple[Tensor, Tensor, Tensor]] = []
     gathered = 0
-    work: dict[torch.dtype, Tensor] = {}
+    work = {} if work is None else work
     for grad, value, loc in zip(grads, values, locs, strict=True):
         size = grad.numel()
         if size > small:
@@ -63,13 +68,13 @@ def _in_pieces(
     if not alike or (loc.ndim and loc.shape != value.shape):
         grad.add_(value - loc, alpha=strength)
         return
-    size, dtype = value.numel(), torch.result_type(value, loc)
+    dtype = torch.result_type(value, loc)
     work = kept.get(dtype)
-    if work is None or work.numel() < min(piece, size):
+    size = value.numel()
+    if work is None or work.numel() < min(piece, size) or work.device != value.device:
         work = kept[dtype] = torch.empty(min(piece, size), dtype=dtype, device=value.device)
     if size <= piece:
-        away = torch.sub(value, loc, out=work[:size].view(value.shape))
-        grad.add_(away, alpha=strength)
+        grad.add_(torch.sub(value, loc, out=work[:size].view(value.shape)), alpha=strength)
         return
     parts = grad.view(-1).split(piece), value.view(-1).split(piece)
     centres = loc.view(-1).split(piece) if loc.ndim else [loc] * len(parts[0])

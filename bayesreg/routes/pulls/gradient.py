@@ -72,6 +72,7 @@ class _Centres(_Batch):
     def __init__(self, native: bool) -> None:
         super().__init__()
         self._native = native
+        self._work: dict[torch.dtype, Tensor] = {}
         self._locs: list[Tensor] = []
 
     def take(self, member: Planned) -> None:
@@ -92,7 +93,7 @@ class _Centres(_Batch):
         if self._native:
             torch._foreach_add_(present, locs, alpha=-strength)
             return
-        add_differences_(*self.pairs(), locs, strength)
+        add_differences_(*self.pairs(), locs, strength, self._work)
 
 
 class _Together(_Batch):

@@ -14,11 +14,13 @@ from bayesreg.routes.planning.plan import GroupPlan, Planned
 
 __all__ = ["ZerosWatch"]
 
-_LOOKS, _HITS = 64, 2
+_LOOKS, _HITS = 16, 2
+# What moves zeros moves them in all parameters: a small one tells as well, and costs less.
+_ENOUGH = 256
 
 
 class ZerosWatch:
-    """Watches one parameter on the proximal route, the largest, and warns once.
+    """Watches one parameter on the proximal route, and warns once.
 
     Args:
         plans: The routes.
@@ -26,7 +28,9 @@ class ZerosWatch:
 
     def __init__(self, plans: Iterable[GroupPlan]) -> None:
         members = [member for plan in plans for member in plan.on("proximal")]
-        self._member: Planned | None = max(members, key=lambda m: m.parameter.numel(), default=None)
+        enough = [member for member in members if member.parameter.numel() >= _ENOUGH]
+        largest = max(members, key=lambda m: m.parameter.numel(), default=None)
+        self._member: Planned | None = min(enough, key=lambda m: m.parameter.numel(), default=largest)
         self._before: Tensor | None = None
         self._looks, self._hits = 0, 0
 
