@@ -184,14 +184,10 @@ class Attachment:
         # GradScaler leaves its scale here for fused optimizers, whose gradients are still scaled.
         amp = getattr(self.optimizer, "grad_scale", None)
         scale = 1.0 if amp is None else float(amp)
-        try:
-            for gradients, group in zip(self._gradients, self.optimizer.param_groups, strict=False):
-                if gradients:
-                    # `maximize` optimizers negate the gradient before they add their own decay, which always shrinks.
-                    gradients.add_(-scale if group.get("maximize") else scale)
-        except RuntimeError:
-            self._state.check_shapes()
-            raise
+        for gradients, group in zip(self._gradients, self.optimizer.param_groups, strict=False):
+            if gradients:
+                # For `maximize` optimizers negate the gradient before they add their own decay, which always shrinks.
+                gradients.add_(-scale if group.get("maximize") else scale)
 
     def _names(self) -> list[list[str]]:
         """Return the names of each group's parameters; empty for those that the prior does not cover."""

@@ -75,9 +75,11 @@ def test_what_is_put_into_another_form_after_attach_is_named(way):
         prior.log_prob()
 
 
-def test_weights_resized_under_the_prior_are_named():
+@pytest.mark.parametrize("centred", [True, False])
+def test_weights_resized_under_the_prior_are_named(centred):
     model = net()
-    prior = br.ModelPrior(model, {"*": br.Gaussian.centered_at(copy.deepcopy(model), scale=0.1)})
+    made = br.Gaussian.centered_at(copy.deepcopy(model), scale=0.1) if centred else br.Gaussian(0.1)
+    prior = br.ModelPrior(model, {"*": made})
     optimizer = torch.optim.SGD(prior.param_groups(), lr=0.1)
     br.attach(optimizer, prior, num_data=32)
     model[2].weight.data = torch.zeros(5, 8, dtype=torch.float64)

@@ -372,6 +372,31 @@ def test_a_first_moment_that_is_not_zero_is_no_hidden_decay():
         br.attach(Shrinking(model.parameters(), lr=0.1), prior, num_data=40)
 
 
+class WithoutRate(Optimizer):
+    """Its groups have no "lr", as those of A2Grad."""
+
+    def __init__(self, params, beta=10.0):
+        super().__init__(params, {"beta": beta})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.sub_(p.grad / group["beta"])
+
+
+def test_groups_without_a_learning_rate_work_and_what_needs_one_says_so():
+    model, prior = model_and_prior()
+    optimizer = WithoutRate(model.parameters())
+    with pytest.raises(br.UnsupportedError, match="the groups of WithoutRate have no 'lr'"):
+        br.attach(optimizer, prior, num_data=40, route="decoupled")
+    br.attach(optimizer, prior, num_data=40)
+    for _ in range(400):
+        backward(model)
+        optimizer.step()
+    torch.testing.assert_close(model.weight.detach(), solution(4.0), rtol=1e-6, atol=1e-8)
+
+
 def test_a_toy_is_tried_once_for_each_kind_of_group():
     built = []
 

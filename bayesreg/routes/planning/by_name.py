@@ -50,6 +50,8 @@ def refuse_route(
     elif asked == "decoupled":
         if prior.quadratic() is None:
             why = f"it is θ ← θ − lr·λ·(θ − loc), for Gaussians only, and this is {prior.family}"
+        elif any("lr" not in group for group in optimizer.param_groups):
+            why = f"the groups of {type(optimizer).__name__} have no 'lr' that it could be multiplied by"
         elif isinstance(optimizer, LBFGS):
             why = "LBFGS searches along lines, and a pull beside the search would undo what it finds"
     if why is not None:

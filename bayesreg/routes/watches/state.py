@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 from bayesreg.errors import CoverageError
@@ -45,6 +46,7 @@ class State:
             for above, below in edges.values()
         ]
         self._shapes = [tuple(parameter.shape) for parameter in self._parameters]
+        self._elements = sum(map(Tensor.numel, self._parameters))
         priors = {id(member.prior): member.prior for member in members}.values()
         self._numbers = [held for prior in priors for held in (*prior.buffers(), *prior.parameters())]
         self._before = self._versions()
@@ -64,7 +66,7 @@ class State:
         )
 
     def check_shapes(self) -> None:
-        """Raise if a parameter was given another shape in place: asked once something did not fit.
+        """Raise if a parameter was given another shape in place, as where an embedding is resized.
 
         Raises:
             CoverageError: If one was.
@@ -88,6 +90,8 @@ class State:
                     f"{info.name} was frozen and without a prior when it was attached, and is trained now; give it a "
                     f"rule in br.ModelPrior (br.Flat() for none), remove() the handle and attach that."
                 )
+        if sum(map(Tensor.numel, self._parameters)) != self._elements:
+            self.check_shapes()
         held = map(dict.get, self._stores, self._attributes)
         modules = map(dict.get, self._parents, self._keys)
         if not (all(map(operator.is_, held, self._parameters)) and all(map(operator.is_, modules, self._children))):
