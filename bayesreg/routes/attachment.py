@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import sys
-import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from torch.optim import LBFGS, Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from bayesreg.conversion import LossScale
-from bayesreg.errors import HeldNormWarning, InvalidArgumentError, UnsupportedError
+from bayesreg.errors import InvalidArgumentError, UnsupportedError
 from bayesreg.optimizers.attached import MARK, enter, leave
 from bayesreg.optimizers.others import own
 from bayesreg.priors.contract.joint import Term
@@ -30,14 +29,9 @@ from bayesreg.routes.resuming import put_in_place, renamed_state, with_names
 from bayesreg.routes.sums import penalty_of
 from bayesreg.routes.watches.clip import ClipWatch
 from bayesreg.routes.watches.freshness import Freshness
-from bayesreg.routes.watches.halves import HalfWatch
-from bayesreg.routes.watches.norms import NormWatch
-from bayesreg.routes.watches.overshoot import OvershootWatch
-from bayesreg.routes.watches.rounding import RoundingWatch
 from bayesreg.routes.watches.state import State
 from bayesreg.routes.watches.unfrozen import UnfrozenWatch
-from bayesreg.routes.watches.use import UseWatch
-from bayesreg.routes.watches.zeros import ZerosWatch
+from bayesreg.routes.watches.watches import Watches
 from bayesreg.selection import ParameterInfo
 
 __all__ = ["Attachment", "StepState"]
@@ -111,8 +105,9 @@ class Attachment:
             optimizer.register_load_state_dict_post_hook(lambda _: self._after_load()),
             optimizer.register_state_dict_post_hook(lambda _, state: self._saved(state)),
         ]
-        self._clip, self._unheld = clip, unheld
+        self._unheld = unheld
         self._masters = Masters(optimizer) if float32_master else None
+        self._watches = Watches(optimizer, plans, loss_scale, unknown=watched, clip=clip, wide=float32_master)
         #: Whether a step has begun and not come to its end.
         self._begun = False
         enter(optimizer, self)
@@ -121,8 +116,6 @@ class Attachment:
         for state in optimizer.state.values():
             if isinstance(state, dict):
                 state.pop(MASTER, None)  # of a checkpoint that was loaded before, and narrowed
-        self._use = UseWatch(optimizer, watched)
-        self._norms = NormWatch(optimizer, plans)
 
     @property
     def live(self) -> bool:
@@ -143,8 +136,7 @@ class Attachment:
             return
         for hook in self._hooks:
             hook.remove()
-        if self._clip is not None:
-            self._clip.close()
+        self._watches.close()
         if self._masters is not None:
             self._masters.leave(rounded=False)
         self._hooks = []
@@ -156,11 +148,9 @@ class Attachment:
         self._applications.check(self.optimizer, self._step.applied)
         # Those of a step that failed have it.
         if not (self._begun and self._fresh.is_stale()):
-            if self._halves:
-                self._halves.look(self.optimizer.param_groups)
+            self._watches.before_adding(by_hand=True)
             self.add_gradients()
-        if self._use:
-            self._use.arm(between=False)
+        self._watches.added(between=False)
         self._applications.note(self.optimizer)
         self._step = replace(self._step, applied=True)
 
@@ -200,10 +190,7 @@ class Attachment:
         self.plans = plans
         self._gradients = [Gradients(plan, self.terms, self.loss_scale) for plan in self.plans]
         self._pulls = [Pulls(plan, self.loss_scale) for plan in self.plans]
-        self._watch = RoundingWatch(self.optimizer, self.plans, self.loss_scale)
-        self._zeros = ZerosWatch(self.plans)
-        self._halves = HalfWatch(self.optimizer, self.plans, self.loss_scale)
-        self._overshoot = OvershootWatch(self.optimizer, self.plans, self.loss_scale)
+        self._watches.take(plans)
         self._fresh = Freshness(self.plans)
         self._state = State(self.optimizer, self.members(), self._uncovered)
         self._unfrozen = None if self._unheld is None else self._unheld()
@@ -244,13 +231,7 @@ class Attachment:
         if self._is_nested():
             return None
         self._check_unchanged(optimizer.param_groups)
-        if self._masters is None:
-            self._watch.check(optimizer.param_groups)
-        self._overshoot.check(optimizer.param_groups)
-        if self._zeros:
-            self._zeros.check()
-        if self._norms and (held := self._norms.look()):
-            self._say_held(held)
+        self._watches.before_step()
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         # Of a step before, which may have raised.
         self._step = replace(self._step, closure_calls=None)
@@ -281,13 +262,9 @@ class Attachment:
         return None
 
     def _add_in_step(self, *, between: bool = True) -> None:
-        if self._clip:
-            self._clip.look(self.optimizer)
-        if self._halves and self._masters is None:
-            self._halves.look(self.optimizer.param_groups)
+        self._watches.before_adding()
         self.add_gradients()
-        if self._use:
-            self._use.arm(between=between)
+        self._watches.added(between=between)
 
     def _used(self) -> None:
         """Forget what was said of gradients and loss: they are about to be used, and made afresh."""
@@ -380,26 +357,18 @@ class Attachment:
                 f"{type(optimizer).__name__}.step(closure) never called its closure, so the prior was left out of this "
                 f"step; call backward() before step() instead."
             )
-        if self._use:
-            self._use.judge()
+        self._watches.after_step()
         if self._proximal and not self._overflowed():
             clip = self._step.clip_factor
             factor = self.loss_scale.value * (1.0 if clip is None else clip)
             for plan, group in self.groups():
                 prox_(optimizer, plan, group, factor)
-            if self._zeros:
-                self._zeros.note()
+            self._watches.after_prox()
         if self._masters is not None:
             self._masters.leave()
         self._step = StepState()
         self._begun = False
         self._fresh.note_changes()
-
-    def _say_held(self, names: list[str]) -> None:
-        words = self._norms.words(names)
-        if not self._own_kind:
-            raise UnsupportedError(words)
-        warnings.warn(words, HeldNormWarning, stacklevel=4)
 
     # -- checks ------------------------------------------------------------------------------------------
 

@@ -102,6 +102,7 @@ def test_a_clip_is_said_once_with_its_level(how):
     with pytest.warns(br.ClipAfterPriorWarning, match="clip-after-prior: gradients are clipped to") as said:
         run.go(after, **options)
     assert len(said) == 1
+    assert said[0].filename == __file__
     assert "0.05" in str(said[0].message) or "0.0499" in str(said[0].message)
     assert "before_clip=True" in str(said[0].message)
 

@@ -39,8 +39,11 @@ def test_a_second_optimizer_in_between_raises():
     attached(first, model)
     backward(model)
     first.step()
-    with pytest.warns(br.OtherOptimizerWarning, match=r"2.weight has its prior on another optimizer \(SGD\), and Adam"):
+    with pytest.warns(
+        br.OtherOptimizerWarning, match=r"2.weight has its prior on another optimizer \(SGD\), and Adam"
+    ) as said:
         second.step()
+    assert [one.filename for one in said] == [__file__]
     backward(model)
     first.step()
     with pytest.raises(br.CoverageError, match=r"Adam steps it in between without the prior.*\[first, second\]"):

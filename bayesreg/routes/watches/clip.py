@@ -164,7 +164,7 @@ class ClipWatch:
                     f"clip-after-prior: {said}, so the prior, which is added after that, counts for more than it says; "
                     f"attach it with before_clip=True and call handle.apply_() between backward() and the clip.",
                     ClipAfterPriorWarning,
-                    stacklevel=6,
+                    stacklevel=8,
                 )
         if self._steps >= _LOOKS or self._unrecorded >= _UNRECORDED:
             self.close()

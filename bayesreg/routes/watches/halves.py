@@ -88,7 +88,7 @@ class HalfWatch:
                     f"to rounding, as it is smaller than {dtype} can resolve beside the gradients or weights; keep the "
                     f"weights in float32 (mixed precision by autocast does), or br.attach(..., float32_master=True).",
                     RoundingWarning,
-                    stacklevel=5,
+                    stacklevel=7,
                 )
 
     def _check_range(self, member: Planned) -> None:

@@ -73,7 +73,7 @@ class OvershootWatch:
                     f"SGD with this momentum diverges from the prior alone; lower the learning rate below "
                     f"{limit / strength:.2g}, widen the prior{cure}.",
                     OvershootWarning,
-                    stacklevel=4,
+                    stacklevel=5,
                 )
 
 

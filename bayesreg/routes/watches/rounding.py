@@ -79,7 +79,7 @@ class RoundingWatch:
                     f"hold ({torch.finfo(dtype).eps / 2:.2g}), so by itself it never moves one; keep the weights in "
                     f"float32 (mixed precision by autocast does) or raise the learning rate.",
                     RoundingWarning,
-                    stacklevel=4,
+                    stacklevel=5,
                 )
 
     def _rises(self, index: int, group: Mapping[str, Any]) -> bool:

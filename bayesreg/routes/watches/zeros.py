@@ -59,7 +59,7 @@ class ZerosWatch:
                 f"off it between steps: an optimizer that averages (Lookahead, schedule-free) or the loop. The exact "
                 f"zeros of the MAP are lost; attach the prior to an optimizer without averaging, or set them by hand.",
                 ZerosLostWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
         if self._hits >= _HITS or self._looks >= _LOOKS:
             self._member = None
