@@ -8,6 +8,7 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg.routes.pulls import differences
+from tests.sampling import cells
 from tests.versions import muon
 
 OPTIMIZERS = {
@@ -66,8 +67,9 @@ def stays(optimizer, prior_of, dtype=torch.float32, num_data=1234, *, ulps=0):
     return handle
 
 
-@pytest.mark.parametrize("family", CENTRED)
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(
+    ("name", "family"), cells(OPTIMIZERS.keys(), CENTRED.keys(), keep=lambda o, f: f == 0 or o in (0, 2))
+)
 def test_a_weight_on_its_centre_stays_there_to_the_bit(name, family):
     stays(OPTIMIZERS[name], CENTRED[family], ulps=1 if name == "SGD" else 0)
 
@@ -87,6 +89,7 @@ def test_in_every_dtype(name, dtype):
     stays(OPTIMIZERS[name], CENTRED["Gaussian"], dtype)
 
 
+@pytest.mark.slow
 @muon
 def test_muon_makes_no_step_of_a_rounding_error():
     stays(lambda g: torch.optim.Muon(g, lr=0.1, weight_decay=0.0), CENTRED["Gaussian"])
