@@ -44,7 +44,8 @@ _owned: dict[int, _Owned] = {}
 # Changes whenever an optimizer's parameters are owned or no longer: what was found before is then looked up again.
 _version = [0]
 _shared: weakref.WeakKeyDictionary[Optimizer, tuple[tuple[int, ...], list[_Owned]]] = weakref.WeakKeyDictionary()
-_met: weakref.WeakKeyDictionary[Optimizer, dict[str, _Met]] = weakref.WeakKeyDictionary()
+# By the attached optimizer and the other one; by the other one twice, where the attached one is gone.
+_met: weakref.WeakKeyDictionary[Optimizer, weakref.WeakKeyDictionary[Optimizer, _Met]] = weakref.WeakKeyDictionary()
 _stepped: weakref.WeakSet[Optimizer] = weakref.WeakSet()
 # Optimizers that have a prior of their own.
 _owners: weakref.WeakSet[Optimizer] = weakref.WeakSet()
@@ -137,7 +138,7 @@ def _after(optimizer: Optimizer, _args: tuple[Any, ...], _kwargs: dict[str, Any]
             break
     _stepped.add(optimizer)
     if optimizer in _owners:
-        for met in _met.get(optimizer, {}).values():
+        for met in list(_met[optimizer].values()) if optimizer in _met else []:
             met.own += 1
         return
     for owned in _shared_by(optimizer) if _owned and optimizer not in _let_be else []:
@@ -174,11 +175,10 @@ def _is_stepping(optimizer: Optimizer) -> bool:
 
 def _meet(optimizer: Optimizer, owner: Optimizer | None, owned: _Owned) -> None:
     name = type(optimizer).__name__
+    met = _met.setdefault(owner or optimizer, weakref.WeakKeyDictionary()).setdefault(optimizer, _Met())
     if owner is None:
-        met = _met.setdefault(optimizer, {}).setdefault(owned.name, _Met())
         what = f"the {owned.owner} that a prior was attached to is gone (rebuilt by a framework?)"
     else:
-        met = _met.setdefault(owner, {}).setdefault(f"{id(optimizer)}", _Met())
         what = f"{owned.name} has its prior on another optimizer ({owned.owner})"
     met.others += 1
     if met.own and met.others > 1:

@@ -353,6 +353,24 @@ def test_a_step_that_failed_and_is_tried_again_has_the_prior_once(make, before_c
         torch.testing.assert_close(ours.detach(), theirs, rtol=1e-12, atol=1e-12)
 
 
+def test_a_parameter_without_a_gradient_does_not_hide_a_retry():
+    model = nn.ModuleDict({"used": nn.Linear(3, 3, bias=False), "unused": nn.Linear(1, 1, bias=False)}).double()
+    optimizer = sgd(model.parameters())
+    br.attach(optimizer, br.ModelPrior(model, br.Gaussian(0.5)), num_data=100, route="gradient")
+    model["used"].weight.grad = torch.zeros_like(model["used"].weight)
+    before = model["used"].weight.detach().clone()
+
+    def fail(*_):
+        raise ConnectionError
+
+    hook = optimizer.register_step_pre_hook(fail)
+    with pytest.raises(ConnectionError):
+        optimizer.step()
+    hook.remove()
+    optimizer.step()
+    torch.testing.assert_close(model["used"].weight.detach(), before * (1 - 0.1 * 0.04), rtol=1e-12, atol=0)
+
+
 def test_a_step_that_failed_is_forgotten_when_gradients_are_made_afresh():
     model = net(torch.float64)
     optimizer = sgd(model.parameters())
