@@ -9,7 +9,7 @@ from torch import Tensor
 
 __all__ = ["Plain", "from_plain", "to_plain"]
 
-#: Dtype, device and a NumPy array; empty for no tensor.
+#: Dtype and a NumPy array; one word for no tensor.
 Plain: TypeAlias = tuple[Any, ...]
 
 
@@ -32,17 +32,14 @@ def to_plain(tensor: Tensor | None) -> Plain | None:
         return None
     held = tensor.detach().cpu().contiguous()
     array = (held.view(torch.int16) if held.dtype is torch.bfloat16 else held).numpy().copy()
-    return str(tensor.dtype).removeprefix("torch."), str(tensor.device), array
+    return str(tensor.dtype).removeprefix("torch."), array
 
 
 def from_plain(values: Plain) -> Tensor | None:
-    """Return the tensor that `to_plain` took apart, on its device where there is one."""
+    """Return the tensor that `to_plain` took apart, on the CPU: priors follow the weights from there."""
     if values == ("none",):
         return None
-    name, device, array = values
+    name, array = values
     dtype: torch.dtype = getattr(torch, name)
     tensor = torch.from_numpy(array.copy())
-    tensor = tensor.view(dtype) if dtype is torch.bfloat16 else tensor
-    there = torch.device(device)
-    gone = there.type == "cuda" and (not torch.cuda.is_available() or (there.index or 0) >= torch.cuda.device_count())
-    return tensor if gone else tensor.to(there)
+    return tensor.view(dtype) if dtype is torch.bfloat16 else tensor

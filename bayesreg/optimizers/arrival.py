@@ -113,11 +113,12 @@ def _alike(one: Tensor, other: Tensor, scale: Tensor) -> bool:
 
 def _run(build: Build, shape: tuple[int, ...], way: _Way, rate: float | None, end: float) -> tuple[Tensor, Tensor]:
     """Return the weights after the first step, in which some normalise them, and after the last."""
-    torch.manual_seed(1)
+    # Of the processor's generator alone: those of accelerators are the user's.
+    torch.default_generator.manual_seed(1)
     generator = torch.Generator().manual_seed(0)
-    weights = nn.Parameter(torch.randn(shape, generator=generator))
-    target = torch.randn(shape, generator=generator)
-    noise = torch.randn((_STEPS, *shape), generator=generator) * _NOISE
+    weights = nn.Parameter(torch.randn(shape, generator=generator, device="cpu"))
+    target = torch.randn(shape, generator=generator, device="cpu")
+    noise = torch.randn((_STEPS, *shape), generator=generator, device="cpu") * _NOISE
     optimizer = build([weights])
     train: Any = getattr(optimizer, "train", None)
     if callable(train):

@@ -138,10 +138,16 @@ def _after(optimizer: Optimizer, _args: tuple[Any, ...], _kwargs: dict[str, Any]
             break
     _stepped.add(optimizer)
     if optimizer in _owners:
-        for met in list(_met[optimizer].values()) if optimizer in _met else []:
-            met.own += 1
+        for other in list(_met[optimizer].values()) if optimizer in _met else []:
+            other.own += 1
         return
+    met: dict[int, _Owned] = {}
     for owned in _shared_by(optimizer) if _owned and optimizer not in _let_be else []:
+        parameter = owned.parameter()
+        # What only stands in its groups, frozen for the time being, it does not move.
+        if parameter is not None and parameter.grad is not None:
+            met.setdefault(id(owned.optimizer), owned)
+    for owned in met.values():
         owner = owned.optimizer()
         if owner is not None and (id(owner) in inside or _is_stepping(owner)):
             continue  # it wraps the attached one, or is wrapped by it
@@ -149,17 +155,17 @@ def _after(optimizer: Optimizer, _args: tuple[Any, ...], _kwargs: dict[str, Any]
 
 
 def _shared_by(optimizer: Optimizer) -> list[_Owned]:
-    """Return one parameter of this optimizer for each other optimizer that a prior on it is attached to."""
+    """Return the parameters of this optimizer whose prior is attached to another one."""
     key = (_version[0], len(_owned), *(len(group["params"]) for group in optimizer.param_groups))
     known = _shared.get(optimizer)
     if known is None or known[0] != key:
-        found: dict[int, _Owned] = {}
+        found: list[_Owned] = []
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 owned = _owned.get(id(parameter))
                 if owned is not None and owned.parameter() is parameter and owned.optimizer() is not optimizer:
-                    found.setdefault(id(owned.optimizer), owned)
-        known = _shared[optimizer] = (key, list(found.values()))
+                    found.append(owned)
+        known = _shared[optimizer] = (key, found)
     return known[1]
 
 

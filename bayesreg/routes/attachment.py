@@ -312,7 +312,8 @@ class Attachment:
                 self._add_in_step(between=False)
             retried = stale and self._begun
             self._used()
-            if not retried:
+            # Beside the step once, however often it evaluates its closure.
+            if not retried and self._step.closure_calls == 1:
                 self._decouple()
             if not with_value or loss is None:
                 return loss
@@ -352,6 +353,17 @@ class Attachment:
     def _after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._is_nested():
             return
+        try:
+            self._end_step(optimizer)
+        finally:
+            if self._masters is not None:
+                self._masters.leave()
+        self._watches.after_prox()
+        self._step = StepState()
+        self._begun = False
+        self._fresh.note_changes()
+
+    def _end_step(self, optimizer: Optimizer) -> None:
         if self._step.closure_calls == 0:
             raise UnsupportedError(
                 f"{type(optimizer).__name__}.step(closure) never called its closure, so the prior was left out of this "
@@ -363,12 +375,6 @@ class Attachment:
             factor = self.loss_scale.value * (1.0 if clip is None else clip)
             for plan, group in self.groups():
                 prox_(optimizer, plan, group, factor)
-            self._watches.after_prox()
-        if self._masters is not None:
-            self._masters.leave()
-        self._step = StepState()
-        self._begun = False
-        self._fresh.note_changes()
 
     # -- checks ------------------------------------------------------------------------------------------
 

@@ -57,6 +57,8 @@ def renamed_state(state_dict: dict[str, Any], names: Sequence[Sequence[str]]) ->
         found = [place[name] for name in here]
         settings = bare[found[0][0]] if found else bare[0]
         made.append({**settings, "params": [groups[index]["params"][number] for index, number in found]})
+        if "param_names" in settings:
+            made[-1]["param_names"] = [bare[index]["param_names"][number] for index, number in found]
     return {**state_dict, "param_groups": made}
 
 

@@ -251,6 +251,19 @@ def test_gradients_set_by_hand_and_line_searches_are_quiet():
             optimizer.step(closure)
 
 
+def test_an_optimizer_whose_parameters_were_all_frozen_does_no_harm():
+    model = net()
+    model[0].requires_grad_(False)
+    optimizers = [torch.optim.SGD(model[2:].parameters(), lr=0.01), torch.optim.SGD(model[0].parameters(), lr=0.01)]
+    br.attach(optimizers, br.ModelPrior(model, br.Gaussian(0.5)), num_data=100)
+    for step in range(8):
+        model[0].requires_grad_(step > 2)
+        model.zero_grad()
+        model(torch.randn(8, 5)).square().mean().backward()
+        for optimizer in optimizers:
+            optimizer.step()
+
+
 def test_it_is_turned_off_by_name_and_by_doing_it_right():
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -272,6 +272,69 @@ def test_masters_take_over_from_state_in_half_precision():
     assert optimizer.state[model.weight]["exp_avg"].dtype is torch.float32
 
 
+def test_masters_see_what_a_loop_does_through_data():
+    model, optimizer = run(br.Gaussian(0.1), sgd, steps=2, float32_master=True)
+    model.weight.data.clamp_(-0.01, 0.01)
+    model.weight.grad = torch.zeros_like(model.weight)
+    optimizer.step()
+    assert model.weight.abs().max().item() <= 0.011
+
+
+def test_masters_leave_the_model_in_its_own_dtype_where_a_check_after_the_step_raises():
+    model = linear()
+    prior = br.ModelPrior(model, {"*": br.Gaussian(0.1)})
+    optimizer = sgd(prior.param_groups())
+    br.attach(optimizer, prior, num_data=N, float32_master=True)
+    with pytest.raises(br.UnsupportedError, match="never called its closure"):
+        _deaf(optimizer)
+    assert model.weight.dtype is torch.bfloat16
+
+
+def _deaf(optimizer):
+    """Take a step whose closure is never called."""
+    for hook in list(optimizer._optimizer_step_pre_hooks.values()):
+        hook(optimizer, (optimizer, lambda: None), {})
+    for hook in list(optimizer._optimizer_step_post_hooks.values()):
+        hook(optimizer, (optimizer,), {})
+
+
+@pytest.mark.filterwarnings("error")
+def test_zeros_that_stay_under_masters_are_not_taken_for_lost():
+    model = linear()
+    prior = br.ModelPrior(model, {"*": br.Laplace(0.001, loc=0.1)})
+    optimizer = torch.optim.SGD(prior.param_groups(), lr=1.0)
+    br.attach(optimizer, prior, num_data=10, float32_master=True)
+    for _ in range(12):
+        model.weight.grad = torch.zeros_like(model.weight)
+        optimizer.step()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.filterwarnings("ignore::bayesreg.RoundingWarning")
+def test_parameters_without_elements_do_no_harm(dtype):
+    model = nn.ParameterDict({"empty": nn.Parameter(torch.empty(0, 3)), "full": nn.Parameter(torch.ones(3, 3))}).to(
+        dtype
+    )
+    prior = br.ModelPrior(model, {"*": br.Gaussian(0.5)})
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    br.attach(optimizer, prior, num_data=10, route="gradient")
+    for _ in range(8):
+        for parameter in model.values():
+            parameter.grad = torch.full_like(parameter, 0.1)
+        optimizer.step()
+
+
+def test_a_dry_run_on_the_meta_device_goes_through():
+    model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 1)).to("meta")
+    prior = br.ModelPrior(model, br.Gaussian(0.5))
+    optimizer = torch.optim.Adam(prior.param_groups())
+    br.attach(optimizer, prior, num_data=10)
+    for _ in range(5):
+        optimizer.zero_grad()
+        model(torch.ones(2, 4, device="meta")).sum().backward()
+        optimizer.step()
+
+
 def test_what_masters_cannot_do_is_refused():
     model = linear()
     prior = br.ModelPrior(model, {"*": br.Gaussian(0.1)})

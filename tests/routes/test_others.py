@@ -165,7 +165,21 @@ def in_backward(model):
     return optimizers
 
 
-QUIET = [removed, detached, both, a_list, other_model, flat_part, wrapped, hidden, in_backward]
+def only_frozen(model):
+    """The second holds the first's weights too, and they are frozen whenever it steps."""
+    first, head = SGD(model.parameters(), lr=0.1), nn.Linear(6, 1)
+    second = Adam([*model.parameters(), *head.parameters()])
+    attached(first, model)
+
+    def freeze(*_):
+        for parameter in model.parameters():
+            parameter.grad = None
+
+    second.register_step_pre_hook(freeze)
+    return [first, second]
+
+
+QUIET = [removed, detached, both, a_list, other_model, flat_part, wrapped, hidden, in_backward, only_frozen]
 
 
 @pytest.mark.parametrize("make", QUIET)
@@ -360,6 +374,17 @@ def test_a_state_of_other_parameters_is_refused(saved, attach):
 
     with pytest.raises(br.CoverageError, match=r"z.weight only there, a.weight only here"):
         resume()
+
+
+def test_the_names_that_torch_keeps_go_along():
+    model = Four()
+    named = Adam([{"params": list(model.named_parameters())}], lr=0.01)
+    br.attach(named, br.ModelPrior(model, {"*": br.Gaussian(0.5)}), num_data=100)
+    state = named.state_dict()
+    turned = Adam([{"params": list(model.named_parameters())[::-1]}], lr=0.01)
+    br.attach(turned, br.ModelPrior(model, {"*": br.Gaussian(0.5)}), num_data=100)
+    turned.load_state_dict(copy.deepcopy(state))
+    assert turned.param_groups[0]["param_names"] == ["d.weight", "c.weight", "b.weight", "a.weight"]
 
 
 def test_a_state_without_names_is_loaded_by_position_as_ever(saved):

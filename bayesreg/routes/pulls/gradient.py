@@ -85,9 +85,11 @@ class _Centres(_Batch):
         present = [grad for grad in grads if grad is not None]
         if not present:
             return
-        if present[0].device != locs[0].device:
+        first = next(index for index, grad in enumerate(grads) if grad is not None)
+        if present[0].device != locs[first].device:
             # The model was moved after the prior was attached: follow it, once.
-            self._locs = locs = [loc.to(present[0].device) for loc in self._locs]
+            pairs = zip(grads, locs, strict=True)
+            self._locs = locs = [loc if grad is None else loc.to(grad.device) for grad, loc in pairs]
         if len(present) < len(grads):
             locs = [loc for grad, loc in zip(grads, locs, strict=True) if grad is not None]
         if self._native:

@@ -45,8 +45,8 @@ class Masters:
         for parameter in self._halves():
             grad, weights = parameter.grad, parameter.data
             master, version = self._kept.get(parameter, (weights, -1))
-            # Weights that were loaded or changed since are the ones that count.
-            if version != parameter._version:
+            # Weights that were loaded or changed since, also through .data, are the ones that count.
+            if version != parameter._version or not torch.equal(master.to(weights.dtype), weights):
                 master = weights.float()
             self._inside.append((parameter, weights, grad))
             parameter.grad = None
@@ -92,7 +92,7 @@ class Masters:
             state = self._optimizer.state.get(parameter, {})
             for name, held in found.items():
                 if isinstance(held, Tensor) and held.dtype is torch.float32 and name in state:
-                    state[name] = held.detach().clone().to(parameter.device)
+                    state[name] = held.detach().clone().to(state[name].device)
             master = state.pop(MASTER, None)
             if isinstance(master, Tensor) and torch.equal(master.to(parameter.dtype), parameter.detach()):
                 self._kept[parameter] = (master, parameter._version)

@@ -33,13 +33,6 @@ _SMALL = 2**20
 
 
 @dataclass(frozen=True)
-class _Record:
-    grad: Tensor
-    version: int
-    sample: Tensor
-
-
-@dataclass(frozen=True)
 class _Look:
     """What one step showed: how the probes changed, by what factor, and the norms of the gradients."""
 
@@ -60,7 +53,8 @@ class ClipWatch:
     def __init__(self, optimizers: Sequence[Optimizer]) -> None:
         self._probes = {id(one): _probes(one) for one in optimizers}
         self._waiting: dict[int, list[_Look]] = {}
-        self._records: dict[int, _Record] = {}
+        #: Samples of the gradients as they were accumulated.
+        self._records: dict[int, Tensor] = {}
         self._looks: list[_Look] = []
         self._steps, self._unrecorded = 0, 0
         self._low = False
@@ -93,7 +87,7 @@ class ClipWatch:
     def _record(self, parameter: Tensor) -> None:
         grad = parameter.grad
         if grad is not None and type(grad) is Tensor and grad.layout is torch.strided and not _compiling():
-            self._records[id(parameter)] = _Record(grad, grad._version, _sample(grad).clone())
+            self._records[id(parameter)] = _sample(grad).clone()
 
     @torch.no_grad()
     def look(self, optimizer: Optimizer) -> None:
@@ -114,16 +108,17 @@ class ClipWatch:
     def _seen(self, optimizer: Optimizer, probes: Sequence[Tensor]) -> _Look:
         kinds: list[tuple[str, float | None]] = []
         for probe in probes:
-            record, grad = self._records.get(id(probe)), probe.grad
-            if record is not None and grad is not None:
-                kinds.append(_change(record.sample, _sample(grad)))
+            before, grad = self._records.get(id(probe)), probe.grad
+            if before is not None and grad is not None:
+                kinds.append(_change(before, _sample(grad)))
         kind, number = _worst(kinds)
         factor, level = (number, None) if kind == "scaled" else (None, number if kind == "clamped" else None)
         if kind not in ("scaled", "per tensor", "other", "no record"):
             return _Look(kind, factor, level)
         trained = [p for group in optimizer.param_groups for p in group["params"] if type(p.grad) is Tensor]
         grads = [p.grad for p in trained if p.grad is not None and not p.grad.is_sparse and p.grad.is_floating_point()]
-        if not grads:
+        grads = [grad for grad in grads if grad.numel()]
+        if not grads or len({grad.device for grad in grads}) > 1 or grads[0].device.type == "mps":
             return _Look(kind, factor)
         self._low |= any(grad.dtype in _HALF for grad in grads)
         # GradScaler leaves its scale here for fused optimizers.
@@ -137,7 +132,8 @@ class ClipWatch:
             largest = torch.stack(torch._foreach_norm(grads, ord=math.inf, dtype=wide)).max().double() / scale
         squares = norms.square()
         found = torch.stack([squares.sum(), (squares * matrices).sum(), largest.square()])
-        big = _sample(probes[-1].grad) if probes[-1].grad is not None else None
+        largest_grad = probes[-1].grad if probes else None
+        big = None if largest_grad is None else _sample(largest_grad)
         direction = None if big is None else big.float() / big.float().norm().clamp_min(1e-30)
         return _Look(kind, factor, level, found, direction)
 
@@ -194,7 +190,8 @@ class ClipWatch:
 def _probes(optimizer: Optimizer) -> list[Tensor]:
     """Return the smallest, a middle and the largest parameter that is trained."""
     trained = {id(p): p for group in optimizer.param_groups for p in group["params"] if p.requires_grad and p.is_leaf}
-    by_size = sorted((p for p in trained.values() if p.is_floating_point()), key=Tensor.numel)
+    usable = (p for p in trained.values() if p.is_floating_point() and p.numel() and not p.is_meta)
+    by_size = sorted(usable, key=Tensor.numel)
     return by_size if len(by_size) < 3 else [by_size[0], by_size[len(by_size) // 2], by_size[-1]]
 
 

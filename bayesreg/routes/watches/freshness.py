@@ -25,7 +25,8 @@ class Freshness:
 
     def __init__(self, plans: Iterable[GroupPlan]) -> None:
         parameters = [m.parameter for plan in plans for m in plan.on("gradient", "native + centre", "decoupled")]
-        self._parameters: list[Tensor] = sorted(parameters, key=Tensor.numel)
+        usable = (p for p in parameters if p.numel() and not p.is_meta)
+        self._parameters: list[Tensor] = sorted(usable, key=Tensor.numel)
         self._left: tuple[Tensor, weakref.ref[Tensor], int, Tensor] | None = None
 
     def note(self) -> None:

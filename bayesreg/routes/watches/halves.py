@@ -46,6 +46,8 @@ class HalfWatch:
                 dtype = member.parameter.dtype
                 if not dtype.is_floating_point or torch.finfo(dtype).bits >= 32 or not isinstance(member.prior, Prior):
                     continue
+                if not member.parameter.numel() or member.parameter.is_meta or member.parameter.device.type == "mps":
+                    continue
                 if dtype is torch.float16 and member.route == "gradient":
                     self._narrow.append(member)
                 if self._steady and member.parabola is not None and member.parabola.uniform:

@@ -43,6 +43,9 @@ class NormWatch:
                 parameter = member.parameter
                 if member.route == "none" or parameter.ndim < 2 or parameter.is_meta or is_sharded(parameter):
                     continue
+                # There is no float64 on Apple's accelerator.
+                if not parameter.numel() or parameter.device.type == "mps":
+                    continue
                 if not parameter.requires_grad or not parameter.dtype.is_floating_point or is_flat(member.prior):
                     continue
                 if member.prior.reference is None and not bool(member.prior.centre().any()):
@@ -111,9 +114,10 @@ def _norms(parameters: list[Tensor]) -> list[float]:
     plain = [p.detach() for p in parameters]
     small = [p for p in plain if p.numel() <= _SMALL]
     found: dict[int, float] = {}
-    if small:
-        norms: list[float] = torch.stack(torch._foreach_norm(small, dtype=torch.float64)).tolist()
-        found = dict(zip(map(id, small), norms, strict=True))
+    for device in dict.fromkeys(p.device for p in small):
+        here = [p for p in small if p.device == device]
+        norms: list[float] = torch.stack(torch._foreach_norm(here, dtype=torch.float64)).tolist()
+        found.update(zip(map(id, here), norms, strict=True))
     # Of the norms of rows: each is short, so float32 loses little.
     rows = {id(p): p.flatten(1).norm(dim=1, dtype=torch.float32).double() for p in plain if id(p) not in found}
     return [found[id(p)] if id(p) in found else float(torch.linalg.vector_norm(rows[id(p)])) for p in plain]

@@ -72,13 +72,13 @@ class UseWatch:
         for index in list(self._left):
             group = self._optimizer.param_groups[index]
             trained = [p for p in group["params"] if p.requires_grad]
-            held = [p for p in trained if type(p.grad) is Tensor and p.grad.layout is torch.strided]
+            held = [p for p in trained if type(p.grad) is Tensor and p.grad.layout is torch.strided and not p.is_meta]
             if held:
                 self._without.pop(index, None)
                 smallest = min(held, key=Tensor.numel)
                 self._armed.append((index, smallest, smallest.grad, _sample(smallest)))
                 smallest.grad.__class__ = _Watched
-            elif between and trained:
+            elif between and trained and all(p.grad is None for p in trained):
                 self._look_without(index, min(trained, key=Tensor.numel))
 
     def disarm(self) -> None:

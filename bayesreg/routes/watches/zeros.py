@@ -27,7 +27,7 @@ class ZerosWatch:
     """
 
     def __init__(self, plans: Iterable[GroupPlan]) -> None:
-        members = [member for plan in plans for member in plan.on("proximal")]
+        members = [m for plan in plans for m in plan.on("proximal") if m.parameter.numel() and not m.parameter.is_meta]
         enough = [member for member in members if member.parameter.numel() >= _ENOUGH]
         largest = max(members, key=lambda m: m.parameter.numel(), default=None)
         self._member: Planned | None = min(enough, key=lambda m: m.parameter.numel(), default=largest)
