@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import inspect
 import sys
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from dataclasses import replace
+from typing import Any
 
 import torch
-from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
@@ -26,6 +24,7 @@ from bayesreg.routes.pulls.gradient import Gradients
 from bayesreg.routes.pulls.master import MASTER, Masters
 from bayesreg.routes.pulls.proximal import prox_
 from bayesreg.routes.resuming import put_in_place, renamed_state, with_names
+from bayesreg.routes.step import StepState, held_gradients, moves, same_gradients
 from bayesreg.routes.sums import penalty_of
 from bayesreg.routes.watches.clip import ClipWatch
 from bayesreg.routes.watches.freshness import Freshness
@@ -34,26 +33,9 @@ from bayesreg.routes.watches.unfrozen import UnfrozenWatch
 from bayesreg.routes.watches.watches import Watches
 from bayesreg.selection import ParameterInfo
 
-__all__ = ["Attachment", "StepState"]
+__all__ = ["Attachment"]
 
 _TORCH_FILE = register_optimizer_step_pre_hook.__code__.co_filename
-
-
-@dataclass(frozen=True)
-class StepState:
-    """What the loop has said since the last step; a step ends with a new one.
-
-    Attributes:
-        applied: The prior's gradient was added to these gradients.
-        in_loss: The prior's value was added to this loss.
-        clip_factor: By what the gradients were clipped.
-        closure_calls: How often the step has called its closure; None without one.
-    """
-
-    applied: bool = False
-    in_loss: bool = False
-    clip_factor: float | None = None
-    closure_calls: int | None = None
 
 
 class Attachment:
@@ -250,7 +232,7 @@ class Attachment:
         if self.before_clip:
             self._applications.find_scaler()
         # A step that moves nothing (torch takes one to make an optimizer's state) needs no preparation.
-        if not retried and any(_moves(group) for group in optimizer.param_groups):
+        if not retried and any(moves(group) for group in optimizer.param_groups):
             if self.before_clip:
                 self._check_clip()
             self._check_loss()
@@ -288,9 +270,9 @@ class Attachment:
             nonlocal applied
             if self._masters is not None:
                 self._masters.leave()
-            before = _held(self.optimizer) if applied else None
+            before = held_gradients(self.optimizer) if applied else None
             loss = closure(*args, **kwargs)
-            if before is not None and _same(before, _held(self.optimizer)):
+            if before is not None and same_gradients(before, held_gradients(self.optimizer)):
                 self._step = replace(self._step, applied=True)
             elif before is not None and self._step.applied:
                 self._step = replace(self._step, applied=False)
@@ -409,24 +391,3 @@ class Attachment:
             raise InvalidArgumentError(
                 "route 'loss': handle.penalty() was not called before this step; add it to the training loss."
             )
-
-
-_Held: TypeAlias = list[tuple[weakref.ref[Tensor], int]]
-
-
-def _held(optimizer: Optimizer) -> _Held:
-    """Return the gradients with their versions, without keeping them."""
-    grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    return [(weakref.ref(grad), grad._version) for grad in grads]
-
-
-def _same(before: _Held, now: _Held) -> bool:
-    """Return whether gradients are still the same tensors with the same values."""
-    alike = all(old() is new() and a == b for (old, a), (new, b) in zip(before, now, strict=False))
-    return alike and len(before) == len(now)
-
-
-def _moves(group: Mapping[str, Any]) -> bool:
-    """Return whether a learning rate moves anything; one on an accelerator is not read, one that is not there may."""
-    rate: float | Tensor = group.get("lr", 1.0)
-    return (isinstance(rate, Tensor) and rate.device.type != "cpu") or float(rate) != 0.0

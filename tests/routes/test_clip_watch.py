@@ -175,13 +175,19 @@ def tokens(run):
         p.grad.div_(count)
 
 
+def reduced(run):
+    """What an all-reduce after the hooks does: the mean with another process's gradients."""
+    for p in run.model.parameters():
+        p.grad.add_(p.grad.norm() * torch.randn(p.shape, generator=run.generator)).div_(2)
+
+
 def constant(run):
     for p in run.model.parameters():
         p.grad.div_(3)
 
 
 QUIET = {
-    "nothing": lambda run: None, "a clip that never binds": lambda run: clip_norm_at(run, 1e6), "noise": noisy,
+    "nothing": lambda run: None, "a clip that never binds": lambda run: clip_norm_at(run, 1e6), "noise": noisy, "all-reduce": reduced,
     "a mask": masked, "centralised": centred, "a mean over tokens": tokens, "a constant factor": constant,
     "a half": lambda run: [p.grad.mul_(0.5) for p in run.model.parameters()],
     "no NaN": lambda run: [torch.nan_to_num_(p.grad) for p in run.model.parameters()],
@@ -421,6 +427,24 @@ def test_two_steps_on_one_gradient_are_those_of_the_penalty_in_the_loss(make):
             optimizer.step()
     for ours, theirs in zip(model.parameters(), by_loss(make, [2, 1, 3]), strict=True):
         torch.testing.assert_close(ours.detach(), theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("make", [sgd, adamw])
+def test_a_loop_that_never_zeroes_its_gradients_is_that_of_the_penalty_in_the_loss(make):
+    ends = []
+    for attached in (True, False):
+        model = net(torch.float64)
+        optimizer = make(model.parameters())
+        prior = br.ModelPrior(model, br.Gaussian(0.5))
+        if attached:
+            br.attach(optimizer, prior, num_data=100, route="gradient")
+        for _ in range(5):
+            loss = model(torch.ones(3, 5, dtype=torch.float64)).square().mean()
+            (loss if attached else loss + prior.penalty() / 100).backward()
+            optimizer.step()
+        ends.append([p.detach() for p in model.parameters()])
+    for ours, theirs in zip(*ends, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
 def test_gradients_written_through_data_are_fresh():

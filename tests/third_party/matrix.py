@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import io
 import logging
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,9 +24,11 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 import bayesreg as br
+from bayesreg.optimizers import unwrap
+from bayesreg.optimizers.arrival import arrivals
 from tests.third_party.stand_in import put_in_place
 
-__all__ = ["CASES", "Case", "Row", "measured", "missing"]
+__all__ = ["CASES", "Case", "Row", "measured", "missing", "toy_seconds"]
 
 STEPS, N, RATE = 12, 100, 0.01
 # Above it, and above what rounding explains, a prior does not arrive as the penalty in the loss does.
@@ -216,6 +219,18 @@ def _run(case: Case, way: str, shift: float = 0.0) -> torch.Tensor:
         if callable(evaluate):
             evaluate()
     return torch.cat([p.detach().flatten().double() for p in model.parameters()])
+
+
+def toy_seconds(case: Case) -> float | None:
+    """Return how long the trial on a toy takes at `attach`, None where the optimizer cannot be built."""
+    try:
+        optimizers = case.build(_Model())
+    except Exception:
+        return None
+    start = time.perf_counter()
+    for optimizer in optimizers:
+        arrivals(unwrap(optimizer))
+    return time.perf_counter() - start
 
 
 def measured(case: Case) -> Row:

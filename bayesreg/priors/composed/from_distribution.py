@@ -9,9 +9,9 @@ from typing import Any, Self, final
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Transform, constraints
+from torch.distributions import Distribution, constraints
 
-from bayesreg._support.plain import from_plain, to_plain
+from bayesreg._support.plain import alike, from_plain, to_plain
 from bayesreg._support.sharding import is_sharded
 from bayesreg.conversion import LossScale
 from bayesreg.errors import InvalidArgumentError, UnsupportedError
@@ -197,7 +197,7 @@ class FromDistribution(Prior):
         if not isinstance(other, FromDistribution):
             return False
         declared = self.saved_options() == other.saved_options()
-        return self is other or (declared and _same(self.distribution, other.distribution))
+        return self is other or (declared and alike(self.distribution, other.distribution))
 
     def quadratic(self) -> Quadratic | None:
         """Return the parabola of a Normal, None for every other distribution; see `Prior.quadratic`."""
@@ -339,16 +339,3 @@ def _from_pickle(
 ) -> FromDistribution:
     arguments = {name: from_plain(held) for name, held in plain.items()}
     return cls.from_saved({name: held for name, held in arguments.items() if held is not None}, options)._say(said)
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Return whether two distributions, or parts of them, hold the same values."""
-    if isinstance(one, Tensor):
-        return isinstance(other, Tensor) and one.shape == other.shape and torch.equal(one, other)
-    if isinstance(one, list | tuple):
-        return type(one) is type(other) and len(one) == len(other) and all(map(_same, one, other))
-    if isinstance(one, Distribution | Transform):
-        mine, theirs = vars(one), vars(other) if type(one) is type(other) else {}
-        held = [key for key in mine if not key.startswith("_")]
-        return all(key in theirs and _same(mine[key], theirs[key]) for key in held) and type(one) is type(other)
-    return bool(one == other)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from bayesreg._support.calls import answering
+from bayesreg._support.plain import alike
 from bayesreg._support.sharding import is_sharded, shard_like
 from bayesreg.conversion import LossScale, as_loss_scale, variance_to_weight_decay
 from bayesreg.errors import InvalidArgumentError, NotEquivalentError, UnsupportedError
@@ -343,11 +344,11 @@ class Belief(Holder):
         assert isinstance(other, Belief)
         beyond, theirs = getattr(self, "beyond", None), getattr(other, "beyond", None)
         return (
-            _alike(self.hyperparameters(), other.hyperparameters())
+            alike(self.hyperparameters(), other.hyperparameters())
             and self.saved_options() == other.saved_options()
-            and _alike(self.reference, other.reference)
-            and _alike([p for p in self.parts if p is not self], [p for p in other.parts if p is not other])
-            and _alike([beyond], [theirs])
+            and alike(self.reference, other.reference)
+            and alike([p for p in self.parts if p is not self], [p for p in other.parts if p is not other])
+            and alike([beyond], [theirs])
         )
 
     # -- how it is kept --------------------------------------------------------------------------------
@@ -400,18 +401,3 @@ class Belief(Holder):
 
 # What a prior says of where it comes from, in describe().
 _SAID = ("source", "note")
-
-
-def _alike(one: Any, other: Any) -> bool:
-    """Return whether values, tensors, priors, and mappings and lists of them, are the same."""
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(_alike(value, other[key]) for key, value in one.items())
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(_alike(a, b) for a, b in zip(one, other, strict=True))
-    if isinstance(one, Belief):
-        return one.same_as(other)
-    if isinstance(one, Tensor) or isinstance(other, Tensor):
-        here, there = torch.as_tensor(one).detach(), torch.as_tensor(other).detach()
-        wide = torch.promote_types(here.dtype, there.dtype)
-        return here.shape == there.shape and torch.equal(here.to("cpu", wide), there.to("cpu", wide))
-    return bool(one == other)

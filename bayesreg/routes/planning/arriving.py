@@ -8,8 +8,7 @@ from torch.optim import Optimizer
 
 from bayesreg.errors import UnsupportedError
 from bayesreg.optimizers.arrival import arrivals
-from bayesreg.priors.contract.asking import is_flat
-from bayesreg.routes.planning.plan import GroupPlan, Planned
+from bayesreg.routes.planning.plan import GroupPlan
 
 __all__ = ["groups_to_watch"]
 
@@ -34,7 +33,7 @@ def groups_to_watch(optimizer: Optimizer, plans: Sequence[GroupPlan], *, before_
     for index, (plan, seen) in enumerate(zip(plans, arrivals(optimizer), strict=True)):
         for member in plan.on("gradient", "loss", "decoupled"):
             found = seen["matrix" if member.parameter.ndim > 1 else "vector"]
-            if found == "held" and _about_zero(member):
+            if found == "held" and member.toward_zero:
                 raise UnsupportedError(
                     f"{member.entry.name}: {name} holds the norm of such weights fixed (tried on a toy tensor), so a "
                     f"prior centred at zero cannot act on them; give them br.Flat(), centre the prior on reference "
@@ -52,7 +51,3 @@ def groups_to_watch(optimizer: Optimizer, plans: Sequence[GroupPlan], *, before_
             if found in ("lost", "unknown"):
                 watched.append(index)
     return list(dict.fromkeys(watched))
-
-
-def _about_zero(member: Planned) -> bool:
-    return not is_flat(member.prior) and member.prior.reference is None and not bool(member.prior.centre().any())

@@ -16,7 +16,7 @@ from bayesreg.model_prior.entry import Entry
 from bayesreg.optimizers import DecayRule, decay_rules
 from bayesreg.optimizers.step_size import check_metric
 from bayesreg.priors import Belief, Prior, Quadratic
-from bayesreg.priors.contract.asking import learns, local_part, require_map
+from bayesreg.priors.contract.asking import is_flat, learns, local_part, require_map
 from bayesreg.routes.planning.by_name import RouteChoice, refuse_differentiable, refuse_route
 from bayesreg.routes.planning.refusals import refuse_decay
 from bayesreg.selection import SelectorLike, as_selector
@@ -48,6 +48,12 @@ class Planned:
     def whole(self) -> Belief:
         """The prior of the whole parameter."""
         return self.entry.prior or self.prior
+
+    @property
+    def toward_zero(self) -> bool:
+        """Whether it pulls, and toward 0."""
+        centred = self.prior.reference is not None or bool(self.prior.centre().any())
+        return not centred and not is_flat(self.prior)
 
     @property
     def alone(self) -> Prior:

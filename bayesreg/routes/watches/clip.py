@@ -11,7 +11,6 @@ import warnings
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,10 +72,6 @@ class ClipWatch:
 
     def __bool__(self) -> bool:
         return bool(self._hooks)
-
-    def __reduce__(self) -> Any:
-        # It watches these very parameters; a copy has nothing to watch.
-        return ClipWatch, ([],)
 
     def close(self) -> None:
         """Stop watching."""

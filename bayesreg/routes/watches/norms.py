@@ -11,7 +11,6 @@ from torch.optim import Optimizer
 
 from bayesreg._support.sharding import is_sharded
 from bayesreg._support.tables import in_short
-from bayesreg.priors.contract.asking import is_flat
 from bayesreg.routes.planning.plan import GroupPlan
 
 __all__ = ["NormWatch"]
@@ -46,9 +45,7 @@ class NormWatch:
                 # There is no float64 on Apple's accelerator.
                 if not parameter.numel() or parameter.device.type == "mps":
                     continue
-                if not parameter.requires_grad or not parameter.dtype.is_floating_point or is_flat(member.prior):
-                    continue
-                if member.prior.reference is None and not bool(member.prior.centre().any()):
+                if parameter.requires_grad and parameter.dtype.is_floating_point and member.toward_zero:
                     self._watched[member.entry.name] = parameter
         self._step = 0
         self._start: dict[str, tuple[float, Tensor]] = {}
