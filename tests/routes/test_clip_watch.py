@@ -187,7 +187,8 @@ def constant(run):
 
 
 QUIET = {
-    "nothing": lambda run: None, "a clip that never binds": lambda run: clip_norm_at(run, 1e6), "noise": noisy, "all-reduce": reduced,
+    "nothing": lambda run: None, "a clip that never binds": lambda run: clip_norm_at(run, 1e6), "noise": noisy,
+    "all-reduce": reduced,
     "a mask": masked, "centralised": centred, "a mean over tokens": tokens, "a constant factor": constant,
     "a half": lambda run: [p.grad.mul_(0.5) for p in run.model.parameters()],
     "no NaN": lambda run: [torch.nan_to_num_(p.grad) for p in run.model.parameters()],

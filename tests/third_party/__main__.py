@@ -29,9 +29,8 @@ def main(words: list[str]) -> int:
     made = table()
     print(made)
     times = sorted(1e3 * seconds for seconds in map(toy_seconds, CASES) if seconds is not None)
-    print(
-        f"\nthe toy at attach: median {times[len(times) // 2]:.0f} ms, 95 % under {times[int(0.95 * len(times))]:.0f} ms"
-    )
+    middle, most = times[len(times) // 2], times[int(0.95 * len(times))]
+    print(f"\nthe toy at attach: median {middle:.0f} ms, 95 % under {most:.0f} ms")
     if "--write" in words:
         text = PAGE.read_text(encoding="utf-8")
         head, rest = text.split(MARKS[0])
