@@ -173,6 +173,7 @@ def test_a_centred_fit_starts_at_its_centre(run):
     assert found["mean_nll"] == pytest.approx(source["mean_nll"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_last_epoch_can_be_kept(run):
     more = ("--model", "mlp", "--epochs", 40, "--lr", 0.05)
     best = answer(run, "fit", "wine", "--output", "best", *more)

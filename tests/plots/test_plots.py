@@ -294,6 +294,7 @@ def test_contours_of_parameters_in_any_layout_leave_modules_as_they_were():
     assert ends[0] != pytest.approx([plain[0].weight[0, 1, 0, 1].item(), plain[3].weight[0, 2].item()], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_the_path_turns_where_a_weight_becomes_zero():
     """Between two dots, on and off the axis, the line goes over the point where it meets it."""
     model, whole, data = two_weights(br.Laplace(0.1))

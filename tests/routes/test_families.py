@@ -88,7 +88,7 @@ def problem():
 
 
 # The quick ones: an optimizer each for a penalty by elements, by rows, one without a slope at 0, and for bounds.
-QUICK = {("SGD", "elastic net"), ("NAdam", "rows"), ("Adagrad", "power ½"), ("RMSprop", "bounds")}
+QUICK = {("SGD", "elastic net"), ("RMSprop", "bounds")}
 
 
 @pytest.mark.parametrize(

@@ -194,6 +194,7 @@ def test_modes_on_diabetes_are_scipys(case):
     assert objective(model.weight.detach().numpy()[0]) == pytest.approx(found[0], abs=1e-12)
 
 
+@pytest.mark.slow
 def test_several_modes_are_reported():
     X, y = standardised(load_diabetes)
     prior = br.ScaleMixture.spike_and_slab(0.01, 0.3)

@@ -688,7 +688,7 @@ def test_what_an_optimizer_takes_is_taken():
 
 @pytest.mark.parametrize("how", [
     {"optimizer": "lbfgs"},
-    {"optimizer": sgd(0.3, momentum=0.9), "batch_size": 100, "max_epochs": 600},
+    pytest.param({"optimizer": sgd(0.3, momentum=0.9), "batch_size": 100, "max_epochs": 600}, marks=pytest.mark.slow),
 ], ids=["solver", "epochs"])  # fmt: skip
 def test_a_likelihood_that_counts_four_times_is_a_prior_twice_as_wide(iris, how):
     train, _ = iris
