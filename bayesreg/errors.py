@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from bayesreg._text import one_line
+
 __all__ = [
     "BayesRegError",
     "ClipAfterPriorWarning",
@@ -27,7 +29,11 @@ __all__ = [
 
 
 class BayesRegError(Exception):
-    """Base class of every error that bayesreg raises on purpose."""
+    """Base class of every error that bayesreg raises on purpose; its text is one line that a terminal can print."""
+
+    def __str__(self) -> str:
+        # Names and texts of files end up in messages.
+        return one_line(super().__str__())
 
 
 class InvalidArgumentError(BayesRegError, ValueError):

@@ -45,7 +45,10 @@ def finite(name: str, value: object) -> float | Tensor:
         return finite(name, torch.as_tensor(value))
     if not _is_number(value):
         raise InvalidArgumentError(f"{name}: expected a number or a tensor, got {type(value).__name__} {value!r}.")
-    number = float(value)  # type: ignore[arg-type]
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except OverflowError:
+        raise InvalidArgumentError(f"{name}: expected a finite number, got one beyond 1e308.") from None
     if not math.isfinite(number):
         raise InvalidArgumentError(f"{name}: expected a finite number, got {number}.")
     return number
@@ -55,13 +58,29 @@ def positive(name: str, value: object) -> float | Tensor:
     """Return `value`, checked to be finite and > 0 everywhere."""
     checked = finite(name, value)
     if isinstance(checked, Tensor):
-        if not bool((checked.detach() > 0).all()):
-            raise InvalidArgumentError(
-                f"{name}: expected values > 0, got a smallest value of {checked.min().item():g}."
-            )
-    elif checked <= 0:
-        raise InvalidArgumentError(f"{name}: expected a value > 0, got {checked:g}.")
+        if not checked.numel():
+            raise InvalidArgumentError(f"{name}: expected values > 0, got an empty tensor.")
+        held = checked.detach()
+        if not bool((held > 0).all()):
+            raise InvalidArgumentError(f"{name}: expected values > 0, got a smallest value of {held.min().item():g}.")
+        if not held.is_meta:
+            wide = held.to(torch.promote_types(held.dtype, torch.float32))
+            _square_is_a_number(name, wide.min(), f"a smallest value of {held.min().item():g}")
+            _square_is_a_number(name, wide.max(), f"a largest value of {held.max().item():g}")
+    else:
+        if checked <= 0:
+            raise InvalidArgumentError(f"{name}: expected a value > 0, got {checked:g}.")
+        _square_is_a_number(name, checked, f"{checked:g}")
     return checked
+
+
+def _square_is_a_number(name: str, value: float | Tensor, given: str) -> None:
+    """Refuse what is squared to 0 or infinity: densities divide by squares."""
+    square = float(value * value)
+    if not 0 < square < math.inf:
+        raise InvalidArgumentError(
+            f"{name}: expected a value whose square is a number (of a float, from 1e-154 to 1e154), got {given}."
+        )
 
 
 def positive_or_infinite(name: str, value: object) -> float | Tensor:
@@ -117,10 +136,12 @@ def positive_vector(name: str, value: object) -> Tensor:
             value = torch.tensor([float(item) for item in value], dtype=torch.float64)
         except (TypeError, ValueError) as error:
             raise InvalidArgumentError(f"{name}: expected numbers, got {value!r}.") from error
-    checked = positive(name, value)
-    if not isinstance(checked, Tensor) or checked.ndim != 1 or not len(checked):
-        raise InvalidArgumentError(f"{name}: expected a sequence of numbers, got {_kind(checked)}.")
-    return checked
+    if hasattr(value, "__array__") and not isinstance(value, Tensor):
+        value = torch.as_tensor(value)
+    if not isinstance(value, Tensor) or value.ndim != 1 or not len(value):
+        raise InvalidArgumentError(f"{name}: expected a sequence of numbers, got {_kind(value)}.")
+    positive(name, value)
+    return value
 
 
 def covariance(name: str, value: object) -> Tensor:

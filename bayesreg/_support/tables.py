@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bayesreg._text import json_safe, printable
+
 if TYPE_CHECKING:
     from rich.console import Group
 
@@ -19,7 +21,7 @@ __all__ = ["Shown", "Table", "for_json", "in_short", "number"]
 
 def for_json(data: Any) -> str:
     """Return JSON; what JSON cannot hold becomes a string: "inf", "-inf", "nan"."""
-    return json.dumps(_plain(data), indent=2, ensure_ascii=False, allow_nan=False)
+    return json_safe(json.dumps(_plain(data), indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def _plain(value: Any) -> Any:
@@ -68,7 +70,7 @@ def number(value: object) -> str:
     """
     if value is None:
         return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else printable(str(value))
 
 
 @dataclass(frozen=True, repr=False)
@@ -106,20 +108,21 @@ class Table(Shown):
             return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
         rule = ["-" * width for width in widths]
-        return "\n".join([self.title, line(self.columns), line(rule), *map(line, cells), *self.notes])
+        head = [printable(self.title), line(self.columns), line(rule)]
+        return "\n".join([*head, *map(line, cells), *map(printable, self.notes)])
 
     def __rich__(self) -> Group:
         from rich.console import Group
         from rich.table import Table as RichTable
         from rich.text import Text
 
-        table = RichTable(title=Text(self.title), title_justify="left")
+        table = RichTable(title=Text(printable(self.title)), title_justify="left")
         for index, column in enumerate(self.columns):
             numeric = all(isinstance(row[index], int | float | None) for row in self.rows)
             table.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
         for row in self._cells():
             table.add_row(*map(Text, row))
-        return Group(table, *(Text(note) for note in self.notes))
+        return Group(table, *(Text(printable(note)) for note in self.notes))
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{html.escape(c)}</th>" for c in self.columns)

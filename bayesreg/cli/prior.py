@@ -143,11 +143,11 @@ def _changed(source: Path, factor: float, only: list[str] | None, rename: dict[A
     import torch
 
     import bayesreg as br
-    from bayesreg.model_prior.file import read_rows
+    from bayesreg.model_prior.file import read_prior_file
     from bayesreg.references.names import renamed
     from bayesreg.references.skeleton import skeleton
 
-    rows, _, _ = read_rows(source)
+    rows = read_prior_file(source).rows
     names = rows if rename is None else renamed(dict(rows), rename, source.name)[0]
     kept = {name: row for name, row in names.items() if _kept(name, only)}
     if not names:

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from bayesreg._support import checks
 from bayesreg._support.calls import answering
 from bayesreg._support.tables import Shown, Table, in_short
+from bayesreg._text import printable
 from bayesreg.conversion import LossScale, as_loss_scale
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.explaining.facts import GroupFacts, facts_of_live, facts_of_state
@@ -87,8 +88,9 @@ class Explanation(Shown):
         parts = [Text(self.loss_scale.words)]
         for finding in self.findings:
             style = "bold red" if finding.severity == "warning" else "bold cyan"
-            text = Text.assemble((finding.severity, style), (f" [{finding.identifier}] ", "dim"), finding.text)
-            parts.append(text.append(f" {finding.remedy}", "green") if finding.remedy else text)
+            said = (finding.severity, style), (f" [{finding.identifier}] ", "dim"), printable(finding.text)
+            text = Text.assemble(*said)
+            parts.append(text.append(f" {printable(finding.remedy)}", "green") if finding.remedy else text)
         return Group(replace(self.table(), notes=()).__rich__(), *parts)
 
     def _repr_html_(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Sequence
@@ -14,26 +13,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bayesreg._support.files import atomic
+from bayesreg._support.sealed import Sealed, read_sealed, write_sealed
 from bayesreg._support.tables import Table
 from bayesreg._version import __version__
 from bayesreg.errors import BayesRegError, InvalidArgumentError, PriorFileError, UnsupportedError, nearest
 from bayesreg.model_prior.entry import Entry
 from bayesreg.priors import FAMILIES, Belief
+from bayesreg.priors.contract.joint import Part
 
-__all__ = ["FORMAT", "FileRow", "describe_file", "read_rows", "save_model_prior"]
+__all__ = ["FORMAT", "FileRow", "PriorFile", "describe_file", "read_prior_file", "save_model_prior"]
 
 #: Raised when a file written before could not be read by the code before the change.
 FORMAT = 1
 
 # What reading a field of foreign JSON can raise.
-_DAMAGED = (KeyError, TypeError, IndexError, ValueError, AttributeError)
+_DAMAGED = (KeyError, TypeError, IndexError, ValueError, AttributeError, OverflowError)
 
 
 def save_model_prior(entries: list[Entry], path: str | os.PathLike[str], notes: Sequence[str] = ()) -> None:
     """Write entries to a safetensors file, whole or not at all."""
-    from safetensors.torch import save_file
-
     target = Path(path)
     if target.suffix != ".safetensors":
         raise InvalidArgumentError(f"path: expected a name ending in .safetensors, got {str(target)!r}.")
@@ -80,8 +78,7 @@ def save_model_prior(entries: list[Entry], path: str | os.PathLike[str], notes: 
     }
     if not tensors:
         tensors["empty"] = torch.zeros(1)
-    with atomic(target) as temporary:
-        save_file(tensors, temporary, metadata={"bayesreg": json.dumps(record)})
+    write_sealed(target, record, tensors)
 
 
 @dataclass(frozen=True)
@@ -105,36 +102,71 @@ class FileRow:
     prior: Belief | None
 
 
-def read_rows(path: Path) -> tuple[dict[str, FileRow], list[str], dict[str, Any]]:
+@dataclass(frozen=True)
+class PriorFile:
+    """What a prior file holds.
+
+    Attributes:
+        rows: What it says of each parameter, by name.
+        notes: The notes of the prior that was saved.
+        record: The rest of its metadata.
+        checked: Whether it has a checksum; those of earlier versions have none.
+    """
+
+    rows: dict[str, FileRow]
+    notes: list[str]
+    record: dict[str, Any]
+    checked: bool
+
+
+def read_prior_file(path: Path) -> PriorFile:
     """Read a prior file.
 
     Args:
         path: The file.
 
     Returns:
-        Its rows by parameter name, the notes of the prior that was saved, and the rest of its metadata.
+        What it holds.
 
     Raises:
-        PriorFileError: If the file is not readable, damaged, or newer than this bayesreg.
+        PriorFileError: If the file is not readable, damaged, contradicts itself, or is newer than this bayesreg.
     """
-    record, tensors = _read(path)
+    sealed = _read(path)
+    record, tensors = sealed.record, sealed.tensors
     try:
         learned: dict[str, nn.Parameter] = {}
         priors = [_rebuild(path, number, row, tensors, learned) for number, row in enumerate(record["priors"])]
-        rows = {}
-        for row in record["entries"]:
-            name, number = str(row["name"]), row["prior"]
-            if number is not None and not (type(number) is int and 0 <= number < len(priors)):
-                raise PriorFileError(f"{path}: damaged prior file, {name} names prior {number!r} of {len(priors)}.")
-            shape, prior = tuple(map(int, row["shape"])), None if number is None else priors[number]
-            names = tuple(map(str, row.get("names", [name])))
-            rows[name] = FileRow(name, names, shape, str(row["dtype"]), str(row["rule"]), prior)
+        read = {_key(number, row, name) for number, row in enumerate(record["priors"]) for name in row["arguments"]}
+        rows: dict[str, FileRow] = {}
+        taken: set[str] = set()
+        for entry in record["entries"]:
+            row = _row(path, entry, priors)
+            again = taken.intersection((row.name, *row.names))
+            if again:
+                raise PriorFileError(f"{path}: damaged prior file, {again.pop()} is there twice.")
+            taken.update((row.name, *row.names))
+            rows[row.name] = row
         notes = [str(note) for note in record.get("notes", [])]
     except PriorFileError:
         raise
     except _DAMAGED as error:
         raise PriorFileError(f"{path}: damaged prior file, its metadata lacks {error}.") from error
-    return rows, notes, record
+    if unread := sorted(set(tensors) - read - {"empty"}):
+        raise PriorFileError(f"{path}: damaged prior file, no prior reads its {', '.join(unread[:3])}.")
+    return PriorFile(rows, notes, record, sealed.checked)
+
+
+def _row(path: Path, entry: dict[str, Any], priors: Sequence[Belief]) -> FileRow:
+    name, number, shape = str(entry["name"]), entry["prior"], entry["shape"]
+    if number is not None and not (type(number) is int and 0 <= number < len(priors)):
+        raise PriorFileError(f"{path}: damaged prior file, {name} names prior {number!r} of {len(priors)}.")
+    if not all(type(length) is int and 0 <= length < 2**63 for length in shape):
+        raise PriorFileError(f"{path}: damaged prior file, {name} has shape {shape}.")
+    names = tuple(map(str, entry.get("names", [name])))
+    prior = None if number is None else priors[number]
+    if isinstance(prior, Part) and (len(set(prior.joins)) < len(prior.joins) or not {name, *names} & set(prior.joins)):
+        raise PriorFileError(f"{path}: damaged prior file, {name} is said to be joined with {list(prior.joins)}.")
+    return FileRow(name, names, tuple(shape), str(entry["dtype"]), str(entry["rule"]), prior)
 
 
 def describe_file(path: str | os.PathLike[str]) -> Table:
@@ -149,9 +181,11 @@ def describe_file(path: str | os.PathLike[str]) -> Table:
     Raises:
         PriorFileError: If the file is not readable, or newer than this bayesreg.
     """
-    rows, notes, record = read_rows(Path(path))
+    found = read_prior_file(Path(path))
+    rows, notes, record = found.rows, found.notes, found.record
     made = f"Written by bayesreg {record.get('bayesreg')}, format {record['format']}"
-    made += f", {record['created']}." if "created" in record else "."
+    made += f", {record['created']}" if "created" in record else ""
+    made += ". Its checksum is right." if found.checked else "; without a checksum, as files of earlier versions are."
     elements = sum(math.prod(row.shape) for row in rows.values())
     return Table(
         f"Prior over {elements:,} elements in {len(rows)} tensors",
@@ -186,35 +220,17 @@ def _as_tensor(value: float | Tensor) -> Tensor:
     return torch.tensor(value, dtype=torch.float64)
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise PriorFileError(f"{path}: no such file.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get("bayesreg")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as error:
-        raise PriorFileError(
-            f"{path}: not a readable safetensors file: corrupt, truncated, or another format such as a pickle, which "
-            f"bayesreg never loads ({error})."
-        ) from error
-    if text is None:
-        raise PriorFileError(f"{path}: a safetensors file, but not a prior: ModelPrior.save did not write it.")
-    try:
-        record = json.loads(text)
-        version = int(record["format"])
-    except (*_DAMAGED, OverflowError, RecursionError) as error:
-        raise PriorFileError(f"{path}: damaged prior file, its metadata cannot be read ({error}).") from error
-    if version < 1:
-        raise PriorFileError(f"{path}: damaged prior file, format {version}.")
+def _read(path: Path) -> Sealed:
+    sealed = read_sealed(path)
+    version = sealed.record.get("format")
+    if type(version) is not int or version < 1:
+        raise PriorFileError(f"{path}: damaged prior file, expected a format number, got {version!r}.")
     if version > FORMAT:
         raise PriorFileError(
-            f"{path}: written by bayesreg {record.get('bayesreg')} in format {version}; this is {__version__}, which "
-            f"reads up to format {FORMAT}: upgrade bayesreg."
+            f"{path}: written by bayesreg {sealed.record.get('bayesreg')} in format {version}; this is {__version__}, "
+            f"which reads up to format {FORMAT}: upgrade bayesreg."
         )
-    return record, tensors
+    return sealed
 
 
 def _refuse_unregistered(prior: Belief) -> None:
@@ -224,6 +240,11 @@ def _refuse_unregistered(prior: Belief) -> None:
             f"{family.__name__}: a prior file could not be read again, as bayesreg does not know this family: put "
             f"@br.register_family on the class, here and where the file is read."
         )
+
+
+def _key(number: int, row: dict[str, Any], name: str) -> str:
+    """Return the name of the tensor that an argument of a prior is in."""
+    return str(row.get("shared", {}).get(name, f"prior.{number}.{name}"))
 
 
 def _rebuild(
@@ -237,7 +258,9 @@ def _rebuild(
         )
     arguments: dict[str, Tensor] = {}
     for name in row["arguments"]:
-        key = row.get("shared", {}).get(name, f"prior.{number}.{name}")
+        key = _key(number, row, name)
+        if not tensors[key].is_floating_point():
+            raise PriorFileError(f"{path}: damaged prior file, {key}: expected real numbers, got {tensors[key].dtype}.")
         if name in row["learned"]:
             arguments[name] = learned.setdefault(key, nn.Parameter(tensors[key]))
         else:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from bayesreg.errors import InvalidArgumentError, PriorFileError, UnsupportedError, nearest
 from bayesreg.model_prior.entry import Entry
-from bayesreg.model_prior.file import FileRow, read_rows
+from bayesreg.model_prior.file import FileRow, read_prior_file
 from bayesreg.priors import Belief
 from bayesreg.priors.contract.asking import placed
 from bayesreg.priors.contract.joint import Part
@@ -57,7 +57,8 @@ def load_entries(
     """
     source = Path(path)
     _check_differences(differences)
-    rows, notes, _ = read_rows(source)
+    held = read_prior_file(source)
+    rows, notes = held.rows, held.notes
     fresh = set() if differences.new is None else selected("new", differences.new, infos)
     names = {name: [name] for name in rows}
     if differences.rename is not None:

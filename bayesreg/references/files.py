@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from bayesreg._support.sealed import Sealed, read_sealed
 from bayesreg.errors import PriorFileError
 
 __all__ = ["is_prior_file", "read_directory", "read_tensor_file"]
@@ -91,23 +92,23 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
 
     try:
         with safe_open(path, framework="pt") as file:
-            record = (file.metadata() or {}).get("bayesreg")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as error:
+            if "bayesreg" in (file.metadata() or {}):
+                return _centres(path, read_sealed(path))
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    # KeyError, AttributeError: a dtype of safetensors that this torch has not.
+    except (SafetensorError, OSError, KeyError, AttributeError) as error:
         raise PriorFileError(f"{path}: not a readable safetensors file, corrupt or truncated ({error}).") from error
-    return tensors if record is None else _centres(path, record, tensors)
 
 
-def _centres(path: Path, record: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
+def _centres(path: Path, held: Sealed) -> dict[str, Any]:
     """Return the centres of the priors in a prior file, by parameter name; those about a number have none."""
     centres = {}
     try:
-        read = json.loads(record)
-        for row in read["entries"]:
-            held = tensors.get(f"prior.{row['prior']}.loc")
-            if held is not None and held.ndim:
-                centres[str(row["name"])] = held.expand(row["shape"])
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        for row in held.record["entries"]:
+            centre = held.tensors.get(f"prior.{row['prior']}.loc")
+            if centre is not None and centre.ndim:
+                centres[str(row["name"])] = centre.expand(row["shape"])
+    except (ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
         raise PriorFileError(f"{path}: damaged prior file ({error}).") from error
     if not centres:
         raise PriorFileError(f"{path}: a prior file, none of whose priors is about weights: it is no reference.")

@@ -15,6 +15,7 @@ from torch import distributions, nn
 
 import bayesreg as br
 from bayesreg._support.files import atomic
+from bayesreg.model_prior.file import describe_file
 from bayesreg.references import load_reference
 
 
@@ -193,6 +194,8 @@ def damaged(path, how):
 
         with safe_open(path, "pt") as file:
             record = json.loads(file.metadata()["bayesreg"])
+        # As a file of an earlier version, which no checksum protects.
+        assert record.pop("checksum") == "sha256"
         if how == "newer":
             record.update(format=2, bayesreg="9.9.9")
         elif how == "unknown family":
@@ -219,7 +222,35 @@ def damaged(path, how):
             record["entries"] = 7
         elif how == "foreign distribution":
             record["priors"][2]["options"]["distribution"] = "os.system"
+        elif how == "listed twice":
+            record["entries"].append({**record["entries"][0], "prior": 3})
+        elif how == "tied twice":
+            record["entries"][1]["names"].append("0.weight")
+        elif how == "unread":
+            record["priors"][0]["arguments"] = ["scale"]
+        elif how == "integers":
+            tensors["prior.0.scale"] = torch.tensor(3)
+        elif how == "complex":
+            tensors["prior.0.scale"] = torch.tensor(3j)
+        elif how == "format as text":
+            record["format"] = "1"
+        elif how == "format as a real":
+            record["format"] = 1.5
+        elif how == "format as a truth":
+            record["format"] = True
+        elif how == "long shape":
+            record["entries"][0]["shape"] = [2**63]
+        elif how == "real shape":
+            record["entries"][0]["shape"] = [4.0, 3]
+        elif how == "tiny scale":
+            tensors["prior.0.scale"] = torch.tensor(5e-324, dtype=torch.float64)
         text = "{" if how == "bad json" else json.dumps(record)
+        if how == "a list":
+            text = "[]"
+        elif how == "a name twice":
+            text = text.replace('"rule":', '"rule": "other", "rule":', 1)
+        elif how == "deep":
+            text = "[" * 100_000
         save_file(tensors, other, metadata={"bayesreg": text})
     return other
 
@@ -240,8 +271,22 @@ def damaged(path, how):
         ("unknown family", "unknown prior family 'Gausian'; did you mean 'Gaussian'"),
         ("foreign prior", "names prior 7 of 4"),
         ("negative prior", "names prior -1 of 4"),
-        ("format 0", "format 0"),
-        ("infinite format", "its metadata cannot be read"),
+        ("format 0", "expected a format number, got 0"),
+        ("format as text", "expected a format number, got '1'"),
+        ("format as a real", r"expected a format number, got 1\.5"),
+        ("format as a truth", "expected a format number, got True"),
+        ("infinite format", "Infinity is no number"),
+        ("a list", "expected a mapping as its metadata, got list"),
+        ("a name twice", "'rule' is there twice"),
+        ("deep", "its metadata cannot be read"),
+        ("listed twice", r"0\.weight is there twice"),
+        ("tied twice", r"0\.weight is there twice"),
+        ("unread", r"no prior reads its prior\.0\.loc"),
+        ("integers", r"prior\.0\.scale: expected real numbers, got torch\.int64"),
+        ("complex", r"prior\.0\.scale: expected real numbers, got torch\.complex64"),
+        ("long shape", r"0\.weight has shape \[9223372036854775808\]"),
+        ("real shape", r"0\.weight has shape \[4\.0, 3\]"),
+        ("tiny scale", "scale: expected a value whose square is a number"),
         ("wrong type", "FromDistribution cannot be rebuilt"),
         ("wrong shape", r"Gaussian scale: expected a shape that broadcasts to parameter '0\.weight'"),
         ("no list", "its metadata lacks"),
@@ -254,7 +299,82 @@ def test_damaged_files_are_refused(saved, how, message):
         br.ModelPrior.load(damaged(path, how), model)
 
 
+def _rewritten(path, change):
+    """Return a file with its checksum left as it was and something else changed."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    change(metadata, tensors)
+    other = path.with_name("changed.safetensors")
+    save_file(tensors, other, metadata=metadata)
+    return other
+
+
+def _flip(tensors, name):
+    bits = tensors[name].reshape(-1).view(torch.uint8)
+    bits[0] ^= 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m, t: _flip(t, "prior.0.loc"), "its checksum differs from its content"),
+        (lambda m, t: t.update({"prior.0.loc": t["prior.0.loc"].mT.contiguous()}), "its checksum differs"),
+        (lambda m, t: t.update({"prior.0.scale": t["prior.0.scale"].float()}), "its checksum differs"),
+        (lambda m, t: t.update({"prior.0.scale": t["prior.3.loc"], "prior.3.loc": t["prior.0.scale"]}), "checksum dif"),
+        (lambda m, t: m.update(bayesreg=m["bayesreg"].replace('"prior": 3', '"prior": 1')), "its checksum differs"),
+        (lambda m, t: m.pop("bayesreg.sha256"), "its checksum is missing"),
+        (lambda m, t: m.update({"bayesreg.sha256": "0" * 64}), "its checksum differs"),
+    ],
+)
+def test_what_was_changed_since_it_was_written_is_refused(saved, change, message):
+    model, _, path = saved
+    other = _rewritten(path, change)
+    with pytest.raises(br.PriorFileError, match=message):
+        br.ModelPrior.load(other, model)
+    with pytest.raises(br.PriorFileError, match=message):
+        br.Gaussian.centered_at(other, scale=0.1)
+
+
+def test_every_bit_of_a_file_counts(saved):
+    model, _, path = saved
+    whole, accepted = path.read_bytes(), []
+    for place in range(0, len(whole), 7):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        try:
+            br.ModelPrior.load(path, model)
+        except br.PriorFileError:
+            continue
+        accepted.append(place)
+    # White space before the tensors may be other white space.
+    assert [place for place in accepted if whole[place : place + 1] != b" "] == []
+
+
+def test_an_older_file_is_read_and_says_that_it_has_no_checksum():
+    old = Path(__file__).parent / "files" / "prior-format-1.safetensors"
+    assert any("without a checksum" in note for note in describe_file(old).notes)
+
+
+def test_a_new_file_says_that_its_checksum_is_right(saved):
+    assert any("Its checksum is right." in note for note in describe_file(saved[2]).notes)
+
+
+def test_a_name_twice_in_the_header_of_safetensors_is_refused(saved):
+    model, _, path = saved
+    whole = path.read_bytes()
+    header = whole[8 : 8 + int.from_bytes(whole[:8], "little")].decode().rstrip()
+    first = '"prior.0.loc":' + header.split('"prior.0.loc":')[1].split("}")[0] + "}"
+    longer = header[:-1] + "," + first + "}"
+    path.write_bytes(len(longer.encode()).to_bytes(8, "little") + longer.encode() + whole[8 + len(header.encode()) :])
+    with pytest.raises(br.PriorFileError, match=r"'prior\.0\.loc' is there twice"):
+        br.ModelPrior.load(path, model)
+
+
 def test_missing_file_and_wrong_suffix(tmp_path):
+    with pytest.raises(br.PriorFileError, match="a directory, expected a file"):
+        br.ModelPrior.load(tmp_path, net())
     with pytest.raises(br.PriorFileError, match="no such file"):
         br.ModelPrior.load(tmp_path / "no.safetensors", net())
     with pytest.raises(br.InvalidArgumentError, match=r"a name ending in \.safetensors"):
