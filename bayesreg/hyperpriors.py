@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from bayesreg._support import checks
+from bayesreg._support.calls import answering, answering_class
 from bayesreg.errors import InvalidArgumentError, nearest
 
 __all__ = ["BetaPrime", "Gamma", "HalfCauchy", "HalfNormal", "HyperPrior", "InverseGamma", "Quantity", "from_dict"]
@@ -127,6 +128,7 @@ class HyperPrior(ABC):
 
 
 @final
+@answering_class
 @dataclass(frozen=True)
 class HalfCauchy(HyperPrior):
     """``p(q) = 2/(π·scale·(1 + q²/scale²))``: nearly flat up to `scale`, tails without a mean.
@@ -168,6 +170,7 @@ class HalfCauchy(HyperPrior):
 
 
 @final
+@answering_class
 @dataclass(frozen=True)
 class HalfNormal(HyperPrior):
     """``p(q) = √(2/π)/scale·exp(−q²/(2·scale²))``: nearly flat up to `scale`, hardly anything beyond three of it.
@@ -208,6 +211,7 @@ class HalfNormal(HyperPrior):
 
 
 @final
+@answering_class
 @dataclass(frozen=True)
 class Gamma(HyperPrior):
     """``p(q) = rate^a·q^(a−1)·e^(−rate·q)/Γ(a)``, a the concentration; on a precision conjugate to a Gaussian.
@@ -251,6 +255,7 @@ class Gamma(HyperPrior):
 
 
 @final
+@answering_class
 @dataclass(frozen=True)
 class InverseGamma(HyperPrior):
     """``p(q) = rate^a·q^(−a−1)·e^(−rate/q)/Γ(a)``, a the concentration; on a variance conjugate to a Gaussian.
@@ -297,6 +302,7 @@ class InverseGamma(HyperPrior):
 
 
 @final
+@answering_class
 @dataclass(frozen=True)
 class BetaPrime(HyperPrior):
     """``p(q) = (q/scale)^(a−1)·(1 + q/scale)^(−a−b)/(scale·B(a, b))``: powers at both ends, a and b.
@@ -354,6 +360,7 @@ class BetaPrime(HyperPrior):
 _FAMILIES = {cls.__name__: cls for cls in (BetaPrime, Gamma, HalfCauchy, HalfNormal, InverseGamma)}
 
 
+@answering
 def from_dict(record: Mapping[str, Any]) -> HyperPrior:
     """Return the hyper-prior that `to_dict` described.
 

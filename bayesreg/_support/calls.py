@@ -7,15 +7,22 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
-from bayesreg.errors import InvalidArgumentError, nearest
+from bayesreg._support.arguments import wrong_kind
+from bayesreg.errors import BayesRegError, InvalidArgumentError, nearest
 
-__all__ = ["answering", "wrong_call"]
+__all__ = ["answering", "answering_class", "meant", "wrong_call"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 #: Keywords of earlier versions, and what they are called now.
 _OLD = {"loss_scale": "num_data"}
+
+# What a value of a wrong kind leads to, sooner or later.
+_TELLING = (
+    TypeError, AttributeError, ValueError, LookupError, ArithmeticError, RuntimeError, AssertionError,
+)  # fmt: skip
 
 _MISSING = {
     "num_data": "pass the size of the training set, num_data=n, or a br.LossScale for a loss that is not a mean over "
@@ -29,6 +36,18 @@ _MEANT = {
     "mean": "loc", "mu": "loc", "nu": "df", "noise": "noise_std", "tau": "noise_std", "tol": "tolerance",
     "epochs": "max_epochs", "seed": "generator",
 }  # fmt: skip
+
+
+def meant(name: str) -> str:
+    """Return what an argument is called here, where the field has another name for it.
+
+    Args:
+        name: As it was written.
+
+    Returns:
+        The name here, or the same.
+    """
+    return _MEANT.get(name, name)
 
 
 def wrong_call(name: str, takes: inspect.Signature, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> str:
@@ -51,7 +70,7 @@ def wrong_call(name: str, takes: inspect.Signature, arguments: tuple[Any, ...], 
         missing = str(wrong).rpartition("argument: ")[2].strip("'") if "missing" in str(wrong) else ""
         if unknown:
             # Most of the name is wrong where only its end is right.
-            close = nearest(_MEANT.get(unknown[0], unknown[0]), known)
+            close = nearest(meant(unknown[0]), known)
             return f"{name}: unexpected argument {unknown[0]!r}; it takes {', '.join(known) or 'no arguments'}{close}"
         if missing in _MISSING:
             return f"{missing}: {_MISSING[missing]}."
@@ -65,6 +84,12 @@ def _class_of(owner: object) -> str:
     return owner.__name__ if isinstance(owner, type) else type(owner).__name__
 
 
+def answering_class(cls: type[T]) -> type[T]:
+    """Let a dataclass answer a wrong call of its constructor as `answering` does; a class decorator."""
+    cls.__init__ = answering(cls.__init__)  # type: ignore[method-assign]
+    return cls
+
+
 def answering(function: Callable[P, R]) -> Callable[P, R]:
     """Let a function answer a call that it cannot take by a clear error, and take the keywords of earlier versions.
 
@@ -72,7 +97,8 @@ def answering(function: Callable[P, R]) -> Callable[P, R]:
         function: A function, or a method.
 
     Returns:
-        The same, which raises `InvalidArgumentError` in place of a bare TypeError.
+        The same, which raises `InvalidArgumentError` in place of a bare TypeError, or of whatever a value of another
+        kind than its annotation leads to.
     """
     takes = inspect.signature(function)
     name = function.__qualname__
@@ -91,11 +117,15 @@ def answering(function: Callable[P, R]) -> Callable[P, R]:
             given[now] = value
         try:
             return function(*arguments, **keywords)
-        except TypeError as error:
+        except _TELLING as error:
+            if isinstance(error, BayesRegError):
+                raise
             # Asked only now: a call that is right costs nothing.
             owner = arguments[0] if method and arguments else None
             own = name if owner is None else f"{_class_of(owner)}{'' if made else '.' + function.__name__}"
-            if said := wrong_call(own, takes, arguments, given):
+            said = wrong_call(own, takes, arguments, given) if isinstance(error, TypeError) else ""
+            said = said or wrong_kind(function, arguments, given)
+            if said:
                 raise InvalidArgumentError(said) from error
             raise
 

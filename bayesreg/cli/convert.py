@@ -9,10 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from bayesreg._support import checks
-from bayesreg.cli._loss import Loss, loss_scale_of
+from bayesreg.cli._loss import Loss, NumData, loss_scale_of
 from bayesreg.cli._output import say, show
 from bayesreg.conversion import table
-from bayesreg.errors import InvalidArgumentError
+from bayesreg.errors import InvalidArgumentError, nearest
 
 __all__ = ["convert"]
 
@@ -32,10 +32,31 @@ class Kind(StrEnum):
     lasso_alpha = "lasso-alpha"
 
 
+# What people write for them.
+_SHORT = {
+    "wd": "weight-decay",
+    "sd": "std",
+    "sigma": "std",
+    "c": "logistic-c",
+    "b": "laplace-scale",
+    "lambda_": "precision",
+}
+
+
+def _kind(text: str) -> Kind:
+    given = str(text).lower()
+    name = _SHORT.get(given, given.replace("_", "-"))
+    if name not in list(Kind):
+        raise typer.BadParameter(f"{text!r} is not one of {', '.join(Kind)}{nearest(name, Kind) or '.'}")
+    return Kind(name)
+
+
 def convert(
     value: Annotated[float, typer.Argument(help="The number to convert.")],
-    kind: Annotated[Kind, typer.Option("--from", help="What the number is.")] = Kind.weight_decay,
-    num_data: Annotated[int | None, typer.Option(help="Size of the training set (tokens for --loss tokens).")] = None,
+    kind: Annotated[
+        Kind, typer.Option("--from", parser=_kind, metavar="NOTATION", help=f"What the number is: {', '.join(Kind)}.")
+    ] = Kind.weight_decay,
+    num_data: NumData = None,
     loss: Annotated[Loss, typer.Option(help="The training loss.")] = Loss.mean,
     optimizer: Annotated[str | None, typer.Option(help="Torch optimizer in use, such as sgd or adamw.")] = None,
     noise_std: Annotated[float | None, typer.Option(help="Noise std of squared-error losses, ridge and lasso.")] = None,

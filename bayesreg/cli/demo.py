@@ -17,13 +17,14 @@ def demo(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
 ) -> None:
     """Train on few rotated digits without a prior, with L2, L1, and with a prior centred on a source model."""
-    from bayesreg._support.files import write_json
+    from bayesreg._support.files import check_writable, write_json
     from bayesreg._support.optional import require
     from bayesreg.demo import run_demo
     from bayesreg.demo.picture import draw_accuracy
 
     # Asked before the work, not after it.
     require("matplotlib", "demo", "the demo's picture")
+    check_writable(output / "demo.json")
     typer.echo("About 220 small fits, half a minute on two cores.", err=True)
     result = run_demo()
     output.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ import typer
 import yaml
 
 from bayesreg._support import checks
-from bayesreg.cli._loss import Loss, loss_scale_of
+from bayesreg.cli._loss import Loss, NumData, loss_scale_of
 from bayesreg.cli._output import say, show
 from bayesreg.errors import InvalidArgumentError, nearest
 from bayesreg.explaining.explain import Explanation, build
@@ -35,7 +35,7 @@ def explain(
             help="A .pt file with an optimizer's state_dict(); or .json or .yaml settings of Hugging Face, timm, Keras."
         ),
     ] = None,
-    num_data: Annotated[int | None, typer.Option(help="Size of the training set (tokens for --loss tokens).")] = None,
+    num_data: NumData = None,
     optimizer: Annotated[str | None, typer.Option(help="Torch optimizer, such as sgd or adamw.")] = None,
     weight_decay: Annotated[float | None, typer.Option(help="Without a checkpoint: its weight_decay.")] = None,
     lr: Annotated[float | None, typer.Option(help="Its learning rate (the peak of a schedule).")] = None,
@@ -99,6 +99,8 @@ def _read_settings(path: Path) -> Any:
         raise InvalidArgumentError(f"{path}: cannot be read: {error}") from error
     try:
         content = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
+    except RecursionError as error:
+        raise InvalidArgumentError(f"{path}: nested too deeply to be settings.") from error
     except (ValueError, yaml.YAMLError) as error:
         raise InvalidArgumentError(
             f"{path}: not a {path.suffix.lower()[1:]} file: {str(error).splitlines()[0]}"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
-import tempfile
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bayesreg._support import checks
+from bayesreg._support.files import atomic_folder, check_writable
 from bayesreg.cli._output import for_json, say, show
 from bayesreg.errors import InvalidArgumentError
 
@@ -48,22 +47,34 @@ class OptimizerName(StrEnum):
 def fit(
     data: Annotated[str, typer.Argument(help="A .csv or .npz file, or breast_cancer, diabetes, digits, iris, wine.")],
     target: Annotated[str | None, typer.Option(help="Target column of a CSV; default the last.")] = None,
-    task: Annotated[TaskName | None, typer.Option(help="Default: by looking at the target.")] = None,
+    header: Annotated[bool, typer.Option(help="Whether the first line of a CSV has the names of the columns.")] = True,
+    task: Annotated[TaskName | None, typer.Option(help="Default: by looking at the target, and said.")] = None,
     model: Annotated[str, typer.Option(help="linear, mlp, or module:function (inputs, outputs) -> module.")] = "linear",
-    hidden: Annotated[int, typer.Option(min=1, help="Hidden units of --model mlp.")] = 32,
+    hidden: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000, help="Hidden units of --model mlp.  [default: 32]")
+    ] = None,
     prior: Annotated[str, typer.Option(help="In words: gaussian(0.1), laplace(0.1), flat().")] = "gaussian(1.0)",
-    noise_std: Annotated[str, typer.Option(help="Regression: noise std in target units, or learned.")] = "learned",
+    noise_std: Annotated[
+        str | None, typer.Option(help="Regression: noise std in target units, or learned.  [default: learned]")
+    ] = None,
     optimizer: Annotated[OptimizerName, typer.Option(help="auto: lbfgs or proximal if linear, else adam.")] = (
         OptimizerName.auto
     ),
-    lr: Annotated[float, typer.Option(help="Learning rate of adam and sgd.")] = 1e-2,
-    epochs: Annotated[int, typer.Option(help="Epochs of adam and sgd.")] = 100,
-    batch_size: Annotated[int, typer.Option(help="Batch size of adam and sgd.")] = 32,
+    lr: Annotated[float | None, typer.Option(help="Learning rate of adam and sgd.  [default: 0.01]")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, max=10_000_000, help="Epochs of adam and sgd.  [default: 100]")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, max=2**31 - 1, help="Batch size of adam and sgd.  [default: 32]")
+    ] = None,
     val_fraction: Annotated[float, typer.Option(help="Share of the rows held out for validation.")] = 0.2,
     starts: Annotated[
-        int, typer.Option(min=1, help="Starting points of lbfgs and proximal; for priors that are not convex.")
+        int,
+        typer.Option(min=1, max=100_000, help="Starting points of lbfgs and proximal; for priors that are not convex."),
     ] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Of the split, the initial weights and the order.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Of the split, the initial weights and the order.")
+    ] = 0,
     keep_last: Annotated[
         bool, typer.Option("--keep-last", help="Keep the last epoch, not the best on validation.")
     ] = False,
@@ -75,57 +86,71 @@ def fit(
 
     import bayesreg as br
     from bayesreg.cli.tabular import load_tabular
-    from bayesreg.runs import build_network, standardise
+    from bayesreg.runs import build_network, imported, standardise
 
     if output.exists():
         raise InvalidArgumentError(f"--output: {output} exists already; name another folder or remove it.")
+    # Asked before the work, not after it.
+    check_writable(output)
     if not 0.0 <= val_fraction < 1.0:
         raise InvalidArgumentError(f"--val-fraction: expected a share in [0, 1), got {val_fraction:g}.")
-    checks.positive("--lr", lr)
-    table = load_tabular(data, target, task.value if task else None)
+    if lr is not None:
+        checks.positive("--lr", lr)
+    if hidden is not None and model != "mlp":
+        raise InvalidArgumentError(f"--hidden: plays no part with --model {model}; leave it out.")
+    table = load_tabular(data, target, task.value if task else None, header)
+    if noise_std is not None and table.task == "classification":
+        raise InvalidArgumentError("--noise-std: a classification has no noise std; leave it out.")
     train, val = _split(table, val_fraction, seed)
+    sizes = (len(table.names), _outputs(table), hidden or 32)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = build_network(model, len(table.names), _outputs(table), hidden, table.task == "regression")
+        net = imported(model, *sizes[:2]) if ":" in model else model
+        network = build_network(net, *sizes, table.task == "regression")
         standardise(network, *train)
-    likelihood: Likelihood = br.likelihoods.Categorical()
-    if table.task == "classification" and noise_std != "learned":
-        raise InvalidArgumentError("--noise-std: a classification has no noise std; leave it out.")
+    likelihood: Likelihood = br.likelihoods.Categorical() if len(table.classes) > 2 else br.likelihoods.Bernoulli()
     if table.task == "regression":
-        likelihood = _gaussian_noise(noise_std, train[1])
+        likelihood = _gaussian_noise(noise_std or "learned", train[1])
     family = br.prior_from_words(prior, len(train[1]))
-    chosen = _optimizer(optimizer, model, family.traits.smooth, lr)
-    how: dict[str, Any] = {"max_epochs": epochs, "batch_size": batch_size, "restore_best": not keep_last}
+    name = _solver(optimizer, model, family.traits.smooth)
+    chosen = _optimizer(name, 1e-2 if lr is None else lr)
+    stochastic = {"--lr": lr, "--epochs": epochs, "--batch-size": batch_size, "--keep-last": keep_last or None}
+    given = [option for option, value in stochastic.items() if value is not None]
+    how: dict[str, Any]
     if isinstance(chosen, str):
+        if given:
+            raise InvalidArgumentError(
+                f"{', '.join(given)}: {'plays' if len(given) == 1 else 'play'} no part with {chosen}, which solves on "
+                f"all the data to optimality; leave it out, or choose --optimizer adam or sgd."
+            )
         how = {"starts": starts}
-    elif starts > 1:
-        raise InvalidArgumentError(
-            f"--starts: several starting points need a full-batch solver, --optimizer lbfgs or proximal, got "
-            f"{optimizer.value}."
-        )
-    trainer = br.MAPTrainer(
-        network,
-        family,
-        likelihood,
-        optimizer=chosen,
-        seed=seed,
-        **how,
-    )
+    else:
+        if starts > 1:
+            raise InvalidArgumentError(
+                f"--starts: several starting points need a full-batch solver, --optimizer lbfgs or proximal, got "
+                f"{name.value}."
+            )
+        if keep_last and val is None:
+            raise InvalidArgumentError("--keep-last: without validation rows the last epoch is kept; leave it out.")
+        how = {"max_epochs": epochs or 100, "batch_size": batch_size or 32, "restore_best": not keep_last}
+    trainer = br.MAPTrainer(network, family, likelihood, optimizer=chosen, seed=seed, **how)
     _start_at_centre(family, trainer.prior)
     result = trainer.fit(train, val)
     metrics = _metrics(table, data, model, prior, seed, trainer, result)
-    metrics["build"] = {"model": model, "inputs": len(table.names), "outputs": _outputs(table), "hidden": hidden}
+    metrics["build"] = dict(zip(("model", "inputs", "outputs", "hidden"), (model, *sizes), strict=True))
     metrics["architecture"] = str(network)
     _write(output, network, trainer, result, metrics)
     if as_json:
         say(for_json(metrics))
         return
+    say(f"Task: {table.words}")
     show(trainer.prior.describe(result.num_data))
     show(result.summary())
     if result.modes is not None:
         show(result.modes.table)
     say("Features (and a regression target) are standardised inside the model; the prior's scale is in those units.")
-    say(f"Run folder: {output} (model, prior = br.load_run({str(output)!r}) reads it back)")
+    asked = ", trust=True" if ":" in model else ""
+    say(f"Run folder: {output} (model, prior = br.load_run({str(output)!r}{asked}) reads it back)")
 
 
 def _split(table: Tabular, val_fraction: float, seed: int) -> tuple[tuple[Any, Any], tuple[Any, Any] | None]:
@@ -153,7 +178,8 @@ def _gaussian_noise(noise_std: str, targets: Any) -> Likelihood:
 
 
 def _outputs(table: Tabular) -> int:
-    return max(len(table.classes), 1)
+    """Return one output for two classes, as scikit-learn has: in a softmax of two a prior means half its precision."""
+    return len(table.classes) if len(table.classes) > 2 else 1
 
 
 def _start_at_centre(family: Belief, prior: ModelPrior) -> None:
@@ -168,11 +194,15 @@ def _start_at_centre(family: Belief, prior: ModelPrior) -> None:
                 entry.parameter.copy_(family.reference[entry.name])
 
 
-def _optimizer(name: OptimizerName, model: str, smooth: bool, lr: float) -> Any:
+def _solver(name: OptimizerName, model: str, smooth: bool) -> OptimizerName:
+    if name is not OptimizerName.auto:
+        return name
+    return OptimizerName.adam if model != "linear" else OptimizerName.lbfgs if smooth else OptimizerName.proximal
+
+
+def _optimizer(name: OptimizerName, lr: float) -> Any:
     import torch
 
-    if name is OptimizerName.auto:
-        name = OptimizerName.adam if model != "linear" else OptimizerName.lbfgs if smooth else OptimizerName.proximal
     if name is OptimizerName.adam:
         return partial(torch.optim.Adam, lr=lr)
     if name is OptimizerName.sgd:
@@ -196,6 +226,7 @@ def _metrics(
         "bayesreg": __version__,
         "data": data,
         "task": table.task,
+        "task_why": table.why,
         "features": table.names,
         "classes": table.classes,
         "model": model,
@@ -212,18 +243,12 @@ def _write(output: Path, network: nn.Module, trainer: MAPTrainer, result: FitRes
     """Write the run folder whole or not at all."""
     from safetensors.torch import save_model
 
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}-"))
-    try:
-        save_model(network, str(temporary / "model.safetensors"))
-        trainer.prior.save(temporary / "prior.safetensors")
-        (temporary / "metrics.json").write_text(for_json(metrics) + "\n", encoding="utf-8")
-        (temporary / "history.json").write_text(for_json(list(result.history)) + "\n", encoding="utf-8")
-        _plots(temporary, trainer, result)
-        temporary.chmod(0o755)
-        temporary.rename(output)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with atomic_folder(output) as folder:
+        save_model(network, str(folder / "model.safetensors"))
+        trainer.prior.save(folder / "prior.safetensors")
+        (folder / "metrics.json").write_text(for_json(metrics) + "\n", encoding="utf-8")
+        (folder / "history.json").write_text(for_json(list(result.history)) + "\n", encoding="utf-8")
+        _plots(folder, trainer, result)
 
 
 def _plots(folder: Path, trainer: MAPTrainer, result: FitResult) -> None:

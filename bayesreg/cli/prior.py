@@ -40,11 +40,11 @@ Rename = Annotated[list[str] | None, typer.Option(help="OLD=NEW, names or globs;
 
 @prior.command("show", epilog="Example: bayesreg prior show prior.safetensors")
 def show_file(
-    file: Annotated[Path, typer.Argument(help="What ModelPrior.save or `bayesreg fit` wrote.")],
+    file: Annotated[Path, typer.Argument(help="What ModelPrior.save wrote, or the run folder of `bayesreg fit`.")],
     as_json: AsJson = False,
 ) -> None:
     """Say which parameter has which prior, where it comes from, and when it was written."""
-    table = describe_file(file)
+    table = describe_file(file / "prior.safetensors" if file.is_dir() else file)
     if as_json:
         say(for_json(table.to_dict()))
     else:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import re
+import struct
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bayesreg._support.optional import require
+from bayesreg._text import printable
 from bayesreg.errors import DataError, nearest
 
 __all__ = ["BUNDLED", "Tabular", "load_tabular"]
@@ -27,6 +31,8 @@ BUNDLED: dict[str, Task] = {
     "wine": "classification",
 }
 
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity|nan)", re.ASCII | re.IGNORECASE)
+
 _MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}
 
 
@@ -40,6 +46,7 @@ class Tabular:
         names: The d feature names.
         task: What kind of target it is.
         classes: Class labels by index; empty for regression.
+        why: How the task was decided.
     """
 
     features: Matrix
@@ -47,15 +54,25 @@ class Tabular:
     names: list[str]
     task: Task
     classes: list[str]
+    why: str
+
+    @property
+    def words(self) -> str:
+        """The task and why, as a sentence."""
+        if self.task == "regression":
+            return f"regression ({self.why})."
+        names = printable(", ".join(self.classes[:6])) + (", ..." if len(self.classes) > 6 else "")
+        return f"classification into {len(self.classes)} classes, {names} ({self.why})."
 
 
-def load_tabular(source: str, target: str | None = None, task: Task | None = None) -> Tabular:
+def load_tabular(source: str, target: str | None = None, task: Task | None = None, header: bool = True) -> Tabular:
     """Load a data set.
 
     Args:
-        source: The name of a bundled set, or the path of a `.csv` (with a header) or `.npz` file (arrays X and y).
+        source: The name of a bundled set, or the path of a `.csv` or `.npz` file (arrays X and y).
         target: Target column of a CSV; default the last one.
         task: What kind of target it is; default by looking at it (text or at most 20 whole numbers: classes).
+        header: Whether the first line of a CSV has names; without, columns are x0, x1, ...
 
     Returns:
         The data.
@@ -65,16 +82,21 @@ def load_tabular(source: str, target: str | None = None, task: Task | None = Non
         ImportError: If a bundled set is named and scikit-learn is not installed.
     """
     path = Path(source)
+    if (target is not None or not header) and path.suffix != ".csv":
+        raise DataError(
+            f"{'--target' if header else '--no-header'}: is for a CSV file, and {source} is none; leave out."
+        )
     if source in BUNDLED:
         require("sklearn", "sklearn", "bundled data sets")
         import sklearn.datasets
 
         bunch = getattr(sklearn.datasets, f"load_{source}")()
-        return _checked(
-            np.asarray(bunch.data, dtype=np.float64), bunch.target, list(bunch.feature_names), task or BUNDLED[source]
-        )
+        features, names = np.asarray(bunch.data, dtype=np.float64), list(bunch.feature_names)
+        # Whole numbers that are known to be measurements.
+        known = None if task or BUNDLED[source] == "classification" else BUNDLED[source]
+        return _checked(features, bunch.target, names, task or known, "" if task else "as that data set is")
     if path.suffix == ".csv":
-        features, labels, names = _read_csv(path, target)
+        features, labels, names = _read_csv(path, target, header)
         return _checked(features, labels, names, task)
     if path.suffix == ".npz":
         return _checked(*_read_npz(path), task)
@@ -83,7 +105,7 @@ def load_tabular(source: str, target: str | None = None, task: Task | None = Non
     )
 
 
-def _read_csv(path: Path, target: str | None) -> tuple[Matrix, npt.NDArray[np.generic], list[str]]:
+def _read_csv(path: Path, target: str | None, named: bool) -> tuple[Matrix, npt.NDArray[np.generic], list[str]]:
     if not path.is_file():
         raise DataError(f"{path}: no such file.")
     try:
@@ -97,11 +119,14 @@ def _read_csv(path: Path, target: str | None) -> tuple[Matrix, npt.NDArray[np.ge
     header = [name.strip() for name in rows[0][1]]
     if len(header) == 1 and any(mark in header[0] for mark in ";\t|"):
         raise DataError(f"{path}: expected columns separated by commas, got the header {header[0]!r}.")
-    if len(set(header)) != len(header):
-        raise DataError(f"{path}: expected different column names, got {header}.")
+    if named:
+        _check_names(path, header, target)
+    else:
+        header = [f"x{index}" for index in range(len(header))]
+        rows.insert(0, (0, header))
     column = target if target is not None else header[-1]
     if column not in header:
-        raise DataError(f"{path}: expected a target column {column!r}, got {header}{nearest(column, header)}")
+        raise DataError(f"{path}: expected a target column {column!r}, got {_few(header)}{nearest(column, header)}")
     where = header.index(column)
     features = np.empty((len(rows) - 1, len(header) - 1))
     labels = []
@@ -123,13 +148,39 @@ def _read_csv(path: Path, target: str | None) -> tuple[Matrix, npt.NDArray[np.ge
     return features, np.asarray(labels), names
 
 
+def _check_names(path: Path, header: list[str], target: str | None) -> None:
+    """Refuse a first line that is no header: a row of data would be lost, and be the names of columns."""
+    features = [name for place, name in enumerate(header) if name != target and (target or place < len(header) - 1)]
+    # Columns that pandas numbered are names; a row of data begins so only by accident.
+    numbered = features == [str(index) for index in range(len(features))]
+    if features and all(_NUMBER.fullmatch(name) for name in features) and not numbered:
+        raise DataError(
+            f"{path}, line 1: expected the names of the columns, got numbers ({_few(header)}); write names above them, "
+            f"or say --no-header, and they are x0, x1, ..."
+        )
+    if "" in header:
+        raise DataError(
+            f"{path}, line 1: column {header.index('') + 1} has no name; give it one, or leave it out (an index that "
+            f"pandas wrote is left out by to_csv(index=False))."
+        )
+    twice = [name for name in header if header.count(name) > 1]
+    if twice:
+        raise DataError(
+            f"{path}, line 1: expected different column names, got {twice[0]!r} {header.count(twice[0])} times."
+        )
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:6]) + (f", ... ({len(names)})" if len(names) > 6 else "")
+
+
 def _number(path: Path, line: int, name: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
+    # float() reads 1_000 and digits of other scripts too, which are slips more often than numbers.
+    if not _NUMBER.fullmatch(text.strip()):
         raise DataError(
             f"{path}, line {line}, column {name!r}: expected a number, got {text!r}; encode text columns as numbers."
-        ) from None
+        )
+    return float(text)
 
 
 def _read_npz(path: Path) -> tuple[Matrix, npt.NDArray[np.generic], list[str]]:
@@ -141,17 +192,29 @@ def _read_npz(path: Path) -> tuple[Matrix, npt.NDArray[np.generic], list[str]]:
             if not {"X", "y"} <= set(file.files):
                 raise DataError(f"{path}: expected arrays X and y, got {', '.join(file.files)}.")
             features, labels = file["X"], file["y"]
-    except (OSError, ValueError, EOFError, TypeError, IndexError, zipfile.BadZipFile) as error:
+    except MemoryError as error:
+        raise DataError(f"{path}: the arrays that it states do not fit into memory ({error}).") from error
+    # What numpy and zipfile raise of damaged bytes; SyntaxError and KeyError come from its header of Python literals.
+    except (
+        OSError, ValueError, EOFError, TypeError, IndexError, KeyError, SyntaxError, NotImplementedError,
+        RuntimeError, OverflowError, struct.error, zlib.error, zipfile.BadZipFile,
+    ) as error:  # fmt: skip
         raise DataError(f"{path}: not a readable NPZ file of plain arrays ({error}).") from error
     if features.ndim != 2 or labels.ndim != 1 or len(features) != len(labels) or features.dtype.kind not in "biuf":
         raise DataError(
             f"{path}: expected numbers X of shape (n, d) and y of shape (n,), got {features.dtype} {features.shape} "
             f"and {labels.shape}."
         )
+    if labels.dtype.kind not in "biufUS":
+        raise DataError(
+            f"{path}: expected y of real numbers or text, got {labels.dtype}; encode it as numbers or text."
+        )
     return features.astype(np.float64), labels, [f"x{i}" for i in range(features.shape[1])]
 
 
-def _checked(features: Matrix, labels: npt.NDArray[np.generic], names: list[str], task: Task | None) -> Tabular:
+def _checked(
+    features: Matrix, labels: npt.NDArray[np.generic], names: list[str], task: Task | None, why: str = ""
+) -> Tabular:
     if features.shape[1] == 0:
         raise DataError("data: expected at least one feature column besides the target, got none.")
     if not np.isfinite(features).all():
@@ -162,15 +225,19 @@ def _checked(features: Matrix, labels: npt.NDArray[np.generic], names: list[str]
     numeric = _as_numbers(labels)
     if numeric is not None and not np.isfinite(numeric).all():
         raise DataError("data: the target holds NaN or infinity; drop those rows first.")
+    for name, column in zip(names, features.T, strict=True):
+        _check_size(name, column)
+    classes, index = np.unique(labels if numeric is None else numeric, return_inverse=True)
     if task is None:
-        whole = numeric is not None and bool((numeric == np.round(numeric)).all())
-        few = len(np.unique(labels)) <= 20
-        task = "classification" if numeric is None or (whole and few) else "regression"
+        task, seen = _task_of(numeric, len(classes))
+        why = why or seen
+    elif not why:
+        why = "as asked for"
     if task == "regression":
         if numeric is None:
             raise DataError(f"data: regression needs a numeric target, got text such as {str(labels[0])!r}.")
-        return Tabular(features, numeric, names, task, [])
-    classes, index = np.unique(labels if numeric is None else numeric, return_inverse=True)
+        _check_size("target", numeric)
+        return Tabular(features, numeric, names, task, [], why)
     if len(classes) > max(20, len(labels) // 2):
         raise DataError(
             f"data: {len(classes)} classes among {len(labels)} rows: this target looks like a number, not a class; use "
@@ -178,10 +245,33 @@ def _checked(features: Matrix, labels: npt.NDArray[np.generic], names: list[str]
         )
     if len(classes) < 2:
         raise DataError(f"data: classification needs at least two classes, got only {str(classes[0])!r}.")
-    return Tabular(features, index, names, task, [_class_name(c) for c in classes])
+    return Tabular(features, index, names, task, [_class_name(c) for c in classes], why)
+
+
+def _task_of(numeric: Matrix | None, classes: int) -> tuple[Task, str]:
+    if numeric is None:
+        return "classification", "the target is text"
+    if not bool((numeric == np.round(numeric)).all()):
+        return "regression", "the target is of numbers with fractions"
+    if classes <= 20:
+        return (
+            "classification",
+            f"the target is of {classes} whole numbers; --task regression if they measure something",
+        )
+    return "regression", f"the target is of {classes} different whole numbers; --task classification if they are names"
+
+
+def _check_size(name: str, column: Matrix) -> None:
+    largest = float(np.abs(column).max())
+    if largest > 1e150:
+        raise DataError(
+            f"data: column {name!r} has a value of size {largest:.3g}, whose square is no number; use another unit."
+        )
 
 
 def _class_name(value: np.generic) -> str:
+    if isinstance(value, np.bytes_):
+        return value.decode("utf-8", "backslashreplace")
     return str(int(value)) if isinstance(value, np.floating) and value == int(value) else str(value)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bayesreg._support import checks
-from bayesreg._support.calls import answering
+from bayesreg._support.calls import answering, answering_class
 from bayesreg.conversion.loss_table import scale_of_loss
 from bayesreg.errors import InvalidArgumentError
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["LossScale", "as_loss_scale"]
 
 
+@answering_class
 @dataclass(frozen=True)
 class LossScale:
     r"""The factor s in (training loss) = s · NLL, where NLL is summed over the data set, in nats.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bayesreg._support import checks
+from bayesreg._support.calls import answering
 from bayesreg.conversion.loss_scale import LossScale
 from bayesreg.conversion.weight_decay import _ratio, _width, l1_to_laplace_scale, laplace_scale_to_l1
 from bayesreg.errors import InvalidArgumentError
@@ -21,6 +22,7 @@ __all__ = [
 ]
 
 
+@answering
 def ridge_alpha_to_variance(ridge_alpha: float, noise_std: float) -> float:
     """Return the Gaussian variance σ² = τ² / ridge_alpha that scikit-learn's Ridge assumes.
 
@@ -41,6 +43,7 @@ def ridge_alpha_to_variance(ridge_alpha: float, noise_std: float) -> float:
     return _ratio(checks.positive_float("noise_std", noise_std) ** 2, "ridge_alpha", ridge_alpha)
 
 
+@answering
 def variance_to_ridge_alpha(variance: float, noise_std: float) -> float:
     """Return scikit-learn's `Ridge(alpha=...)`, τ² / variance.
 
@@ -61,6 +64,7 @@ def variance_to_ridge_alpha(variance: float, noise_std: float) -> float:
     return _width(checks.positive_float("noise_std", noise_std) ** 2, "variance", variance)
 
 
+@answering
 def lasso_alpha_to_laplace_scale(lasso_alpha: float, num_data: int, noise_std: float) -> float:
     """Return the Laplace scale b = τ² / (n · lasso_alpha) that scikit-learn's Lasso assumes.
 
@@ -82,6 +86,7 @@ def lasso_alpha_to_laplace_scale(lasso_alpha: float, num_data: int, noise_std: f
     return l1_to_laplace_scale(lasso_alpha, LossScale.half_squared_error(num_data, noise_std))
 
 
+@answering
 def laplace_scale_to_lasso_alpha(laplace_scale: float, num_data: int, noise_std: float) -> float:
     """Return scikit-learn's `Lasso(alpha=...)`, τ² / (n · b).
 
@@ -103,6 +108,7 @@ def laplace_scale_to_lasso_alpha(laplace_scale: float, num_data: int, noise_std:
     return laplace_scale_to_l1(laplace_scale, LossScale.half_squared_error(num_data, noise_std))
 
 
+@answering
 def sklearn_to_elastic_net_rates(
     elastic_net_alpha: float, l1_ratio: float, num_data: int, noise_std: float
 ) -> tuple[float, float]:
@@ -134,6 +140,7 @@ def sklearn_to_elastic_net_rates(
     return total * ratio, total * (1.0 - ratio)
 
 
+@answering
 def elastic_net_rates_to_sklearn(l1: float, l2: float, num_data: int, noise_std: float) -> tuple[float, float]:
     """Return scikit-learn's (alpha, l1_ratio) for the prior ``∝ exp(−l1·|w| − l2·w²/2)``.
 
@@ -160,8 +167,12 @@ def elastic_net_rates_to_sklearn(l1: float, l2: float, num_data: int, noise_std:
     return total * LossScale.half_squared_error(num_data, noise_std).value, first / total
 
 
+@answering
 def logistic_c_to_variance(logistic_c: float) -> float:
     """Return the Gaussian variance σ² = C of scikit-learn's L2 LogisticRegression.
+
+    Of two classes that is the variance for one output and `likelihoods.Bernoulli`, of three and more for a softmax.
+    In a softmax of two outputs, whose difference is what counts, σ² = C/2.
 
     Args:
         logistic_c: `LogisticRegression(C=...)`, > 0: C · Σ loss + ½‖w‖².
@@ -179,8 +190,11 @@ def logistic_c_to_variance(logistic_c: float) -> float:
     return checks.positive_float("logistic_c", logistic_c)
 
 
+@answering
 def variance_to_logistic_c(variance: float) -> float:
     """Return scikit-learn's C = σ² for an L2 LogisticRegression.
+
+    For one output of two classes, and for a softmax of three and more; a softmax of two outputs has C = 2σ².
 
     Args:
         variance: σ² > 0.
@@ -198,6 +212,7 @@ def variance_to_logistic_c(variance: float) -> float:
     return checks.positive_float("variance", variance)
 
 
+@answering
 def logistic_c_to_laplace_scale(logistic_c: float) -> float:
     """Return the Laplace scale b = C of scikit-learn's L1 LogisticRegression.
 
@@ -217,6 +232,7 @@ def logistic_c_to_laplace_scale(logistic_c: float) -> float:
     return checks.positive_float("logistic_c", logistic_c)
 
 
+@answering
 def laplace_scale_to_logistic_c(laplace_scale: float) -> float:
     """Return scikit-learn's C = b for an L1 LogisticRegression.
 

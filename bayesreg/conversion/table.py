@@ -33,6 +33,10 @@ Notation: TypeAlias = Literal[
     "laplace_scale", "lasso_alpha",
 ]  # fmt: skip
 
+_LOGISTIC = (
+    "sklearn's C of two classes is that of one output (Bernoulli); a softmax of two outputs has C = 2 x variance."
+)
+
 _LAPLACE = ("l1_coefficient", "laplace_scale", "lasso_alpha")
 
 
@@ -150,6 +154,7 @@ def convert(
         l2 coefficient without half  0.00025
         sklearn logistic C           0.04
         Training loss = s x NLL with s = 2e-05 (mean NLL over 50,000 examples).
+        sklearn's C of two classes is that of one output (Bernoulli); a softmax of two outputs has C = 2 x variance.
     """
     scale = as_loss_scale(num_data)
     known = get_args(Notation)
@@ -177,13 +182,13 @@ def convert(
     if notation in _LAPLACE:
         return Conversion(title, "Laplace", scale.value, scale.origin, **_laplace(number, notation, scale, noise))
     values = _gaussian(number, notation, scale, noise, optimizer)
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = (_LOGISTIC,)
     if values["weight_decay"] is None:
         name = decay_rule(optimizer or "sgd").name
-        notes = (f"No weight_decay of {name} means this prior; br.attach adds its gradient instead.",)
+        notes = (*notes, f"No weight_decay of {name} means this prior; br.attach adds its gradient instead.")
     elif not math.isclose(values["l2_coefficient_without_half"], values["weight_decay"] / 2, rel_tol=1e-9):
         name = decay_rule(optimizer or "sgd").name
-        notes = (f"{name} shrinks by more than its weight_decay; the other rows count all of it.",)
+        notes = (*notes, f"{name} shrinks by more than its weight_decay; the other rows count all of it.")
     return Conversion(title, "Gaussian", scale.value, scale.origin, **values, notes=notes)
 
 
@@ -242,6 +247,10 @@ def _laplace(value: float, notation: str, scale: LossScale, noise: float | None)
                 f"with it."
             )
         b = float(sklearn.lasso_alpha_to_laplace_scale(value, n, _noise(noise, notation)))
+    if not 0 < b * b < math.inf:
+        raise InvalidArgumentError(
+            f"{notation}: expected a number that gives a prior a finite width > 0, got {value:g}, a scale of {b:g}."
+        )
     told = n is not None and noise is not None
     return {
         "scale": b,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from bayesreg.errors import InvalidArgumentError
-from bayesreg.explaining.recognise import recognise
+from bayesreg.explaining.recognise import recognise, require_sound
 from bayesreg.optimizers import DecayRule, OptimizerLike, decay_rule, decay_rules
 from bayesreg.optimizers.attached import attachment_of
 from bayesreg.priors import Belief
@@ -136,7 +136,11 @@ def facts_of_state(
 
     Returns:
         The facts.
+
+    Raises:
+        InvalidArgumentError: If the state dict is not of the form that torch writes, or not known whose it is.
     """
+    require_sound(state_dict)
     cls = recognise(state_dict, optimizer)
     infos = [info for info in parameters_of(model) if info.parameter.requires_grad] if model is not None else []
     keys = [key for group in state_dict["param_groups"] for key in group["params"]]

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from bayesreg.errors import InvalidArgumentError
+from bayesreg.errors import InvalidArgumentError, kind_of
 from bayesreg.optimizers import OptimizerLike, class_of
 from bayesreg.optimizers.attached import MARK
 from bayesreg.references import plain_names
 
-__all__ = ["find_state_dict", "recognise", "weights_in"]
+__all__ = ["find_state_dict", "recognise", "require_sound", "weights_in"]
 
 # Flags that came to all optimizers with newer versions of torch; an older checkpoint lacks them.
 _FLAGS = {"foreach", "fused", "capturable", "differentiable", "maximize", "decoupled_weight_decay"}
@@ -114,6 +114,75 @@ def _keys() -> dict[str, frozenset[str]]:
     return found
 
 
+# Settings that are numbers >= 0 wherever they occur; what else a group has is not read.
+_NUMBERS = ("lr", "weight_decay", "momentum", "dampening", "lambd", "eps", "initial_lr", "max_lr", "rho", "alpha", "t0")
+
+
+def require_sound(state_dict: Mapping[str, Any]) -> None:
+    """Raise where an optimizer's state dict is not of the form that torch writes: a file may hold anything.
+
+    Args:
+        state_dict: What has param groups and state.
+
+    Raises:
+        InvalidArgumentError: If something in it is of another kind; the message says where and what.
+    """
+    if not isinstance(state_dict["state"], Mapping):
+        raise InvalidArgumentError(f"checkpoint: expected a mapping as state, got {kind_of(state_dict['state'])}.")
+    for key, state in state_dict["state"].items():
+        if not isinstance(state, Mapping):
+            raise InvalidArgumentError(f"checkpoint: state of {key!r}: expected a mapping, got {kind_of(state)}.")
+        for name, value in state.items():
+            if isinstance(value, Tensor) and not (value.is_floating_point() or value.is_complex() or not value.ndim):
+                raise InvalidArgumentError(
+                    f"checkpoint: state of {key!r}: {name}: expected real numbers, got {value.dtype}."
+                )
+            if name == "step":
+                _number(f"state of {key!r}: step", value)
+    if not state_dict["param_groups"]:
+        raise InvalidArgumentError("checkpoint: the optimizer state has no param groups.")
+    for index, group in enumerate(state_dict["param_groups"]):
+        _require_sound_group(f"param_groups[{index}]", group)
+
+
+def _require_sound_group(where: str, group: Any) -> None:
+    if not isinstance(group, Mapping):
+        raise InvalidArgumentError(f"checkpoint: {where}: expected a mapping, got {kind_of(group)}.")
+    keys = group.get("params")
+    if not isinstance(keys, list | tuple) or not all(isinstance(key, int | str) for key in keys):
+        raise InvalidArgumentError(f"checkpoint: {where}: params: expected a list of numbers, got {_shown(keys)}.")
+    names = group.get("param_names")
+    if names is not None and not (
+        isinstance(names, list | tuple) and len(names) == len(keys) and all(isinstance(name, str) for name in names)
+    ):
+        raise InvalidArgumentError(
+            f"checkpoint: {where}: param_names: expected {len(keys)} names, got {_shown(names)}."
+        )
+    for name in _NUMBERS:
+        if group.get(name) is not None:
+            _number(f"{where}: {name}", group[name])
+    betas = group.get("betas")
+    if betas is not None:
+        if not isinstance(betas, list | tuple) or len(betas) < 2:
+            raise InvalidArgumentError(f"checkpoint: {where}: betas: expected two numbers, got {_shown(betas)}.")
+        for beta in betas:
+            if _number(f"{where}: betas", beta) >= 1:
+                raise InvalidArgumentError(
+                    f"checkpoint: {where}: betas: expected numbers below 1, got {_shown(betas)}."
+                )
+
+
+def _number(where: str, value: Any) -> float:
+    held = value.item() if isinstance(value, Tensor) and value.numel() == 1 and not value.is_meta else value
+    if not isinstance(held, int | float) or not 0 <= held < 1e300:
+        raise InvalidArgumentError(f"checkpoint: {where}: expected a number >= 0, got {_shown(value)}.")
+    return float(held)
+
+
+def _shown(value: Any) -> str:
+    return kind_of(value) if isinstance(value, Tensor) else f"{kind_of(value)} {value!r}"
+
+
 def recognise(state_dict: Mapping[str, Any], optimizer: OptimizerLike | None) -> type[Optimizer]:
     """Return the class of the optimizer that wrote a state dict.
 
@@ -127,8 +196,6 @@ def recognise(state_dict: Mapping[str, Any], optimizer: OptimizerLike | None) ->
     Raises:
         InvalidArgumentError: If it cannot be told; the message asks for the name.
     """
-    if not state_dict["param_groups"]:
-        raise InvalidArgumentError("checkpoint: the optimizer state has no param groups.")
     names = _candidates(state_dict)
     if optimizer is not None:
         named = class_of(optimizer)[0]

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from bayesreg._support.calls import answering
 from bayesreg.errors import DataError
 
 __all__ = ["Likelihood", "aligned"]
@@ -20,6 +21,10 @@ class Likelihood(nn.Module, ABC):
     target_kind: Literal["integer", "real", "any"] = "real"
     #: Name of `metric`.
     metric_name: ClassVar[str] = "mse"
+
+    @answering
+    def __init__(self) -> None:
+        super().__init__()
 
     @abstractmethod
     def nll(self, output: Tensor, target: Tensor) -> Tensor:

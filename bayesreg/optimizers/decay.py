@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import torch
 from torch.optim import Optimizer
 
+from bayesreg._support.calls import answering
 from bayesreg.errors import InvalidArgumentError, NotEquivalentError, nearest
 from bayesreg.optimizers.probe import Build, examine, rebuild
 
@@ -113,6 +114,7 @@ def own_type(cls: type) -> str | None:
     return cls.__name__ if known is cls and cls.__name__ in _KINDS else None
 
 
+@answering
 def decay_rule(optimizer: OptimizerLike) -> DecayRule:
     """Say what an optimizer does with its `weight_decay`.
 

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
+from bayesreg._support.calls import answering
 from bayesreg._support.optional import require
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.plots.canvas import bare, new_axes, series
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["plot_accuracy"]
 
 
+@answering
 def plot_accuracy(
     scores: Mapping[str, Mapping[int, Sequence[float]]],
     ax: Axes | None = None,

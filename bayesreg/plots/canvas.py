@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bayesreg._support.calls import answering
 from bayesreg._support.files import atomic
 from bayesreg._support.optional import require
 from bayesreg.errors import InvalidArgumentError
@@ -56,6 +57,7 @@ def bare(ax: Axes) -> None:
     ax.spines[["top", "right"]].set_visible(False)
 
 
+@answering
 def save(ax: Axes | Sequence[Axes], path: str | os.PathLike[str]) -> None:
     """Write the figure that the axes belong to, whole or not at all.
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bayesreg._support import checks
+from bayesreg._support.calls import answering
 from bayesreg._support.optional import require
 from bayesreg.conversion import LossScale
 from bayesreg.errors import InvalidArgumentError, nearest
@@ -114,6 +115,7 @@ class _Plane:
         return best
 
 
+@answering
 def plot_contours(
     model: nn.Module,
     prior: ModelPrior,

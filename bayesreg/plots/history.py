@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bayesreg._support.calls import answering
 from bayesreg._support.optional import require
 from bayesreg.plots.canvas import DATA, GUIDE, PRIOR, bare, new_axes
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["plot_history"]
 
 
+@answering
 def plot_history(result: FitResult, ax: Axes | None = None) -> Axes:
     """Draw NLL, objective and validation NLL during training; the gap between the first two is the prior's pull.
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bayesreg._support import checks
+from bayesreg._support.calls import answering
 from bayesreg._support.optional import require
 from bayesreg._support.sharding import local
 from bayesreg.plots.canvas import DATA, GUIDE, bare, new_axes
@@ -37,6 +38,7 @@ class _Row:
     at_centre: float
 
 
+@answering
 def plot_layers(prior: ModelPrior, ax: Axes | None = None, *, limit: int = 40) -> Axes:
     """Draw the weights of every tensor in units of their prior's width, over the band where the prior expects them.
 

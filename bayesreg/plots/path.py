@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from bayesreg._support.calls import answering
 from bayesreg._support.optional import require
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.plots.canvas import GUIDE, PRIOR, bare, new_axes, series
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["plot_path"]
 
 
+@answering
 def plot_path(path: Path, axes: Sequence[Axes] | None = None, *, labels: Sequence[str] | None = None) -> Sequence[Axes]:
     """Draw every weight under a kinked prior against the strength of it, and how many are off their kink.
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bayesreg._support import checks
+from bayesreg._support.calls import answering
 from bayesreg._support.optional import require
 from bayesreg.errors import InvalidArgumentError, UnsupportedError
 from bayesreg.plots.canvas import DATA, GUIDE, PRIOR, bare, new_axes
@@ -30,6 +31,7 @@ _GUIDE: dict[str, Any] = {"color": GUIDE, "lw": 1.0, "ls": ":"}
 
 
 @torch.no_grad()
+@answering
 def plot_prior(prior: Prior, axes: Sequence[Axes] | None = None, *, reach: float | None = None) -> Sequence[Axes]:
     """Draw density, penalty and shrinkage of a prior on single elements, beside the Gaussian it resembles.
 
@@ -139,6 +141,7 @@ def _extent(prior: Prior, centre: float, reach: float | None) -> tuple[float, fl
 
 
 @torch.no_grad()
+@answering
 def plot_pair(prior: Prior, shape: Sequence[int], ax: Axes | None = None, *, reach: float | None = None) -> Axes:
     """Draw the contours of a prior over two elements, and where it pulls observed pairs.
 

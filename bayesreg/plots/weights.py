@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from bayesreg._support.calls import answering
 from bayesreg._support.optional import require
 from bayesreg.plots.canvas import DATA, PRIOR, bare, new_axes
 from bayesreg.priors import Prior
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["plot_weights"]
 
 
+@answering
 def plot_weights(prior: ModelPrior, ax: Axes | None = None) -> Axes:
     """Draw the weights against their prior: a histogram of the values, and the density they were given.
 

@@ -8,9 +8,10 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from bayesreg._support.calls import answering
+from bayesreg._support.calls import answering, wrong_call
 from bayesreg.conversion import LossScale, as_loss_scale
 from bayesreg.errors import InvalidArgumentError, nearest
+from bayesreg.priors.common_words import COMMON, in_families
 from bayesreg.priors.contract.belief import Belief
 from bayesreg.priors.contract.registry import FAMILIES, NO_WORDS
 
@@ -28,11 +29,13 @@ def prior_from_words(words: str, num_data: int | LossScale | None = None) -> Bel
     The text is a family of bayesreg in any case, with its arguments: `gaussian(0.1)`, `student_t(df=4, scale=0.1)`,
     `group_laplace(5.0, group="row")`, `flat()`. Besides: `gaussian(weight_decay=5e-4)` and
     `laplace(l1=1e-4)` convert a regularisation constant, and `gaussian(0.05, center="weights.safetensors")` centres
-    the prior on reference weights. Nothing is evaluated.
+    the prior on reference weights. The common words are understood with their number named: `l2(scale=0.1)`,
+    `l2(weight_decay=5e-4)`, `l1(coefficient=1e-4)`, `ridge(alpha=1, noise_std=0.5)`, `lasso(alpha=0.05,
+    noise_std=0.5)`, `normal(scale=0.1)`; with a bare number, the answer is what it could mean. Nothing is evaluated.
 
     Args:
         words: The text.
-        num_data: Size of the training set (or the `LossScale`), for `weight_decay=` and `l1=`.
+        num_data: Size of the training set (or the `LossScale`), for `weight_decay=`, `l1=`, and `lasso(alpha=...)`.
 
     Returns:
         The prior.
@@ -45,6 +48,10 @@ def prior_from_words(words: str, num_data: int | LossScale | None = None) -> Bel
         (Laplace(scale=0.1, loc=0), Gaussian(scale=0.2, loc=0))
     """
     name, positional, keyword = _parse(words)
+    scale = None if num_data is None else as_loss_scale(num_data)
+    if name.lower() in COMMON:
+        name, keyword = in_families(words, name.lower(), positional, keyword, scale)
+        positional = []
     families = {family.lower().replace("_", ""): cls for family, cls in FAMILIES.items() if family not in NO_WORDS}
     plain = name.lower().replace("_", "")
     if plain not in families:
@@ -54,13 +61,16 @@ def prior_from_words(words: str, num_data: int | LossScale | None = None) -> Bel
                 f"prior: {name} takes tensors of the size of a model, which no words can say; make it in Python. In "
                 f"words: {', '.join(known)}."
             )
-        raise InvalidArgumentError(f"prior: expected one of {', '.join(known)}, got {name!r}{nearest(name, known)}")
+        close = nearest(name, [*known, *COMMON])
+        raise InvalidArgumentError(f"prior: expected one of {', '.join(known)}, got {name!r}{close}")
     family: Any = families[plain]
     for constant, constructor in _CONSTANTS.items():
         if constant in keyword and hasattr(family, constructor):
-            if num_data is None:
+            if scale is None:
                 raise InvalidArgumentError(f"prior {words!r}: {constant}= needs the size of the training set.")
-            given = [keyword.pop(constant), as_loss_scale(num_data), *positional]
+            if positional or "scale" in keyword:
+                raise InvalidArgumentError(f"prior {words!r}: expected a scale or {constant}=, not both.")
+            given = [keyword.pop(constant), scale]
             return _call(words, getattr(family, constructor), given, keyword)
     if "center" in keyword:
         if not hasattr(family, "centered_at"):
@@ -90,7 +100,8 @@ def _parse(words: str) -> tuple[str, list[Any], dict[str, Any]]:
             raise ValueError
         positional = [ast.literal_eval(argument) for argument in call.args]
         keyword = {str(item.arg): ast.literal_eval(item.value) for item in call.keywords}
-    except (SyntaxError, ValueError) as error:
+    # MemoryError and RecursionError: what the parser makes of thousands of signs or brackets.
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
         raise InvalidArgumentError(
             f"prior: expected a family with numbers, such as laplace(0.1) or gaussian(scale=0.2); text goes in "
             f"quotes, group_laplace(5.0, group='row') or gaussian(0.1, center='file.safetensors'). Got {words!r}."
@@ -102,6 +113,8 @@ def _call(words: str, build: Callable[..., Belief], positional: list[Any], keywo
     try:
         return build(*positional, **keyword)
     except TypeError as error:
-        raise InvalidArgumentError(f"prior {words!r}: wrong arguments; {error}.") from error
+        name = getattr(build, "__qualname__", "").partition(".")[0]
+        said = wrong_call(name, inspect.signature(build), tuple(positional), keyword) or f"wrong arguments; {error}."
+        raise InvalidArgumentError(f"prior {words!r}: {said}") from error
     except InvalidArgumentError as error:
         raise InvalidArgumentError(f"prior {words!r}: {error}") from error

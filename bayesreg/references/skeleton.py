@@ -25,7 +25,7 @@ def skeleton(tensors: Mapping[str, Tensor], *, parameters: bool = False) -> nn.M
         The module.
 
     Raises:
-        ReferenceMismatchError: If a name is both a tensor and a prefix of others.
+        ReferenceMismatchError: If a name is both a tensor and a prefix of others, or has nothing between two dots.
 
     Example:
         >>> import torch
@@ -36,6 +36,8 @@ def skeleton(tensors: Mapping[str, Tensor], *, parameters: bool = False) -> nn.M
     root = nn.Module()
     for name, tensor in tensors.items():
         *path, attribute = name.split(".")
+        if not all((*path, attribute)):
+            raise ReferenceMismatchError(f"{name!r}: expected a name of words between dots, such as layer.weight.")
         module = root
         for part in path:
             if part in module._parameters or part in module._buffers:

@@ -91,6 +91,7 @@ def attach(
     )
 
 
+@answering
 def detach(optimizer: Optimizer) -> None:
     """Take the prior off an optimizer: an attached one, or what a copy or a checkpoint has kept of it.
 

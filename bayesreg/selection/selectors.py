@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from torch import Tensor, nn
 
+from bayesreg._support.calls import answering
 from bayesreg.errors import InvalidArgumentError, PatternError, nearest
 from bayesreg.selection.parameter import ParameterInfo
 
@@ -86,6 +87,7 @@ def _paren(selector: Selector) -> str:
     return f"({selector.label})" if selector.compound else selector.label
 
 
+@answering
 def where(predicate: Predicate, label: str | None = None) -> Selector:
     """Return a selector from a condition on a `ParameterInfo`.
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from bayesreg._support import checks
+from bayesreg._support.calls import answering
 from bayesreg._support.optional import require
 from bayesreg._support.tables import Table
 from bayesreg.errors import InvalidArgumentError, UnsupportedError
@@ -42,6 +43,7 @@ class Compacted:
         return str(self.table)
 
 
+@answering
 def compact(model: nn.Module, inputs: Tensor | Sequence[Tensor], *, tolerance: float = 1e-6) -> Compacted:
     """Return a copy of a network without the units that do nothing; its outputs are the same.
 

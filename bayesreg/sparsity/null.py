@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bayesreg._support.calls import answering
 from bayesreg.data import as_tensors
 from bayesreg.errors import InvalidArgumentError, UnsupportedError
 from bayesreg.likelihoods import Likelihood
@@ -21,6 +22,7 @@ __all__ = ["null_strength"]
 _LEAST, _MOST = 1e-12, 1e12
 
 
+@answering
 def null_strength(model: nn.Module, prior: ModelPrior, likelihood: Likelihood, data: tuple[Any, Any]) -> float:
     """Return the least factor on −log p at which all weights under a kink are at it: the empty model.
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bayesreg._support import checks
+from bayesreg._support.calls import answering
 from bayesreg._support.drawing import draw
 from bayesreg._support.tables import Table
 from bayesreg.data import as_tensors
@@ -93,6 +94,7 @@ class Path(list[PathPoint]):
         return str(self.table)
 
 
+@answering
 def regularization_path(
     model: nn.Module,
     prior: ModelPrior,

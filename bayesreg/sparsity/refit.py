@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from bayesreg._support.calls import answering
 from bayesreg.errors import InvalidArgumentError, UnsupportedError
 from bayesreg.likelihoods import Likelihood
 from bayesreg.model_prior import ModelPrior
@@ -50,6 +51,7 @@ def _key(name: str) -> str:
     return name.replace(".", "/")
 
 
+@answering
 def refit(
     model: nn.Module,
     prior: ModelPrior,

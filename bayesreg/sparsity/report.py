@@ -6,6 +6,7 @@ import math
 
 import torch
 
+from bayesreg._support.calls import answering
 from bayesreg._support.tables import Table
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.model_prior import ModelPrior
@@ -15,6 +16,7 @@ __all__ = ["zeros"]
 
 
 @torch.no_grad()
+@answering
 def zeros(prior: ModelPrior) -> Table:
     """Return the share of weights that are exactly at the kink of their prior: 0, or their centre.
 

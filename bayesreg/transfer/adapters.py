@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bayesreg._support import checks
+from bayesreg._support.calls import answering
 from bayesreg.errors import CoverageError, InvalidArgumentError, PatternError, UnsupportedError, nearest
 from bayesreg.model_prior import ModelPrior
 from bayesreg.priors import AdapterGaussian, Belief, Flat, Prior
@@ -31,6 +32,7 @@ _KIN = ("hada_", "lokr_", "vera_", "ia3_", "oft_", "boft_")
 UpdateScales: TypeAlias = "Hyperparameter | Mapping[SelectorLike, Hyperparameter] | ModelPrior"
 
 
+@answering
 def lora_prior(
     model: nn.Module,
     scale: UpdateScales,

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from torch import nn
 
 from bayesreg._support import checks
+from bayesreg._support.calls import answering
 from bayesreg.errors import InvalidArgumentError, nearest
 from bayesreg.selection import Selection, Selector, SelectorLike, any_of, as_selector, parameters_of, where
 
@@ -16,6 +17,7 @@ __all__ = ["Spacing", "depth_graded"]
 Spacing = Literal["geometric", "precision"]
 
 
+@answering
 def depth_graded(
     model: nn.Module,
     *,

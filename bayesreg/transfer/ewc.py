@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bayesreg._support import checks
+from bayesreg._support.calls import answering
 from bayesreg.errors import InvalidArgumentError, ReferenceMismatchError, UnsupportedError
 from bayesreg.model_prior import ModelPrior
 from bayesreg.priors import Gaussian, MultivariateGaussian, Prior
@@ -22,6 +23,7 @@ from bayesreg.transfer.methods import centered_prior
 __all__ = ["ewc_prior"]
 
 
+@answering
 def ewc_prior(
     model: nn.Module,
     fisher: Fisher | Sequence[Fisher],

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
+from bayesreg._support.calls import answering
 from bayesreg.data import as_tensors
 from bayesreg.errors import DataError, InvalidArgumentError, UnsupportedError, nearest
 from bayesreg.likelihoods import Likelihood
@@ -53,6 +54,7 @@ class Fisher:
         )
 
 
+@answering
 def fisher_information(
     model: nn.Module,
     data: Batches,

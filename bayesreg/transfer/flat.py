@@ -10,6 +10,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from bayesreg._support.calls import answering
 from bayesreg.errors import PriorFileError, ReferenceMismatchError
 from bayesreg.selection import Selection, parameters_of, selected
 
@@ -18,6 +19,7 @@ __all__ = ["flat_statistics"]
 Flat: TypeAlias = "Tensor | str | os.PathLike[str]"
 
 
+@answering
 def flat_statistics(
     model: nn.Module, *, mean: Flat, variance: Flat, deviations: Flat, new: Selection | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from torch import Tensor, nn
 
+from bayesreg._support.calls import answering
 from bayesreg.errors import InvalidArgumentError, nearest
 from bayesreg.model_prior import ModelPrior
 from bayesreg.priors import Belief, Flat, Gaussian, GroupLaplace, Laplace, Prior
@@ -36,6 +37,7 @@ Covered: TypeAlias = Literal["weights", "all"]
 Scales: TypeAlias = "float | Mapping[SelectorLike, float]"
 
 
+@answering
 def centered_prior(
     model: nn.Module,
     reference: ReferenceLike,
@@ -149,6 +151,7 @@ def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
         )
 
 
+@answering
 def l2_sp(
     model: nn.Module,
     reference: ReferenceLike,
@@ -219,6 +222,7 @@ def l2_sp(
     )
 
 
+@answering
 def l1_sp(
     model: nn.Module,
     reference: ReferenceLike,
@@ -287,6 +291,7 @@ def l1_sp(
     )
 
 
+@answering
 def group_lasso_sp(
     model: nn.Module,
     reference: ReferenceLike,

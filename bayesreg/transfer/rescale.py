@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bayesreg._support import checks
+from bayesreg._support.calls import answering
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.model_prior import ModelPrior
 from bayesreg.model_prior.times import times
@@ -10,6 +11,7 @@ from bayesreg.model_prior.times import times
 __all__ = ["rescaled"]
 
 
+@answering
 def rescaled(prior: ModelPrior, factor: float) -> ModelPrior:
     """Return the prior with all covariances Σ replaced by factor·Σ, centres and shapes kept.
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
+from bayesreg._support.calls import answering
 from bayesreg._support.sharding import local, shard_like
 from bayesreg.errors import InvalidArgumentError, ReferenceMismatchError
 from bayesreg.model_prior.binding import tied_problem, value_problem
@@ -29,6 +30,7 @@ __all__ = ["load_into"]
 
 
 @torch.no_grad()
+@answering
 def load_into(
     model: nn.Module,
     reference: ReferenceLike,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_swa_multi_avg_fn
 
 from bayesreg._support import checks
+from bayesreg._support.calls import answering
 from bayesreg.errors import InvalidArgumentError, ReferenceMismatchError, nearest
 from bayesreg.priors import LowRankGaussian
 from bayesreg.references import Reference, read_reference
@@ -24,6 +25,7 @@ __all__ = ["SWAG", "Convention", "low_rank_prior"]
 Convention: TypeAlias = Literal["stated", "shwartz_ziv", "harvey", "data_emphasized_elbo"]
 
 
+@answering
 def low_rank_prior(
     mean: Mapping[str, Tensor],
     variance: Mapping[str, Tensor],
@@ -167,6 +169,7 @@ class SWAG:
         Maddox et al. (2019), A Simple Baseline for Bayesian Uncertainty in Deep Learning, algorithm 1.
     """
 
+    @answering
     def __init__(self, model: nn.Module, *, max_rank: int = 20) -> None:
         self.model = model
         self.max_rank = checks.positive_int("max_rank", max_rank)
@@ -183,6 +186,7 @@ class SWAG:
         self.num_snapshots = 0
 
     @classmethod
+    @answering
     def from_checkpoints(cls, paths: Sequence[str | os.PathLike[str]], *, max_rank: int = 20) -> SWAG:
         """Collect the weights that a training run has left in files.
 

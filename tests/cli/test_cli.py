@@ -141,7 +141,7 @@ def test_fit_writes_a_run_folder(run, tmp_path):
     assert set(weights) == {"standardize.mean", "standardize.std", "net.weight", "net.bias"}
     assert (weights["net.weight"] == 0).double().mean().item() == pytest.approx(metrics["exact_zeros"])
     model = nn.Sequential()
-    model.add_module("net", nn.Linear(30, 2).double())
+    model.add_module("net", nn.Linear(30, 1).double())
     prior = br.ModelPrior.load(folder / "prior.safetensors", model)
     assert prior["net.weight"].scale.item() == 0.5
     assert [p.name for p in tmp_path.joinpath("runs").iterdir()] == ["a"]
@@ -150,8 +150,9 @@ def test_fit_writes_a_run_folder(run, tmp_path):
 def test_a_run_folder_is_read_back(run, tmp_path):
     (tmp_path / "my_line.py").write_text("from torch import nn\n\nbuild = nn.Linear\n")
     for name, source, model in (("a", "diabetes", "mlp"), ("b", "iris", "linear"), ("c", "wine", "my_line:build")):
-        metrics = answer(run, "fit", source, "--model", model, "--epochs", 2, "--output", name)
-        loaded, prior = br.load_run(tmp_path / name)
+        epochs = () if model == "linear" else ("--epochs", 2)
+        metrics = answer(run, "fit", source, "--model", model, *epochs, "--output", name)
+        loaded, prior = br.load_run(tmp_path / name, trust=":" in model)
         assert not loaded.training
         assert prior.log_prob().item() == pytest.approx(metrics["log_prior"], rel=1e-12)
         assert metrics["architecture"].startswith("Sequential(")
@@ -336,7 +337,19 @@ def test_fit_refuses_bad_files(run, tmp_path):
         (["--val-fraction", "1.5"], "expected a share in [0, 1)"),
         (["--task", "regression", "--noise-std", "loud"], "expected a number or 'learned', got 'loud'"),
         (["--optimizer", "lbfgs", "--prior", "laplace(1)"], "needs smooth priors"),
-        (["--epochs", "0", "--model", "mlp"], "max_epochs: expected an integer >= 1"),
+        (["--epochs", "0", "--model", "mlp"], "Invalid value for '--epochs'"),
+        (["--lr", "0.1"], "--lr: plays no part with lbfgs, which solves on all the data to optimality"),
+        (["--epochs", "5", "--batch-size", "4"], "--epochs, --batch-size: play no part with lbfgs"),
+        (["--prior", "laplace(1)", "--keep-last"], "--keep-last: plays no part with proximal"),
+        (["--hidden", "5"], "--hidden: plays no part with --model linear"),
+        (["--model", "mlp", "--starts", "3"], "--starts: several starting points need a full-batch solver"),
+        (["--model", "mlp", "--keep-last", "--val-fraction", "0"], "without validation rows the last epoch is kept"),
+        (["--target", "species"], "--target: is for a CSV file, and iris is none"),
+        (["--no-header"], "--no-header: is for a CSV file"),
+        (["--noise-std", "learned"], "a classification has no noise std"),
+        (["--seed", str(10**30)], "Invalid value for '--seed'"),
+        (["--batch-size", str(10**30)], "Invalid value for '--batch-size'"),
+        (["--hidden", str(10**11)], "Invalid value for '--hidden'"),
     ],
 )
 def test_fit_refuses_bad_arguments(run, tmp_path, arguments, message):
@@ -357,7 +370,7 @@ def test_a_failed_write_leaves_nothing(run, tmp_path, monkeypatch):
 
     monkeypatch.setattr("bayesreg.model_prior.ModelPrior.save", fail)
     assert "disk full" in refusal(run, "fit", "iris", "--output", "runs/a")
-    assert list(Path(tmp_path / "runs").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 # -- demo ----------------------------------------------------------------------------------------------

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
+import math
 from abc import ABCMeta
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -14,10 +16,37 @@ from torch import Tensor, nn
 
 from bayesreg._support.calls import wrong_call
 from bayesreg._support.plain import from_plain, to_plain
-from bayesreg.errors import InvalidArgumentError
+from bayesreg.errors import InvalidArgumentError, kind_of
 from bayesreg.priors.contract.tensors import Hyperparameter, promoted
 
 __all__ = ["Holder"]
+
+
+# What families answer of a tensor of weights: each looks at it before it computes.
+_OF_A_VALUE = {"log_prob", "penalty", "prox", "curvature", "curvature_times", "psd_curvature", "at_kink"}
+
+
+def _of_real_weights(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a method refuse what is no tensor of real weights, and a step that leads nowhere."""
+    stepping = "step" in inspect.signature(method).parameters
+
+    @functools.wraps(method)
+    def call(self: Any, value: Any, *arguments: Any, **keywords: Any) -> Any:
+        if not isinstance(value, Tensor):
+            raise InvalidArgumentError(f"value: expected a tensor, got {kind_of(value)}.")
+        if value.is_complex() or value.dtype is torch.bool:
+            raise InvalidArgumentError(
+                f"value: expected real values, got {str(value.dtype).removeprefix('torch.')}; a density over real and "
+                f"imaginary parts takes torch.view_as_real(value)."
+            )
+        if stepping:
+            step = arguments[0] if arguments else keywords.get("step")
+            # A tensor of steps is not looked into: on a GPU that would wait for it.
+            if not isinstance(step, Tensor) and not (isinstance(step, int | float) and 0 <= step < math.inf):
+                raise InvalidArgumentError(f"step: expected a number or tensor >= 0, got {step!r}.")
+        return method(self, value, *arguments, **keywords)
+
+    return call
 
 
 class _Strict(ABCMeta):
@@ -28,6 +57,9 @@ class _Strict(ABCMeta):
         own = inspect.signature(cls.__init__)  # type: ignore[misc]
         # Said outright: help() would show the arguments of __call__ below.
         cls.__signature__ = own.replace(parameters=list(own.parameters.values())[1:])
+        for asked in _OF_A_VALUE & namespace.keys():
+            if not getattr(namespace[asked], "__isabstractmethod__", False):
+                setattr(cls, asked, _of_real_weights(namespace[asked]))
         if not inspect.isabstract(cls):
             cls._check_abilities(getattr(cls, "traits", None))  # type: ignore[attr-defined]
 

@@ -99,13 +99,6 @@ class Prior(Belief):
         Raises:
             InvalidArgumentError: If `value` is no tensor of real numbers, or of a shape that does not fit.
         """
-        if not isinstance(value, Tensor):
-            raise InvalidArgumentError(f"value: expected a tensor, got {type(value).__name__}.")
-        if value.is_complex():
-            raise InvalidArgumentError(
-                f"value: expected real values, got {str(value.dtype).removeprefix('torch.')}; a density over real and "
-                f"imaginary parts takes torch.view_as_real(value)."
-            )
         penalty = self.penalty(value)
         return self.log_constant(value.shape).to(penalty) - penalty
 

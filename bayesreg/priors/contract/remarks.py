@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bayesreg._support.calls import answering_class
+
 __all__ = ["Remarks"]
 
 
+@answering_class
 @dataclass(frozen=True)
 class Remarks:
     """Sentences for tables and errors; None where there is nothing to say.

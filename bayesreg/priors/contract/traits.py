@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bayesreg._support.calls import answering_class
+
 __all__ = ["Traits"]
 
 
+@answering_class
 @dataclass(frozen=True)
 class Traits:
     """What a prior can do; routes and solvers ask here instead of guessing.

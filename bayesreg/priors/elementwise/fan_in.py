@@ -95,6 +95,7 @@ class FanInGaussian(LocatedPrior):
         return False
 
     @classmethod
+    @answering
     def he(cls, gain: float = math.sqrt(2.0), *, loc: Loc = 0.0) -> Self:
         """Return N(0, 2/fan_in): for layers before a ReLU.
 
@@ -112,6 +113,7 @@ class FanInGaussian(LocatedPrior):
         return cls(gain, "fan_in", loc=loc)
 
     @classmethod
+    @answering
     def glorot(cls, gain: float = 1.0, *, loc: Loc = 0.0) -> Self:
         """Return N(0, 2/(fan_in + fan_out)): for layers before a tanh.
 
@@ -129,6 +131,7 @@ class FanInGaussian(LocatedPrior):
         return cls(gain, "fan_avg", loc=loc)
 
     @classmethod
+    @answering
     def neal(cls, scale: float = 1.0, *, loc: Loc = 0.0) -> Self:
         """Return N(0, scale²/fan_in): with a wide layer the outputs tend to a Gaussian process of this scale.
 

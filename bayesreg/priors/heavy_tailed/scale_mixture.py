@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bayesreg._support import checks
+from bayesreg._support.calls import answering
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.priors.contract.registry import register_family
 from bayesreg.priors.contract.tensors import Hyperparameter
@@ -71,6 +72,7 @@ class ScaleMixture(ElementwisePrior):
         super().__init__(loc=loc, weights=mixing, scales=widths)
 
     @classmethod
+    @answering
     def spike_and_slab(cls, spike_scale: float, slab_scale: float, slab_weight: float = 0.5, *, loc: Loc = 0.0) -> Self:
         """Return the mixture of a narrow and a wide Gaussian.
 
