@@ -380,10 +380,7 @@ def from_dict(record: Mapping[str, Any]) -> HyperPrior:
     family = str(record.get("family"))
     if family not in _FAMILIES:
         raise InvalidArgumentError(
-            f"hyper: expected one of {', '.join(_FAMILIES)}, got {family!r}{nearest(family, _FAMILIES)}."
+            f"record: expected the family one of {', '.join(_FAMILIES)}, got {family!r}{nearest(family, _FAMILIES)}."
         )
-    try:
-        made: HyperPrior = _FAMILIES[family](**{name: value for name, value in record.items() if name != "family"})
-    except TypeError as error:
-        raise InvalidArgumentError(f"hyper: {family} is not made from {dict(record)}.") from error
+    made: HyperPrior = _FAMILIES[family](**{str(name): value for name, value in record.items() if name != "family"})
     return made

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import collections.abc
+import decimal
+import functools
 import inspect
+import numbers
 import os
 import sys
 import types
@@ -12,14 +15,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bayesreg.errors import kind_of
 
 __all__ = ["wrong_kind"]
-
-_EMPTY = inspect.Parameter.empty
 
 # In the words of a user; a number may be NumPy's, or a tensor of one element.
 _WORDS: dict[Any, str] = {
@@ -37,6 +39,8 @@ _WORDS: dict[Any, str] = {
     os.PathLike: "a path",
     torch.Generator: "a torch.Generator",
     torch.optim.Optimizer: "a torch optimizer",
+    torch.dtype: "a torch dtype",
+    type: "a class",
     collections.abc.Mapping: "a mapping",
     collections.abc.Sequence: "a sequence",
     collections.abc.Iterable: "something to iterate over",
@@ -44,15 +48,25 @@ _WORDS: dict[Any, str] = {
 }
 
 
-def wrong_kind(function: Callable[..., Any], arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> str:
+# Kinds that nothing else behaves like.
+_FIRM = {
+    bool, str, types.NoneType, collections.abc.Callable, torch.dtype, torch.Generator, Path, os.PathLike,
+}  # fmt: skip
+
+
+def wrong_kind(
+    function: Callable[..., Any], arguments: tuple[Any, ...], keywords: Mapping[str, Any], *, firm: bool = False
+) -> str:
     """Return which argument is of another kind than the function says that it takes; an empty string where none is.
 
-    Asked after a call has failed: annotations are then evaluated, and only their outermost kinds compared.
+    Only the outermost kinds of annotations are compared.
 
     Args:
-        function: What was called.
+        function: What is called; a class, for its constructor.
         arguments: Given by position.
         keywords: Given by name.
+        firm: Whether to look only at arguments that are plain: truths, texts, functions. Asked before
+            the call; of the others the function says more itself, or takes what behaves like them.
 
     Returns:
         One sentence that names the argument, what was expected and what was given.
@@ -62,21 +76,45 @@ def wrong_kind(function: Callable[..., Any], arguments: tuple[Any, ...], keyword
         >>> wrong_kind(train, ("resnet",), {})
         "model: expected a torch module, got str 'resnet'."
     """
+    takes = _signature(function)
     try:
-        bound = inspect.signature(function).bind(*arguments, **keywords)
+        given = takes.bind(*arguments, **keywords).arguments
     except TypeError:
         return ""
-    places = vars(sys.modules.get(function.__module__, sys))
-    for name, value in bound.arguments.items():
-        parameter = inspect.signature(function).parameters[name]
-        if name in ("self", "cls") or parameter.annotation is _EMPTY or parameter.kind in (
-            inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD,
-        ):  # fmt: skip
+    for name, kinds in _declared(function):
+        if name not in given or (firm and not all(_is_firm(kind) for kind in kinds)):
             continue
-        kinds = _kinds(_evaluated(parameter.annotation, places))
-        if kinds is not None and not any(_is_a(value, kind) for kind in kinds):
+        value = given[name]
+        if firm and isinstance(value, str) and any(typing.get_origin(kind) is Literal for kind in kinds):
+            # Of words the function says which come near.
+            continue
+        if not any(_is_a(value, kind) for kind in kinds) and value is not takes.parameters[name].default:
             return f"{name}: expected {_in_words(kinds)}, got {_given(value)}."
     return ""
+
+
+@functools.cache
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    return inspect.signature(function)
+
+
+@functools.cache
+def _declared(function: Callable[..., Any]) -> list[tuple[str, list[Any]]]:
+    """Return the arguments that are annotated, with the kinds they allow; those that allow anything are left out."""
+    places = vars(sys.modules.get(function.__module__, sys))
+    several = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+    found = []
+    for name, parameter in _signature(function).parameters.items():
+        if name in ("self", "cls") or parameter.annotation is inspect.Parameter.empty or parameter.kind in several:
+            continue
+        kinds = _kinds(_evaluated(parameter.annotation, places))
+        if kinds is not None:
+            found.append((name, kinds))
+    return found
+
+
+def _is_firm(kind: Any) -> bool:
+    return typing.get_origin(kind) is Literal or kind in _FIRM
 
 
 def _evaluated(annotation: Any, places: Mapping[str, Any]) -> Any:
@@ -112,14 +150,17 @@ def _kinds(annotation: Any) -> list[Any] | None:
 
 def _is_a(value: object, kind: Any) -> bool:
     if typing.get_origin(kind) is Literal:
-        return any(value == choice and type(value) is type(choice) for choice in typing.get_args(kind))
+        return any(type(value) is type(choice) and value == choice for choice in typing.get_args(kind))
     if kind is bool:
-        return isinstance(value, bool)
+        return isinstance(value, bool | np.bool_)
     if kind in (int, float):
-        number = isinstance(value, int | float) or (hasattr(value, "__float__") and hasattr(value, "dtype"))
-        return number and not isinstance(value, bool)
-    if kind is collections.abc.Sequence and isinstance(value, str):
-        return False
+        # Whatever is a number in some library; what it must be besides, the function says.
+        return not isinstance(value, bool | np.bool_) and (
+            isinstance(value, numbers.Number | decimal.Decimal | Tensor | np.ndarray | np.generic)
+        )
+    if kind is collections.abc.Sequence:
+        listed = isinstance(value, collections.abc.Sequence) or getattr(value, "ndim", 0) > 0
+        return listed and not isinstance(value, str | bytes)
     try:
         return isinstance(value, kind)
     except TypeError:

@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 from bayesreg._support.arguments import wrong_kind
 from bayesreg.errors import BayesRegError, InvalidArgumentError, nearest
 
-__all__ = ["answering", "answering_class", "meant", "wrong_call"]
+__all__ = ["TELLING", "answering", "answering_class", "meant", "wrong_call"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -20,7 +20,7 @@ T = TypeVar("T")
 _OLD = {"loss_scale": "num_data"}
 
 # What a value of a wrong kind leads to, sooner or later.
-_TELLING = (
+TELLING = (
     TypeError, AttributeError, ValueError, LookupError, ArithmeticError, RuntimeError, AssertionError,
 )  # fmt: skip
 
@@ -115,12 +115,13 @@ def answering(function: Callable[P, R]) -> Callable[P, R]:
             if given.get(now) is not None:
                 raise InvalidArgumentError(f"{now}: {was}= is an old name of it; pass one of the two.")
             given[now] = value
+        if said := wrong_kind(function, arguments, given, firm=True):
+            raise InvalidArgumentError(said)
         try:
             return function(*arguments, **keywords)
-        except _TELLING as error:
+        except TELLING as error:
             if isinstance(error, BayesRegError):
                 raise
-            # Asked only now: a call that is right costs nothing.
             owner = arguments[0] if method and arguments else None
             own = name if owner is None else f"{_class_of(owner)}{'' if made else '.' + function.__name__}"
             said = wrong_call(own, takes, arguments, given) if isinstance(error, TypeError) else ""

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from bayesreg.errors import InvalidArgumentError
+from bayesreg.errors import InvalidArgumentError, kind_of
 
 __all__ = [
+    "accepts",
     "covariance",
     "finite",
+    "finite_float",
     "non_negative",
+    "non_negative_float",
     "positive",
     "positive_float",
     "positive_int",
     "positive_or_infinite",
     "positive_vector",
+    "seed",
+    "width_from",
 ]
 
 FloatOrTensor = TypeVar("FloatOrTensor", float, Tensor)
@@ -30,11 +37,21 @@ def _is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
+def _from_array(name: str, value: Any) -> Tensor:
+    """Return an array of another library as a tensor; only real numbers are taken."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise InvalidArgumentError(f"{name}: expected real numbers, got an array of dtype {array.dtype}.")
+    return torch.as_tensor(array)
+
+
 def finite(name: str, value: object) -> float | Tensor:
     """Return `value` as a float or a floating-point tensor without NaN or infinity."""
     if isinstance(value, Tensor):
         if not value.is_floating_point():
             raise InvalidArgumentError(f"{name}: expected a floating-point tensor, got dtype {value.dtype}.")
+        if value.is_meta:
+            raise InvalidArgumentError(f"{name}: expected values, got a tensor on the meta device, which has none.")
         bad = ~torch.isfinite(value.detach())
         if bool(bad.any()):
             raise InvalidArgumentError(
@@ -42,9 +59,12 @@ def finite(name: str, value: object) -> float | Tensor:
             )
         return value
     if hasattr(value, "__array__") and not _is_number(value):
-        return finite(name, torch.as_tensor(value))
+        return finite(name, _from_array(name, value))
     if not _is_number(value):
-        raise InvalidArgumentError(f"{name}: expected a number or a tensor, got {type(value).__name__} {value!r}.")
+        shown = f"{value!r}" if isinstance(value, str | bool | complex) else ""
+        raise InvalidArgumentError(
+            f"{name}: expected a number or a tensor, got {kind_of(value)} {shown}".rstrip() + "."
+        )
     try:
         number = float(value)  # type: ignore[arg-type]
     except OverflowError:
@@ -86,13 +106,16 @@ def _square_is_a_number(name: str, value: float | Tensor, given: str) -> None:
 def positive_or_infinite(name: str, value: object) -> float | Tensor:
     """Return `value`, checked to be > 0 everywhere; elements of a tensor may be infinite, but not all of them."""
     if hasattr(value, "__array__") and not _is_number(value) and not isinstance(value, Tensor):
-        value = torch.as_tensor(value)
+        value = _from_array(name, value)
     if isinstance(value, Tensor) and value.ndim and value.is_floating_point() and not value.requires_grad:
+        if value.is_meta:
+            return finite(name, value)
         infinite = value == math.inf
         if bool(infinite.any()):
             if bool(infinite.all()):
                 raise InvalidArgumentError(
-                    f"{name}: expected a finite value somewhere; with none the prior is br.Flat()."
+                    f"{name}: expected a finite value somewhere, got infinity everywhere, for which the prior is "
+                    f"br.Flat()."
                 )
             positive(name, torch.where(infinite, 1.0, value))
             return value
@@ -101,7 +124,20 @@ def positive_or_infinite(name: str, value: object) -> float | Tensor:
 
 def positive_float(name: str, value: object) -> float:
     """Return `value` as a float, checked to be finite and > 0."""
-    checked = positive(name, value)
+    return _one(name, positive(name, value))
+
+
+def finite_float(name: str, value: object) -> float:
+    """Return `value` as a float, checked to be finite."""
+    return _one(name, finite(name, value))
+
+
+def non_negative_float(name: str, value: object) -> float:
+    """Return `value` as a float, checked to be finite and >= 0."""
+    return _one(name, non_negative(name, value))
+
+
+def _one(name: str, checked: float | Tensor) -> float:
     if isinstance(checked, Tensor):
         if checked.requires_grad:
             raise InvalidArgumentError(f"{name}: expected a fixed number, got a tensor that requires a gradient.")
@@ -114,6 +150,8 @@ def positive_float(name: str, value: object) -> float:
 def non_negative(name: str, value: object) -> float | Tensor:
     """Return `value`, checked to be finite and >= 0 everywhere."""
     checked = finite(name, value)
+    if isinstance(checked, Tensor) and not checked.numel():
+        raise InvalidArgumentError(f"{name}: expected values >= 0, got an empty tensor.")
     smallest = float(checked.detach().min()) if isinstance(checked, Tensor) else checked
     if smallest < 0:
         raise InvalidArgumentError(f"{name}: expected a value >= 0, got {smallest:g}.")
@@ -126,7 +164,43 @@ def positive_int(name: str, value: object) -> int:
         raise InvalidArgumentError(f"{name}: expected an integer >= 1, got {type(value).__name__} {value!r}.")
     if int(value) < 1:
         raise InvalidArgumentError(f"{name}: expected an integer >= 1, got {int(value)}.")
+    if int(value) > 10**100:
+        raise InvalidArgumentError(f"{name}: expected an integer from 1 to 1e100, got one beyond.")
     return int(value)
+
+
+def width_from(name: str, value: float, width: float) -> float:
+    """Return the width of a prior that a number stands for, checked to be one that a density can have."""
+    try:
+        return positive_float("scale", width)
+    except InvalidArgumentError as error:
+        raise InvalidArgumentError(f"{name}: {value:g} stands for no width that a prior can have ({error})") from error
+
+
+def seed(name: str, value: object) -> int:
+    """Return `value` as an int that a torch generator takes."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or not -(2**63) <= int(value) < 2**64:
+        raise InvalidArgumentError(f"{name}: expected an integer of 64 bits, got {kind_of(value)}{_number(value)}.")
+    return int(value)
+
+
+def _number(value: object) -> str:
+    return f" {value!r}" if isinstance(value, Real) and not isinstance(value, Integral) else ""
+
+
+def accepts(name: str, function: object, count: int, what: str) -> None:
+    """Raise unless `function` is None or can be called with so many arguments."""
+    if function is None:
+        return
+    if not callable(function):
+        raise InvalidArgumentError(f"{name}: expected a function of {what}, got {kind_of(function)}.")
+    try:
+        inspect.signature(function).bind(*range(count))
+    except TypeError as error:
+        shown = getattr(function, "__name__", type(function).__name__)
+        raise InvalidArgumentError(f"{name}: expected a function of {what}, got {shown} ({error}).") from error
+    except ValueError:
+        pass  # written in C, without a signature
 
 
 def positive_vector(name: str, value: object) -> Tensor:
@@ -137,7 +211,7 @@ def positive_vector(name: str, value: object) -> Tensor:
         except (TypeError, ValueError) as error:
             raise InvalidArgumentError(f"{name}: expected numbers, got {value!r}.") from error
     if hasattr(value, "__array__") and not isinstance(value, Tensor):
-        value = torch.as_tensor(value)
+        value = _from_array(name, value)
     if not isinstance(value, Tensor) or value.ndim != 1 or not len(value):
         raise InvalidArgumentError(f"{name}: expected a sequence of numbers, got {_kind(value)}.")
     positive(name, value)

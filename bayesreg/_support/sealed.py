@@ -100,7 +100,10 @@ def _read(path: Path) -> tuple[Mapping[str, str], dict[str, Tensor]]:
         content = path.read_bytes()
         # Of a name that is there twice, the reader would take the last one.
         header = _strict_json(content[8 : 8 + int.from_bytes(content[:8], "little")].decode("utf-8"))
-        return header.get("__metadata__", {}), load(content)
+        metadata = header.get("__metadata__", {})
+        if not isinstance(metadata, dict):
+            raise ValueError(f"expected a mapping as its metadata, got {type(metadata).__name__}")
+        return metadata, load(content)
     # KeyError: a dtype of safetensors that torch has not.
     except (SafetensorError, OSError, ValueError, RecursionError, AttributeError, KeyError) as error:
         raise PriorFileError(
@@ -129,9 +132,10 @@ def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
     """Return the SHA-256 of the record and of every tensor's name, dtype, shape and bytes, in the order of names."""
     found = hashlib.sha256(text.encode())
     for name in sorted(tensors):
-        tensor = tensors[name]
+        tensor = tensors[name].detach().contiguous()
         found.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        found.update(tensor.detach().reshape(-1).view(torch.uint8).numpy().data)
+        # One element may have a stride of 0, which no other dtype can view.
+        found.update(tensor.as_strided((tensor.numel(),), (1,)).view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 

@@ -7,6 +7,7 @@ import warnings
 
 import typer
 
+from bayesreg._text import one_line
 from bayesreg.cli.convert import convert
 from bayesreg.cli.demo import demo
 from bayesreg.cli.explain import explain
@@ -43,7 +44,7 @@ def _root(version: bool = typer.Option(False, "--version", help="Show the versio
 
 
 def _one_line(message: Warning | str, *_: object, **__: object) -> None:
-    typer.echo(f"warning: {message}", err=True)
+    typer.echo(f"warning: {one_line(str(message))}", err=True)
 
 
 def main() -> None:
@@ -52,5 +53,7 @@ def main() -> None:
     try:
         app()
     except (BayesRegError, ImportError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
+        # Of bayesreg's own sentence about a file, without the number before it.
+        said = error.strerror if isinstance(error, OSError) and error.filename is None else None
+        typer.echo(f"error: {one_line(said or str(error))}", err=True)
         sys.exit(1)

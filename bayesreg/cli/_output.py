@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from bayesreg._support.tables import Shown, for_json
+from bayesreg._text import printable
 
 __all__ = ["for_json", "say", "show"]
 
@@ -15,5 +16,5 @@ def show(thing: Shown) -> None:
 
 
 def say(text: str) -> None:
-    """Print a line."""
-    sys.stdout.write(f"{text}\n")
+    """Print a line, or JSON that is safe already; names of files and columns cannot act on the terminal."""
+    sys.stdout.write("\n".join(map(printable, text.split("\n"))) + "\n")

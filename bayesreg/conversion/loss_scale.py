@@ -53,6 +53,11 @@ class LossScale:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "value", checks.positive_float("LossScale value", self.value))
+        checks.positive_float("likelihood_weight", self.likelihood_weight)
+        if self.num_data is not None:
+            checks.positive_int("num_data", self.num_data)
+        if self.noise_std is not None:
+            checks.positive_float("noise_std", self.noise_std)
 
     def __float__(self) -> float:
         return self.value

@@ -83,6 +83,7 @@ def lasso_alpha_to_laplace_scale(lasso_alpha: float, num_data: int, noise_std: f
         >>> lasso_alpha_to_laplace_scale(0.0625, num_data=64, noise_std=1.0)
         0.25
     """
+    checks.non_negative_float("lasso_alpha", lasso_alpha)
     return l1_to_laplace_scale(lasso_alpha, LossScale.half_squared_error(num_data, noise_std))
 
 
@@ -132,8 +133,8 @@ def sklearn_to_elastic_net_rates(
         >>> sklearn_to_elastic_net_rates(0.1, 0.25, num_data=100, noise_std=1.0)
         (2.5, 7.5)
     """
-    strength = float(checks.non_negative("elastic_net_alpha", elastic_net_alpha))
-    ratio = float(checks.non_negative("l1_ratio", l1_ratio))
+    strength = checks.non_negative_float("elastic_net_alpha", elastic_net_alpha)
+    ratio = checks.non_negative_float("l1_ratio", l1_ratio)
     if ratio > 1:
         raise InvalidArgumentError(f"l1_ratio: expected a value in [0, 1], got {ratio:g}.")
     total = strength / LossScale.half_squared_error(num_data, noise_std).value
@@ -160,7 +161,7 @@ def elastic_net_rates_to_sklearn(l1: float, l2: float, num_data: int, noise_std:
         >>> elastic_net_rates_to_sklearn(2.5, 7.5, num_data=100, noise_std=1.0)
         (0.1, 0.25)
     """
-    first, second = float(checks.non_negative("l1", l1)), float(checks.non_negative("l2", l2))
+    first, second = checks.non_negative_float("l1", l1), checks.non_negative_float("l2", l2)
     if first + second == 0:
         raise InvalidArgumentError("l1, l2: expected at least one rate > 0, got 0 and 0.")
     total = first + second

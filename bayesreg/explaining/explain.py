@@ -172,6 +172,8 @@ def explain(
     if isinstance(optimizer, Mapping):
         weights = weights_in(optimizer) if model is None else None
         groups = facts_of_state(find_state_dict(optimizer), model, optimizer_class, weights)
+    elif optimizer_class is not None:
+        raise InvalidArgumentError("optimizer_class: plays no part where the optimizer itself is given; leave it out.")
     else:
         groups = _live(optimizer, model)
     return build(groups, model, scale, clip_norm, live=not isinstance(optimizer, Mapping))

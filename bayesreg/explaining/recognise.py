@@ -161,8 +161,8 @@ def _require_sound_group(where: str, group: Any) -> None:
     for name in _NUMBERS:
         if group.get(name) is not None:
             _number(f"{where}: {name}", group[name])
-    betas = group.get("betas")
-    if betas is not None:
+    if "betas" in group:
+        betas = group["betas"]
         if not isinstance(betas, list | tuple) or len(betas) < 2:
             raise InvalidArgumentError(f"checkpoint: {where}: betas: expected two numbers, got {_shown(betas)}.")
         for beta in betas:

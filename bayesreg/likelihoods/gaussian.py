@@ -35,7 +35,7 @@ class Gaussian(Likelihood):
     @answering
     def __init__(self, noise_std: float | Literal["learned"]) -> None:
         super().__init__()
-        self.learned = noise_std == "learned"
+        self.learned = isinstance(noise_std, str) and noise_std == "learned"
         if isinstance(noise_std, str) and not self.learned:
             raise InvalidArgumentError(f"noise_std: expected a number > 0 or 'learned', got {noise_std!r}.")
         start = 0.0 if self.learned else math.log(checks.positive_float("noise_std", noise_std))

@@ -86,6 +86,8 @@ class ModelPrior(nn.Module):
             raise InvalidArgumentError(
                 f"model: expected a module, got {type(model).__name__}; it comes first: br.ModelPrior(model, prior)."
             )
+        if not isinstance(notes, list | tuple) or not all(isinstance(note, str) for note in notes):
+            raise InvalidArgumentError(f"notes: expected a list of sentences, got {kind_of(notes)}.")
         self.shorthand = isinstance(rules, Belief)
         if isinstance(rules, Belief):
             rules = on_kernels(rules)
@@ -135,6 +137,8 @@ class ModelPrior(nn.Module):
 
     def __getitem__(self, name: str) -> Belief:
         """Return the prior of the parameter of this name: any of its names, also that of `named_parameters()`."""
+        if not isinstance(name, str):
+            raise KeyError(f"expected the name of a parameter, got {kind_of(name)}")
         for entry in self._entries:
             if name in (*entry.info.names, *entry.info.raw) and entry.prior is not None:
                 return entry.prior
@@ -345,7 +349,7 @@ class ModelPrior(nn.Module):
             for name in term.names
         }
         groups: dict[tuple[object, ...], list[nn.Parameter]] = {}
-        selected = as_selector(only) if only is not None else None
+        selected = None if only is None else as_selector(only, "only")
         for entry, prior in self.active():
             if selected is not None and not selected(entry.info):
                 continue
@@ -377,6 +381,7 @@ class ModelPrior(nn.Module):
     def __repr__(self) -> str:
         return f"ModelPrior({len(self)} parameters, {len(self.priors)} priors)"
 
+    @answering
     def same_as(self, other: object) -> bool:
         """Return whether another prior says the same of parameters of the same names.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from bayesreg.errors import PriorFileError
 __all__ = ["is_prior_file", "read_directory", "read_tensor_file"]
 
 _TORCH_SUFFIXES = (".pt", ".pth", ".th", ".bin", ".ckpt")
+_OF_A_PRIOR = re.compile(r"prior\.\d+\.\w+")
 # The weights of a Hugging Face directory, in the order in which its own loader looks for them.
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
@@ -94,7 +96,10 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         with safe_open(path, framework="pt") as file:
             if "bayesreg" in (file.metadata() or {}):
                 return _centres(path, read_sealed(path))
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            names = list(file.keys())
+            if names and all(_OF_A_PRIOR.fullmatch(name) for name in names):
+                raise PriorFileError(f"{path}: damaged prior file, its metadata is missing.")
+            return {name: file.get_tensor(name) for name in names}
     # KeyError, AttributeError: a dtype of safetensors that this torch has not.
     except (SafetensorError, OSError, KeyError, AttributeError) as error:
         raise PriorFileError(f"{path}: not a readable safetensors file, corrupt or truncated ({error}).") from error

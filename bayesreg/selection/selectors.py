@@ -49,8 +49,24 @@ class Selector:
         self.compound = False
 
     def __call__(self, info: ParameterInfo) -> bool:
-        """Return whether the parameter is selected."""
-        return bool(self._predicate(info))
+        """Return whether the parameter is selected.
+
+        Args:
+            info: The parameter.
+
+        Returns:
+            Whether it is.
+
+        Raises:
+            InvalidArgumentError: If the condition cannot be asked of it.
+        """
+        try:
+            return bool(self._predicate(info))
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InvalidArgumentError(
+                f"{self.label}: expected a condition that takes a ParameterInfo and returns True or False, got "
+                f"{type(error).__name__}: {error}."
+            ) from error
 
     def __or__(self, other: SelectorLike) -> Selector:
         right = as_selector(other)
@@ -107,12 +123,13 @@ def where(predicate: Predicate, label: str | None = None) -> Selector:
     return Selector(predicate, label or str(getattr(predicate, "__name__", "predicate")))
 
 
-def as_selector(rule: SelectorLike) -> Selector:
+def as_selector(rule: SelectorLike, argument: str = "rule") -> Selector:
     """Return the selector that a rule key stands for: a glob, a selector, a module type or a predicate.
 
     Args:
         rule: A glob over names (`*` crosses dots), a `Selector`, a module class or a union of them (all
             parameters inside such a module), or a predicate on `ParameterInfo`.
+        argument: Whose it is, for the error.
 
     Returns:
         The selector.
@@ -140,20 +157,25 @@ def as_selector(rule: SelectorLike) -> Selector:
     elif callable(rule) and not isinstance(rule, nn.Module):
         return where(rule)
     instance = isinstance(rule, nn.Module | Tensor)
+    given = f"a {type(rule).__name__}; name it by a glob" if instance else repr(rule)[:200]
     raise InvalidArgumentError(
-        f"rule: expected a glob such as 'head.*', a selector such as br.biases, an nn.Module class or a predicate, got "
-        f"{f'a {type(rule).__name__}; name it by a glob' if instance else repr(rule)}."
+        f"{argument}: expected a glob such as 'head.*', a selector such as br.biases, an nn.Module class or a "
+        f"predicate, got {given}."
     )
 
 
-def any_of(rules: Selection) -> Selector:
+def any_of(rules: Selection, argument: str = "rule") -> Selector:
     """Return the selector of one rule key or of several together.
 
     Args:
         rules: As in `as_selector`, or a list of them.
+        argument: Whose they are, for the error.
 
     Returns:
         The selector.
+
+    Raises:
+        InvalidArgumentError: If one is no rule, or the list is empty.
 
     Example:
         >>> from bayesreg.selection import biases
@@ -161,8 +183,10 @@ def any_of(rules: Selection) -> Selector:
         'head.*' | biases
     """
     if not isinstance(rules, list | tuple):
-        return as_selector(rules)  # type: ignore[arg-type]
-    return functools.reduce(Selector.__or__, [as_selector(rule) for rule in rules])
+        return as_selector(rules, argument)  # type: ignore[arg-type]
+    if not rules:
+        raise InvalidArgumentError(f"{argument}: expected a rule key or a list of them, got an empty list.")
+    return functools.reduce(Selector.__or__, [as_selector(rule, argument) for rule in rules])
 
 
 def selected(argument: str, rule: Selection, infos: Sequence[ParameterInfo]) -> set[str]:
@@ -181,7 +205,7 @@ def selected(argument: str, rule: Selection, infos: Sequence[ParameterInfo]) -> 
     """
     if isinstance(rule, list | tuple) and rule:
         return set().union(*(selected(argument, one, infos) for one in rule))
-    selector = any_of(rule)
+    selector = any_of(rule, argument)
     found = {info.name for info in infos if selector(info)}
     if not found:
         names = [name for info in infos for name in info.names]

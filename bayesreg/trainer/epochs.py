@@ -12,7 +12,7 @@ from torch.optim import LBFGS, Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from bayesreg._support import checks
-from bayesreg.errors import InvalidArgumentError, NonFiniteObjectiveError, UnsupportedError
+from bayesreg.errors import InvalidArgumentError, NonFiniteObjectiveError, UnsupportedError, kind_of
 from bayesreg.routes.attach import Handle
 from bayesreg.trainer.guard import Snapshot
 from bayesreg.trainer.loop import Loop, evaluate
@@ -103,7 +103,7 @@ def fit_epochs(task: Task, optimizer: Optimizer | OptimizerFactory, settings: Ep
     )
     model = task.model
     try:
-        scheduler = None if settings.scheduler is None else settings.scheduler(optimizer)
+        scheduler = None if settings.scheduler is None else _scheduler(settings.scheduler, optimizer)
         model, _, batches = accelerator.prepare(task.model, optimizer, task.loader)
         by_epoch = settings.scheduler_interval == "epoch" or isinstance(scheduler, ReduceLROnPlateau)
         loop = Loop(
@@ -123,6 +123,16 @@ def fit_epochs(task: Task, optimizer: Optimizer | OptimizerFactory, settings: Ep
         handle.remove()
         # Accelerate may have wrapped the forward of the user's model.
         accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+
+
+def _scheduler(factory: Callable[[Optimizer], Any], optimizer: Optimizer) -> Any:
+    made = factory(optimizer)
+    if not callable(getattr(made, "step", None)):
+        raise InvalidArgumentError(
+            f"scheduler: expected a factory optimizer -> scheduler, which has step(), got one that returns "
+            f"{kind_of(made)}."
+        )
+    return made
 
 
 def _with_likelihood(optimizer: Optimizer | OptimizerFactory, task: Task, extra: list[Any]) -> Optimizer:

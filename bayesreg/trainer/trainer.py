@@ -136,6 +136,13 @@ class MAPTrainer:
                 f"optimizer: expected 'lbfgs', 'proximal', a torch optimizer or a factory of one such as "
                 f"functools.partial(torch.optim.Adam, lr=1e-3), got {optimizer!r}."
             )
+        if not (optimizer is None or isinstance(optimizer, str | Optimizer) or callable(optimizer)):
+            raise InvalidArgumentError(
+                f"optimizer: expected 'lbfgs', 'proximal', a torch optimizer or a factory of one, got "
+                f"{kind_of(optimizer)}."
+            )
+        checks.accepts("on_epoch_end", on_epoch_end, 1, "the record of an epoch")
+        checks.accepts("scheduler", scheduler, 1, "the optimizer")
         self.model = model
         self.prior = prior if isinstance(prior, ModelPrior) else ModelPrior(model, prior)
         self.likelihood = likelihood
@@ -168,7 +175,7 @@ class MAPTrainer:
         self.batch_size = 32 if batch_size is None else checks.positive_int("batch_size", batch_size)
         self.loss_scale = num_data if isinstance(num_data, LossScale) else None
         self.num_data = None if num_data is None or self.loss_scale else checks.positive_int("num_data", num_data)
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator().manual_seed(checks.seed("seed", seed))
         self.progress = progress
 
     @answering

@@ -9,7 +9,7 @@ from torch import nn
 
 from bayesreg._support import checks
 from bayesreg._support.calls import answering
-from bayesreg.errors import InvalidArgumentError, nearest
+from bayesreg.errors import InvalidArgumentError, kind_of, nearest
 from bayesreg.selection import Selection, Selector, SelectorLike, any_of, as_selector, parameters_of, where
 
 __all__ = ["Spacing", "depth_graded"]
@@ -60,13 +60,15 @@ def depth_graded(
     References:
         Li, Grandvalet and Davoine (2018), Explicit Inductive Bias for Transfer Learning with Convolutional Networks.
     """
-    ends = [float(checks.positive(name, value)) for name, value in (("first", first), ("last", last))]
+    ends = [checks.positive_float(name, value) for name, value in (("first", first), ("last", last))]
     if spacing not in get_args(Spacing):
         known = get_args(Spacing)
         raise InvalidArgumentError(
             f"spacing: expected one of {', '.join(known)}, got {spacing!r}{nearest(str(spacing), known)}."
         )
-    keys = [as_selector(key) for key in layers] if layers is not None else _layers(model, new)
+    if isinstance(layers, str) or not (layers is None or isinstance(layers, Sequence)):
+        raise InvalidArgumentError(f"layers: expected a list of rule keys, got {kind_of(layers)}.")
+    keys = [as_selector(key, "layers") for key in layers] if layers is not None else _layers(model, new)
     if not keys:
         raise InvalidArgumentError(f"model: {type(model).__name__} has no layer with a weight that could be graded.")
     if len(keys) == 1:
@@ -81,7 +83,7 @@ def depth_graded(
 
 
 def _layers(model: nn.Module, new: Selection | None) -> list[Selector]:
-    graded = [info for info in parameters_of(model) if new is None or not any_of(new)(info)]
+    graded = [info for info in parameters_of(model) if new is None or not any_of(new, "new")(info)]
     heavy = {id(info.module) for info in graded if info.parameter.ndim >= 2}
     groups: list[tuple[str, list[str]]] = []
     place: dict[int, list[str]] = {}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bayesreg._support import checks
 from bayesreg._support.calls import answering
-from bayesreg.errors import InvalidArgumentError, ReferenceMismatchError, UnsupportedError
+from bayesreg.errors import InvalidArgumentError, ReferenceMismatchError, UnsupportedError, kind_of
 from bayesreg.model_prior import ModelPrior
 from bayesreg.priors import Gaussian, MultivariateGaussian, Prior
 from bayesreg.references import Reference, Rename
@@ -75,20 +75,22 @@ def ewc_prior(
         (2018), Progress and Compress, section 3 (online EWC); Huszár (2018), Note on the quadratic penalties in elastic
         weight consolidation (one centre, not one per task).
     """
-    tasks = [fisher] if isinstance(fisher, Fisher) else list(fisher)
-    checks.positive("prior_precision", prior_precision)
-    checks.positive("strength", strength)
-    if not 0.0 < discount <= 1.0:
+    tasks = [fisher] if isinstance(fisher, Fisher) else list(fisher) if isinstance(fisher, list | tuple) else []
+    prior_precision = checks.positive_float("prior_precision", prior_precision)
+    strength = checks.positive_float("strength", strength)
+    if not 0.0 < checks.finite_float("discount", discount) <= 1.0:
         raise InvalidArgumentError(f"discount: expected a number in (0, 1], got {discount!r}.")
     if not tasks or not all(isinstance(task, Fisher) for task in tasks):
-        raise InvalidArgumentError("fisher: expected what br.transfer.fisher_information returns, or several of them.")
+        raise InvalidArgumentError(
+            f"fisher: expected what br.transfer.fisher_information returns, or a list of them, got {kind_of(fisher)}."
+        )
     last = tasks[-1]
     if any(task.structure != last.structure for task in tasks):
         raise InvalidArgumentError("fisher: expected one structure for all tasks, got 'diagonal' and 'block'.")
     _require_same(tasks)
     values = [task.values if rename is None else renamed(task.values, rename, "fisher")[0] for task in tasks]
     centres = last.centre if rename is None else renamed(last.centre, rename, "fisher")[0]
-    fresh = None if new is None else any_of(new)
+    fresh = None if new is None else any_of(new, "new")
     infos = parameters_of(model)
     taken = {name for info in infos if fresh is not None and fresh(info) for name in info.names}
     body: dict[SelectorLike, Prior] = {}

@@ -12,7 +12,7 @@ from torch.func import functional_call, vjp, vmap
 
 from bayesreg._support.calls import answering
 from bayesreg.data import as_tensors
-from bayesreg.errors import DataError, InvalidArgumentError, UnsupportedError, nearest
+from bayesreg.errors import DataError, InvalidArgumentError, UnsupportedError, kind_of, nearest
 from bayesreg.likelihoods import Likelihood
 from bayesreg.likelihoods.output import tensor_output
 from bayesreg.selection import parameters_of
@@ -144,6 +144,8 @@ def _batches(model: nn.Module, likelihood: Likelihood, data: Batches) -> Iterato
     if isinstance(data, tuple):
         yield as_tensors(model, likelihood, data)
         return
+    if not isinstance(data, Iterable):
+        raise DataError(f"data: expected a pair of arrays or batches (inputs, targets), got {kind_of(data)}.")
     for batch in data:
         if not isinstance(batch, tuple | list) or len(batch) != 2:
             raise DataError(f"data: expected batches (inputs, targets), got {type(batch).__name__}.")

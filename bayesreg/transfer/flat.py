@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bayesreg._support.calls import answering
-from bayesreg.errors import PriorFileError, ReferenceMismatchError
+from bayesreg.errors import InvalidArgumentError, PriorFileError, ReferenceMismatchError, kind_of
 from bayesreg.selection import Selection, parameters_of, selected
 
 __all__ = ["flat_statistics"]
@@ -39,6 +39,7 @@ def flat_statistics(
         Mean, variance and deviations by parameter name.
 
     Raises:
+        InvalidArgumentError: If one is neither a tensor nor a path.
         PatternError: If `new` matches nothing.
         PriorFileError: If a file cannot be read, or holds no tensor.
         ReferenceMismatchError: If the numbers are not as many as the parameters have elements; all are listed.
@@ -58,7 +59,11 @@ def flat_statistics(
     fresh = set() if new is None else selected("new", new, infos)
     own = [info for info in infos if info.name not in fresh]
     size = sum(info.parameter.numel() for info in own)
-    given = {"mean": _tensor(mean), "variance": _tensor(variance), "deviations": _tensor(deviations)}
+    given = {
+        "mean": _tensor("mean", mean),
+        "variance": _tensor("variance", variance),
+        "deviations": _tensor("deviations", deviations),
+    }
     columns = given["deviations"]
     if columns.ndim == 2 and columns.shape[1] == size:
         columns = columns.T
@@ -83,12 +88,14 @@ def flat_statistics(
     return result[0], result[1], result[2]
 
 
-def _tensor(given: Flat) -> Tensor:
+def _tensor(argument: str, given: Flat) -> Tensor:
     if isinstance(given, Tensor):
         return given.detach()
+    if not isinstance(given, str | os.PathLike):
+        raise InvalidArgumentError(f"{argument}: expected a tensor or the path of one, got {kind_of(given)}.")
     path = Path(given)
     if not path.is_file():
-        raise PriorFileError(f"{path}: no such file.")
+        raise PriorFileError(f"{argument}: {path}: no such file.")
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -9,8 +9,9 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from torch import Tensor, nn
 
+from bayesreg._support import checks
 from bayesreg._support.calls import answering
-from bayesreg.errors import InvalidArgumentError, nearest
+from bayesreg.errors import InvalidArgumentError, kind_of, nearest
 from bayesreg.model_prior import ModelPrior
 from bayesreg.priors import Belief, Flat, Gaussian, GroupLaplace, Laplace, Prior
 from bayesreg.priors.contract.asking import is_flat
@@ -102,13 +103,18 @@ def centered_prior(
     if (new is None) != (head is None):
         raise InvalidArgumentError("new, head: expected both or none: which parameters are new, and their prior.")
     given: Mapping[SelectorLike, Belief] = body if isinstance(body, Mapping) else {"*": body}
+    for key, value in given.items():
+        if not isinstance(value, Belief):
+            raise InvalidArgumentError(
+                f"body: expected a prior for {key!r}, such as br.Gaussian(0.1), got {kind_of(value)}."
+            )
     loaded = read_reference(reference, rename=rename, extra=extra, storage=storage)
     infos = parameters_of(model)
     rules: dict[SelectorLike, Belief] = {biases | norms: Flat()} if covered == "weights" else {}
     if new is not None and head is not None:
         fresh = selected("new", new, [*infos, *buffers_of(model)])
         _refuse_rules_of_new_layers(given, infos, fresh)
-        rules[any_of(new)] = head
+        rules[any_of(new, "new")] = head
     about = {key: _about(prior, loaded) for key, prior in given.items()}
     rest = infos
     for key, beyond in (resized or {}).items():
@@ -116,7 +122,7 @@ def centered_prior(
         rest = [info for info in rest if info.name not in chosen]
         for inner, prior in about.items():
             if isinstance(prior, LocatedPrior):
-                rules[as_selector(key) & inner] = prior.with_resized(beyond)
+                rules[as_selector(key, "resized") & inner] = prior.with_resized(beyond)
     # A rule all of whose parameters are resized has nothing left to say.
     said = {key: prior for key, prior in about.items() if not resized or any(map(as_selector(key), rest))}
     return ModelPrior(model, {**rules, **said})
@@ -341,7 +347,7 @@ def group_lasso_sp(
     """
     _one_of("group", group, ("row", "tensor"))
     plain = GroupLaplace(rate, group)
-    free, fresh = biases | norms, None if new is None else any_of(new)
+    free, fresh = biases | norms, None if new is None else any_of(new, "new")
     shapes = {
         info.name: tuple(info.parameter.shape)
         for info in parameters_of(model)
@@ -370,7 +376,11 @@ def group_lasso_sp(
 
 
 def _by_rule(scale: Scales, family: type[Gaussian] | type[Laplace]) -> Prior | Mapping[SelectorLike, Belief]:
-    return {key: family(value) for key, value in scale.items()} if isinstance(scale, Mapping) else family(scale)
+    if not isinstance(scale, Mapping):
+        return family(checks.positive_or_infinite("body_scale", scale))
+    if not scale:
+        raise InvalidArgumentError("body_scale: expected a scale for each rule key, got an empty mapping.")
+    return {key: family(checks.positive_or_infinite(f"body_scale[{key!r}]", value)) for key, value in scale.items()}
 
 
 def _beyond(
@@ -391,9 +401,9 @@ def _head(new: Selection | None, scale: float | None, resized: Selection | None 
     return None if new is None else Gaussian(_needed(scale, "new"))
 
 
-def _needed(scale: float | None, why: str, argument: str = "head_scale") -> float:
+def _needed(scale: float | None, why: str, argument: str = "head_scale") -> float | Tensor:
     if scale is None:
         raise InvalidArgumentError(
             f"{why}: expected {argument}= with it, the width of what the reference does not have."
         )
-    return scale
+    return checks.positive_or_infinite(argument, scale)

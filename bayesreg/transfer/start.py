@@ -121,7 +121,7 @@ def _buffers_of_new_layers(
     new: Selection, parameters: Sequence[ParameterInfo], buffers: Sequence[ParameterInfo]
 ) -> set[str]:
     """Return the buffers of modules all of whose parameters are new, and those that a rule selects itself."""
-    chosen = any_of(new)
+    chosen = any_of(new, "new")
     own: dict[int, bool] = {}
     for info in parameters:
         own[id(info.module)] = own.get(id(info.module), True) and chosen(info)

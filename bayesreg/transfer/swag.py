@@ -14,7 +14,7 @@ from torch.optim.swa_utils import get_swa_multi_avg_fn
 
 from bayesreg._support import checks
 from bayesreg._support.calls import answering
-from bayesreg.errors import InvalidArgumentError, ReferenceMismatchError, nearest
+from bayesreg.errors import InvalidArgumentError, ReferenceMismatchError, kind_of, nearest
 from bayesreg.priors import LowRankGaussian
 from bayesreg.references import Reference, read_reference
 from bayesreg.references.skeleton import skeleton
@@ -78,10 +78,13 @@ def low_rank_prior(
         raise InvalidArgumentError(
             f"convention: expected one of {', '.join(known)}, got {convention!r}{nearest(str(convention), known)}."
         )
-    size = float(checks.positive("scale", scale))
-    floor = float(checks.finite("epsilon", epsilon))
+    size = checks.positive_float("scale", scale)
+    floor = checks.finite_float("epsilon", epsilon)
     if floor < 0.0:
         raise InvalidArgumentError(f"epsilon: expected a number >= 0, got {epsilon!r}.")
+    for argument, held in (("mean", mean), ("variance", variance), ("deviations", deviations)):
+        if not isinstance(held, Mapping) or not held or not all(isinstance(t, Tensor) for t in held.values()):
+            raise InvalidArgumentError(f"{argument}: expected tensors by parameter name, got {kind_of(held)}.")
     columns = _check_statistics(mean, variance, deviations)
     if columns < 2 and convention != "shwartz_ziv":
         raise InvalidArgumentError(f"deviations: expected two or more columns (K - 1 divides), got {columns}.")
@@ -89,6 +92,12 @@ def low_rank_prior(
     unscaled = convention in ("harvey", "shwartz_ziv")
     factor = size if convention == "shwartz_ziv" else math.sqrt(0.5 * size / (columns - 1))
     diagonal = {name: size * half * value + (floor if unscaled else size * floor) for name, value in variance.items()}
+    endless = [name for name, value in diagonal.items() if not bool(torch.isfinite(value).all())]
+    if endless:
+        raise InvalidArgumentError(
+            f"scale, epsilon: expected finite variances, got {size:g} and {floor:g}, with which those of "
+            f"{', '.join(endless[:3])} are not."
+        )
     empty = [name for name, value in diagonal.items() if not bool((value > 0).all())]
     if empty:
         raise InvalidArgumentError(

@@ -140,7 +140,7 @@ ELSEWHERE = [
             ("references", "names", "references/test_reference", "        if not count:\n", "        if False:\n"),
             ("transfer", "methods", "transfer/test_methods", "rate * math.sqrt(size), group", "rate * size, group"),
             ("transfer", "methods", "transfer/test_methods", 'if covered == "weights" else {}', 'if covered == "all" else {}'),
-            ("transfer", "methods", "transfer/test_methods", "        rules[any_of(new)] = head", "        rules[any_of(new)] = _about(head, loaded)"),
+            ("transfer", "methods", "transfer/test_methods", "        rules[any_of(new, \"new\")] = head", "        rules[any_of(new, \"new\")] = _about(head, loaded)"),
             ("transfer", "depth", "transfer/test_methods", "ends[0] ** -2, ends[1] ** -2", "ends[0] ** -1, ends[1] ** -1"),
             ("transfer", "depth", "transfer/test_methods", "(ends[1] / ends[0]) ** t", "(ends[1] / ends[0]) * t"),
             ("transfer", "start", "transfer/test_methods", "    if problems or unsound:\n", "    if False:\n"),

@@ -160,7 +160,7 @@ def test_elements_of_infinite_scale_are_flat(family):
     assert "4 of them flat" in prior.describe()
     with pytest.raises(UnsupportedError, match="elements of infinite scale are flat"):
         prior.sample((3, 2))
-    with pytest.raises(InvalidArgumentError, match=r"with none the prior is br.Flat\(\)"):
+    with pytest.raises(InvalidArgumentError, match=r"for which the prior is br.Flat\(\)"):
         make(torch.full((2,), math.inf))
     with pytest.raises(InvalidArgumentError, match="expected a finite"):
         make(math.inf)

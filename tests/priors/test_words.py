@@ -30,7 +30,7 @@ def test_one_number_per_element_survives_every_word(make):
 @pytest.mark.parametrize(("words", "message"), [
     ("laplace(scale=1, scale=2)", "expected a family with numbers"),
     ("laplace(**{'scale': 1})", "expected a family with numbers"),
-    (5, "expected a text such as"),
+    (5, "words: expected a text, got int 5"),
     ("student(4, 0.1)", r"student_t.*did you mean 'student_t'"),
     ("low_rank_gaussian(1.0)", "which no words can say"),
     ("laplace(variance=0.1)", "unexpected argument 'variance'; it takes scale, loc$"),

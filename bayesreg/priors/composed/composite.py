@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bayesreg._support.sharding import is_sharded
-from bayesreg.errors import InvalidArgumentError, UnsupportedError
+from bayesreg.errors import InvalidArgumentError, UnsupportedError, kind_of
 from bayesreg.priors.contract.joint import JointPrior
 from bayesreg.priors.contract.prior import Prior
 from bayesreg.priors.contract.registry import FAMILIES
@@ -30,6 +30,9 @@ class Composite(Prior, ABC):
         InvalidArgumentError: If they are not, or one of them joins several parameters.
     """
 
+    #: What the constructor calls them.
+    _argument = "parts"
+
     def __init__(self, parts: Sequence[Prior]) -> None:
         super().__init__()
         joint = [part for part in parts if isinstance(part, JointPrior)] if isinstance(parts, Sequence) else []
@@ -37,7 +40,8 @@ class Composite(Prior, ABC):
             raise InvalidArgumentError(f"{self.family}: {joint[0].family} is a density over several parameters.")
         if not isinstance(parts, Sequence) or len(parts) < 2 or not all(isinstance(part, Prior) for part in parts):
             raise InvalidArgumentError(
-                f"{self.family}: expected a list of two or more priors, such as [br.Laplace(0.1), br.Gaussian(1.0)]."
+                f"{self._argument}: expected a list of two or more priors, such as [br.Laplace(0.1), "
+                f"br.Gaussian(1.0)], got {kind_of(parts)}."
             )
         self._parts_of = nn.ModuleList(parts)
 

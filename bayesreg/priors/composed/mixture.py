@@ -64,6 +64,8 @@ class Mixture(Composite):
 
     weights: Tensor
 
+    _argument = "components"
+
     def __init__(
         self, components: Sequence[Prior], weights: Sequence[float] | Tensor, per: MixtureUnit = "element"
     ) -> None:

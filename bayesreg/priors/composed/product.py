@@ -67,6 +67,8 @@ class Product(Composite):
         perturbation); Simon, Friedman, Hastie and Tibshirani (2013), A Sparse-Group Lasso, section 3.
     """
 
+    _argument = "factors"
+
     def __init__(self, factors: Sequence[Prior]) -> None:
         super().__init__(factors)
         for part in self.parts:

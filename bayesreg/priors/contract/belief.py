@@ -320,6 +320,7 @@ class Belief(Holder):
         """Return whether what the density joins lies in one shard of the parameter."""
         return False
 
+    @answering
     def same_as(self, other: object) -> bool:
         """Return whether another prior is the same density: of this family, with equal hyper-parameters and centre.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-import math
 from abc import ABCMeta
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -14,9 +13,11 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from bayesreg._support.calls import wrong_call
+from bayesreg._support import checks
+from bayesreg._support.arguments import wrong_kind
+from bayesreg._support.calls import TELLING, wrong_call
 from bayesreg._support.plain import from_plain, to_plain
-from bayesreg.errors import InvalidArgumentError, kind_of
+from bayesreg.errors import BayesRegError, InvalidArgumentError, kind_of
 from bayesreg.priors.contract.tensors import Hyperparameter, promoted
 
 __all__ = ["Holder"]
@@ -28,25 +29,50 @@ _OF_A_VALUE = {"log_prob", "penalty", "prox", "curvature", "curvature_times", "p
 
 def _of_real_weights(method: Callable[..., Any]) -> Callable[..., Any]:
     """Let a method refuse what is no tensor of real weights, and a step that leads nowhere."""
-    stepping = "step" in inspect.signature(method).parameters
+    takes = inspect.signature(method)
+    names = list(takes.parameters)[1:]
 
     @functools.wraps(method)
-    def call(self: Any, value: Any, *arguments: Any, **keywords: Any) -> Any:
+    def call(self: Any, *arguments: Any, **keywords: Any) -> Any:
+        if not keywords.keys() <= set(names) or not (arguments or "value" in keywords):
+            said = wrong_call(f"{type(self).__name__}.{method.__name__}", takes, (self, *arguments), keywords)
+            raise InvalidArgumentError(said)
+        value = arguments[0] if arguments else keywords["value"]
         if not isinstance(value, Tensor):
             raise InvalidArgumentError(f"value: expected a tensor, got {kind_of(value)}.")
-        if value.is_complex() or value.dtype is torch.bool:
+        if value.dtype is torch.bool or (value.is_complex() and not self._takes_complex):
             raise InvalidArgumentError(
                 f"value: expected real values, got {str(value.dtype).removeprefix('torch.')}; a density over real and "
                 f"imaginary parts takes torch.view_as_real(value)."
             )
-        if stepping:
-            step = arguments[0] if arguments else keywords.get("step")
-            # A tensor of steps is not looked into: on a GPU that would wait for it.
-            if not isinstance(step, Tensor) and not (isinstance(step, int | float) and 0 <= step < math.inf):
-                raise InvalidArgumentError(f"step: expected a number or tensor >= 0, got {step!r}.")
-        return method(self, value, *arguments, **keywords)
+        if "step" in names:
+            _check_step(keywords["step"] if "step" in keywords else arguments[1] if len(arguments) > 1 else None, value)
+        return method(self, *arguments, **keywords)
 
     return call
+
+
+def _check_step(step: Any, value: Tensor) -> None:
+    # The numbers in a tensor of steps are not looked at: on a GPU that would wait for them.
+    if isinstance(step, Tensor):
+        if step.numel() != 1 and step.shape != value.shape:
+            raise InvalidArgumentError(
+                f"step: expected one number or the shape of value, {tuple(value.shape)}, got shape {tuple(step.shape)}."
+            )
+        if not step.is_floating_point():
+            raise InvalidArgumentError(f"step: expected a floating-point tensor, got dtype {step.dtype}.")
+    elif isinstance(step, bool) or not isinstance(step, int | float) or not 0 <= step < 1e300:
+        raise InvalidArgumentError(f"step: expected a number or tensor >= 0, got {kind_of(step)} {step!r}.")
+
+
+def _by_a_factor(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Let `times` refuse what is no factor."""
+
+    @functools.wraps(method)
+    def times(self: Any, factor: Any) -> Any:
+        return method(self, checks.positive_float("factor", factor))
+
+    return times
 
 
 class _Strict(ABCMeta):
@@ -57,6 +83,8 @@ class _Strict(ABCMeta):
         own = inspect.signature(cls.__init__)  # type: ignore[misc]
         # Said outright: help() would show the arguments of __call__ below.
         cls.__signature__ = own.replace(parameters=list(own.parameters.values())[1:])
+        if "times" in namespace:
+            cls.times = _by_a_factor(namespace["times"])
         for asked in _OF_A_VALUE & namespace.keys():
             if not getattr(namespace[asked], "__isabstractmethod__", False):
                 setattr(cls, asked, _of_real_weights(namespace[asked]))
@@ -64,17 +92,23 @@ class _Strict(ABCMeta):
             cls._check_abilities(getattr(cls, "traits", None))  # type: ignore[attr-defined]
 
     def __call__(cls, *arguments: Any, **keywords: Any) -> Any:
+        if said := wrong_kind(cls, arguments, keywords, firm=True):
+            raise InvalidArgumentError(said)
         try:
             made = super().__call__(*arguments, **keywords)
             own: Any = getattr(made, "__dict__", {})
             if "traits" in own:
                 made._check_abilities(own["traits"])
             return made
-        except TypeError as error:
+        except TELLING as error:
+            if isinstance(error, BayesRegError):
+                raise
             said = wrong_call(cls.__name__, inspect.signature(cls), arguments, keywords)
             if said:
                 hints: Mapping[str, str] = getattr(cls, "_hints", {})
                 raise InvalidArgumentError(said + "".join(hints.get(given, "") for given in keywords)) from error
+            if said := wrong_kind(cls, arguments, keywords):
+                raise InvalidArgumentError(said) from error
             raise
 
 
@@ -86,6 +120,8 @@ class Holder(nn.Module, metaclass=_Strict):
 
     #: Hyper-parameters that are tensors but do not broadcast to the parameter.
     _not_shaped: frozenset[str] = frozenset()
+    #: Whether complex weights have a density too: the flat one alone.
+    _takes_complex: bool = False
     #: What to write in place of an argument that people give and the constructor does not take.
     _hints: Mapping[str, str] = MappingProxyType({})
 

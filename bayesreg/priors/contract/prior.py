@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bayesreg._support import checks
 from bayesreg._support.calls import answering
 from bayesreg._support.drawing import draw
 from bayesreg.conversion import LossScale, as_loss_scale
@@ -307,6 +308,8 @@ class Prior(Belief):
             raise InvalidArgumentError(
                 f"at: expected the tensor of one parameter, such as model[0].weight, got {type(at).__name__}."
             )
+        if at is not None:
+            checks.finite("at", at.detach())
         parabola = self.quadratic()
         centre = self.centre()
         gradient = curvature = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar, overload
 
+from bayesreg._support.calls import answering
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.priors.contract.belief import Belief
 
@@ -22,6 +23,7 @@ Family = TypeVar("Family", bound=type[Belief])
 def register_family(family: Family) -> Family: ...
 @overload
 def register_family(*, words: bool) -> Callable[[Family], Family]: ...
+@answering
 def register_family(family: Family | None = None, *, words: bool = True) -> Family | Callable[[Family], Family]:
     """Let prior files and the command line name a family of your own; a class decorator.
 

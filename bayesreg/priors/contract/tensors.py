@@ -9,6 +9,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from bayesreg.errors import InvalidArgumentError
+
 __all__ = [
     "Hyperparameter",
     "as_given",
@@ -76,7 +78,10 @@ def total_constant(per_element: Tensor, shape: Sequence[int]) -> Tensor:
 def sampling_device(generator: torch.Generator | None, device: torch.device | str | None) -> torch.device:
     """Return where to draw: the device asked for, else the generator's, else the CPU."""
     if device is not None:
-        return torch.device(device)
+        try:
+            return torch.device(device)
+        except (RuntimeError, TypeError) as error:
+            raise InvalidArgumentError(f"device: expected one such as 'cpu' or 'cuda:0', got {device!r}.") from error
     return generator.device if generator is not None else torch.device("cpu")
 
 

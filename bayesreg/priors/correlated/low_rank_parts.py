@@ -100,7 +100,7 @@ class LowRankPart(Part):
 
     def describe(self) -> str:
         """Return the prior in one line of plain words."""
-        about = self.source or ("given weights" if self.loc.ndim else f"{float(self.loc):g}")
+        about = self.source or ("given weights" if self.loc.ndim else f"{float(self.loc.detach()):g}")
         return in_words(len(self.factor), len(self.joins), f"centred on {about}")
 
 

@@ -57,7 +57,7 @@ class ElasticNet(ElementwisePrior):
 
     def __init__(self, l1: Hyperparameter, l2: Hyperparameter, *, loc: Loc = 0.0) -> None:
         for name, rate, limit in (("l1", l1, "br.Gaussian(scale=l2**-0.5)"), ("l2", l2, "br.Laplace(scale=1/l1)")):
-            if not isinstance(rate, Tensor) and rate == 0:
+            if isinstance(rate, int | float) and rate == 0:
                 raise InvalidArgumentError(f"{name}: expected a value > 0, got 0; without it the prior is {limit}.")
         super().__init__(loc=loc, l1=checks.positive("l1", l1), l2=checks.positive("l2", l2))
 

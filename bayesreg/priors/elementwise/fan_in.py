@@ -166,7 +166,7 @@ class FanInGaussian(LocatedPrior):
         # Shared, not copied: a centre may be as large as the model.
         prior._buffers["loc"] = self._buffers["loc"]
         prior.source = self.source
-        prior.note = f"{float(self.gain):.4g}/√{self.fan}, fan {fan:g}"
+        prior.note = f"{float(self.gain.detach()):.4g}/√{self.fan}, fan {fan:g}"
         return prior
 
     def _fan(self, shape: Sequence[int]) -> float:
@@ -248,7 +248,7 @@ class FanInGaussian(LocatedPrior):
 
     def describe(self) -> str:
         """Return the prior in one line of plain words."""
-        return f"Gaussian, std {float(self.gain):.4g}/√{self.fan}, {self._centre_in_words()}"
+        return f"Gaussian, std {float(self.gain.detach()):.4g}/√{self.fan}, {self._centre_in_words()}"
 
     def __repr__(self) -> str:
         return super().__repr__()[:-1] + f", fan={self.fan!r})"

@@ -30,6 +30,8 @@ class Flat(Prior):
 
     traits = Traits(proper=False, convex=True, smooth=True, elementwise=True, has_prox=True)
 
+    _takes_complex = True
+
     def __init__(self) -> None:
         super().__init__()
 

@@ -10,6 +10,7 @@ from typing import Self, final
 import torch
 from torch import Tensor
 
+from bayesreg._support import checks
 from bayesreg._support.calls import answering
 from bayesreg.conversion import LossScale, weight_decay_to_variance
 from bayesreg.errors import InvalidArgumentError
@@ -85,10 +86,11 @@ class Gaussian(LocScalePrior):
             >>> Gaussian.from_weight_decay(5e-4, 50_000)
             Gaussian(scale=0.2, loc=0)
         """
-        if weight_decay == 0:
+        decay = checks.non_negative_float("weight_decay", weight_decay)
+        if decay == 0:
             raise InvalidArgumentError("weight_decay: expected a value > 0, got 0; no decay at all is br.Flat().")
-        variance = weight_decay_to_variance(weight_decay, num_data, optimizer=optimizer)
-        return cls(scale=math.sqrt(variance), loc=loc)
+        scale = math.sqrt(weight_decay_to_variance(decay, num_data, optimizer=optimizer))
+        return cls(scale=checks.width_from("weight_decay", decay, scale), loc=loc)
 
     def penalty(self, value: Tensor) -> Tensor:
         return summed(self._element_penalty(value))
@@ -142,6 +144,8 @@ class Gaussian(LocScalePrior):
     def describe(self) -> str:
         """Return the prior in one line of plain words."""
         width = (
-            f"std {float(self.scale):.4g}" if self.scale.ndim == 0 else f"one std per element{flat_words(self.scale)}"
+            f"std {float(self.scale.detach()):.4g}"
+            if self.scale.ndim == 0
+            else f"one std per element{flat_words(self.scale)}"
         )
         return f"Gaussian, {width}, {self._centre_in_words()}" + (f" ({self.note})" if self.note else "")

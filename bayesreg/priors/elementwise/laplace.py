@@ -9,6 +9,7 @@ from typing import Self, final
 import torch
 from torch import Tensor
 
+from bayesreg._support import checks
 from bayesreg._support.calls import answering
 from bayesreg.conversion import LossScale, as_loss_scale, l1_to_laplace_scale
 from bayesreg.errors import InvalidArgumentError
@@ -70,9 +71,11 @@ class Laplace(LocScalePrior):
             >>> Laplace.from_l1(1e-4, 50_000)
             Laplace(scale=0.2, loc=0)
         """
-        if l1_coefficient == 0:
+        coefficient = checks.non_negative_float("l1_coefficient", l1_coefficient)
+        if coefficient == 0:
             raise InvalidArgumentError("l1_coefficient: expected a value > 0, got 0; no penalty at all is br.Flat().")
-        return cls(scale=l1_to_laplace_scale(l1_coefficient, num_data))
+        scale = l1_to_laplace_scale(coefficient, num_data)
+        return cls(scale=checks.width_from("l1_coefficient", coefficient, scale))
 
     def penalty(self, value: Tensor) -> Tensor:
         return summed(self._element_penalty(value))
@@ -144,7 +147,7 @@ class Laplace(LocScalePrior):
         return plain(2.0 * self.scale.square())
 
     def _why_no_decay(self, loss_scale: LossScale) -> str:
-        strength = f" of {loss_scale.value / float(self.scale):.3g}" if self.scale.ndim == 0 else ""
+        strength = f" of {loss_scale.value / float(self.scale.detach()):.3g}" if self.scale.ndim == 0 else ""
         return (
             f"No weight_decay is equivalent to a Laplace prior: its pull s/scale does not shrink with the weight. It "
             f"is an L1 coefficient{strength} (Laplace.l1(loss_scale)); train it with br.MAPTrainer or br.attach, "

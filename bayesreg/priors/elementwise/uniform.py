@@ -141,4 +141,4 @@ class Uniform(Prior):
         """Return the prior in one line of plain words."""
         if self.low.ndim or self.high.ndim:
             return "uniform, one pair of bounds per element"
-        return f"uniform, {float(self.low):.4g} to {float(self.high):.4g}"
+        return f"uniform, {float(self.low.detach()):.4g} to {float(self.high.detach()):.4g}"

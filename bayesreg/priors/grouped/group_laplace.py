@@ -261,7 +261,7 @@ class GroupLaplace(LocatedPrior):
 
     def describe(self) -> str:
         """Return the prior in one line of plain words."""
-        words = f"rate {float(self.rate):.4g}" if self.rate.ndim == 0 else "one rate per group"
+        words = f"rate {float(self.rate.detach()):.4g}" if self.rate.ndim == 0 else "one rate per group"
         return f"group Laplace by {self.group}, {words}, {self._centre_in_words()}"
 
     def __repr__(self) -> str:

@@ -63,7 +63,8 @@ class LogUniform(ElementwisePrior):
         }
         super().__init__(loc=loc, **given)
         if low is not None and high is not None and not bool((self._bound("high") > self._bound("low")).all()):
-            raise InvalidArgumentError("high: expected a value > low.")
+            gap = float((self._bound("high") - self._bound("low")).min())
+            raise InvalidArgumentError(f"low, high: expected high > low, got high - low = {gap:g}.")
         self.traits = Traits(
             proper=low is not None and high is not None, convex=False, smooth=False, elementwise=True, has_prox=True
         )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bayesreg._support import checks
 from bayesreg._support.calls import answering
-from bayesreg.errors import InvalidArgumentError, UnsupportedError, nearest
+from bayesreg.errors import InvalidArgumentError, ReferenceMismatchError, UnsupportedError, nearest
 from bayesreg.priors.contract.prior import Prior
 from bayesreg.priors.contract.quadratic import Quadratic
 from bayesreg.priors.contract.tensors import Hyperparameter, plain, promoted
@@ -60,7 +60,10 @@ class LocatedPrior(Prior, ABC):
         if scale is not None and scale.ndim and bool(torch.isinf(scale).any()):
             self.traits = replace(self.traits, proper=False)
         if isinstance(loc, Mapping):
-            self.reference = loc if isinstance(loc, Reference) else load_reference(loc)
+            try:
+                self.reference = loc if isinstance(loc, Reference) else load_reference(loc)
+            except ReferenceMismatchError as error:
+                raise ReferenceMismatchError(f"loc: {error}") from error
             loc = 0.0
         if isinstance(loc, nn.Parameter):
             raise InvalidArgumentError(
@@ -227,7 +230,7 @@ class LocatedPrior(Prior, ABC):
             return f"centred on {self.reference.source}"
         if self.source is not None:
             return f"centred on {self.source}"
-        return "centred on given weights" if self.loc.ndim else f"centred on {float(self.loc):g}"
+        return "centred on given weights" if self.loc.ndim else f"centred on {float(self.loc.detach()):g}"
 
     def with_powers(self, factor: float, /, **powers: float) -> Self:
         """Return the same prior with hyper-parameters multiplied by powers of a factor; for `times` of a family.
@@ -287,7 +290,7 @@ class LocatedPrior(Prior, ABC):
 
     @property
     def _centred_on_zero_scalar(self) -> bool:
-        return self.reference is None and self.loc.ndim == 0 and float(self.loc) == 0.0
+        return self.reference is None and self.loc.ndim == 0 and float(self.loc.detach()) == 0.0
 
     def _shifted(self, value: Tensor) -> Tensor:
         """Return value − loc in float32 or better, refusing shapes that would broadcast the value itself."""

@@ -202,7 +202,7 @@ def test_wrong_calls_are_answered():
     gaussian = br.Gaussian(1.0)
     for keywords, words in (
         ({"function": "differnce"}, "did you mean 'difference'"),
-        ({"function": 3}, "a callable or a name"),
+        ({"function": 3}, "function: expected a text or a function, got int 3"),
         ({"of": "0.weight"}, "list of different"),
         ({"of": ["a", "a"]}, "list of different"),
         ({"jacobian": "yes"}, "expected one of none, elementwise, radial"),

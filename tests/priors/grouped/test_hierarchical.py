@@ -425,7 +425,7 @@ def test_what_is_wrong_is_said():
         H.Gamma(1.0, -1.0)
     with pytest.raises(br.InvalidArgumentError, match="HalfNormal"):
         from_dict({"family": "Halfnormal", "scale": 1.0})
-    with pytest.raises(br.InvalidArgumentError, match="not made from"):
+    with pytest.raises(br.InvalidArgumentError, match="HalfNormal: unexpected argument 'width'; it takes scale, of"):
         from_dict({"family": "HalfNormal", "width": 1.0})
     with pytest.raises(br.InvalidArgumentError, match="no maximum"):
         br.ModelPrior(nn.Linear(1, 1), {"*": br.HierarchicalGaussian(H.Gamma(0.2, 1.0), "precision", "element")})
