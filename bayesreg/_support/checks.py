@@ -19,6 +19,7 @@ __all__ = [
     "covariance",
     "finite",
     "finite_float",
+    "integer",
     "non_negative",
     "non_negative_float",
     "positive",
@@ -156,6 +157,13 @@ def non_negative(name: str, value: object) -> float | Tensor:
     if smallest < 0:
         raise InvalidArgumentError(f"{name}: expected a value >= 0, got {smallest:g}.")
     return checked
+
+
+def integer(name: str, value: object) -> int:
+    """Return `value` as an int."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise InvalidArgumentError(f"{name}: expected an integer, got {kind_of(value)}{_number(value)}.")
+    return int(value)
 
 
 def positive_int(name: str, value: object) -> int:

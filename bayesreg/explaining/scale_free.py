@@ -96,5 +96,5 @@ def _traced(module: nn.Module) -> fx.Graph | None:
     try:
         with torch.no_grad():
             return fx.Tracer().trace(copy.deepcopy(module, memo))
-    except Exception:  # A user's forward may raise anything when it meets a tracer.
+    except Exception:  # noqa: BLE001 (a user's forward may raise anything when it meets a tracer)
         return None

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import final
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from bayesreg._support import checks
 from bayesreg._support.calls import answering
-from bayesreg.errors import DataError, InvalidArgumentError, kind_of
+from bayesreg.errors import DataError
 from bayesreg.likelihoods.base import Likelihood
 
 __all__ = ["Categorical"]
@@ -37,9 +37,7 @@ class Categorical(Likelihood):
     @answering
     def __init__(self, ignore_index: int = -100) -> None:
         super().__init__()
-        if isinstance(ignore_index, bool) or not isinstance(ignore_index, Integral):
-            raise InvalidArgumentError(f"ignore_index: expected an integer, got {kind_of(ignore_index)}.")
-        self.ignore_index: int = int(ignore_index)
+        self.ignore_index = checks.integer("ignore_index", ignore_index)
 
     def nll(self, output: Tensor, target: Tensor) -> Tensor:
         if output.ndim < 2 or target.shape != output.shape[:1] + output.shape[2:]:

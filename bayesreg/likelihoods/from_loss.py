@@ -13,7 +13,7 @@ from torch.distributions import Distribution
 
 from bayesreg._support import checks
 from bayesreg._support.calls import answering
-from bayesreg.errors import DataError, InvalidArgumentError, UnsupportedError
+from bayesreg.errors import DataError, InvalidArgumentError, UnsupportedError, kind_of
 from bayesreg.likelihoods.base import Likelihood, aligned
 
 __all__ = ["FromLoss"]
@@ -52,6 +52,8 @@ class FromLoss(Likelihood):
             raise InvalidArgumentError("noise_std: MSELoss is a likelihood only together with a noise std; pass one.")
         if not is_mse and noise_std is not None:
             raise InvalidArgumentError(f"noise_std: only MSELoss takes one, got loss {type(loss).__name__}.")
+        if not callable(loss):
+            raise InvalidArgumentError(f"loss: expected a torch loss or a function, got {kind_of(loss)}.")
         self.noise_std = None if noise_std is None else checks.positive_float("noise_std", noise_std)
         if isinstance(loss, nn.Module) and hasattr(loss, "reduction"):
             loss = copy.deepcopy(loss)

@@ -161,11 +161,11 @@ def _row(path: Path, entry: dict[str, Any], priors: Sequence[Belief]) -> FileRow
     if number is not None and not (type(number) is int and 0 <= number < len(priors)):
         raise PriorFileError(f"{path}: damaged prior file, {name} names prior {number!r} of {len(priors)}.")
     if not all(type(length) is int and 0 <= length < 2**63 for length in shape):
-        raise PriorFileError(f"{path}: damaged prior file, {name} has shape {shape}.")
+        raise PriorFileError(f"{path}: damaged prior file, {name} has shape {str(shape)[:100]}.")
     names = tuple(map(str, entry.get("names", [name])))
     prior = None if number is None else priors[number]
     if isinstance(prior, Part) and (len(set(prior.joins)) < len(prior.joins) or not {name, *names} & set(prior.joins)):
-        raise PriorFileError(f"{path}: damaged prior file, {name} is said to be joined with {list(prior.joins)}.")
+        raise PriorFileError(f"{path}: damaged prior file, {name} is said to be joined with {str(prior.joins)[:200]}.")
     return FileRow(name, names, tuple(shape), str(entry["dtype"]), str(entry["rule"]), prior)
 
 

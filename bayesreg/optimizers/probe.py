@@ -112,7 +112,7 @@ def _attempt(look: Callable[[], ProbedKind]) -> ProbedKind:
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             warnings.simplefilter("ignore")
             return look()
-    except Exception:  # Third-party code: whatever it raises, nothing was learned about it.
+    except Exception:  # noqa: BLE001 (third-party code: whatever it raises, nothing was learned about it)
         return "unknown"
 
 

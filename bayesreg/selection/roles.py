@@ -83,7 +83,7 @@ def _is_left_out(info: ParameterInfo) -> bool:
         if callable(names):
             try:
                 listed = [str(name) for name in names()]
-            except Exception:  # A method of the user's that only has this name.
+            except Exception:  # noqa: BLE001 (a method of the user's that only has this name)
                 continue
             if any(info.name == one or info.name.endswith("." + one) for one in listed):
                 return True

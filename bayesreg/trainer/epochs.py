@@ -126,11 +126,29 @@ def fit_epochs(task: Task, optimizer: Optimizer | OptimizerFactory, settings: Ep
 
 
 def _scheduler(factory: Callable[[Optimizer], Any], optimizer: Optimizer) -> Any:
-    made = factory(optimizer)
+    try:
+        made = factory(optimizer)
+    except (TypeError, AttributeError, NotImplementedError, InvalidArgumentError) as error:
+        raise InvalidArgumentError(f"scheduler: expected a factory that takes an optimizer ({error}).") from error
     if not callable(getattr(made, "step", None)):
         raise InvalidArgumentError(
             f"scheduler: expected a factory optimizer -> scheduler, which has step(), got one that returns "
             f"{kind_of(made)}."
+        )
+    return made
+
+
+def _made(factory: OptimizerFactory, groups: list[dict[str, Any]]) -> Optimizer:
+    try:
+        made = factory(groups)
+    except (TypeError, AttributeError, NotImplementedError, InvalidArgumentError) as error:
+        raise InvalidArgumentError(
+            f"optimizer: expected a factory that takes param groups, got {getattr(factory, '__name__', factory)!s} "
+            f"({error})."
+        ) from error
+    if not isinstance(made, Optimizer):
+        raise InvalidArgumentError(
+            f"optimizer: expected a factory of a torch optimizer, got one that returns {kind_of(made)}."
         )
     return made
 
@@ -141,8 +159,8 @@ def _with_likelihood(optimizer: Optimizer | OptimizerFactory, task: Task, extra:
         groups = task.prior.param_groups()
         if optimizer is LBFGS or getattr(optimizer, "func", None) is LBFGS:
             # It takes one group only; the prior reaches it through the gradient and the value.
-            return optimizer([{"params": [p for group in groups for p in group["params"]] + extra}])
-        return optimizer([*groups, {"params": extra, "weight_decay": 0.0}] if extra else groups)
+            return _made(optimizer, [{"params": [p for group in groups for p in group["params"]] + extra}])
+        return _made(optimizer, [*groups, {"params": extra, "weight_decay": 0.0}] if extra else groups)
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     missing = [p for p in extra if id(p) not in held]
     if missing:

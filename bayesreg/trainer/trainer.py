@@ -141,6 +141,8 @@ class MAPTrainer:
                 f"optimizer: expected 'lbfgs', 'proximal', a torch optimizer or a factory of one, got "
                 f"{kind_of(optimizer)}."
             )
+        if not isinstance(optimizer, str | Optimizer):
+            checks.accepts("optimizer", optimizer, 1, "param groups")
         checks.accepts("on_epoch_end", on_epoch_end, 1, "the record of an epoch")
         checks.accepts("scheduler", scheduler, 1, "the optimizer")
         self.model = model

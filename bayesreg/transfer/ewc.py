@@ -78,7 +78,8 @@ def ewc_prior(
     tasks = [fisher] if isinstance(fisher, Fisher) else list(fisher) if isinstance(fisher, list | tuple) else []
     prior_precision = checks.positive_float("prior_precision", prior_precision)
     strength = checks.positive_float("strength", strength)
-    if not 0.0 < checks.finite_float("discount", discount) <= 1.0:
+    discount = checks.finite_float("discount", discount)
+    if not 0.0 < discount <= 1.0:
         raise InvalidArgumentError(f"discount: expected a number in (0, 1], got {discount!r}.")
     if not tasks or not all(isinstance(task, Fisher) for task in tasks):
         raise InvalidArgumentError(

@@ -144,7 +144,7 @@ def _batches(model: nn.Module, likelihood: Likelihood, data: Batches) -> Iterato
     if isinstance(data, tuple):
         yield as_tensors(model, likelihood, data)
         return
-    if not isinstance(data, Iterable):
+    if not isinstance(data, Iterable) or isinstance(data, Tensor | str):
         raise DataError(f"data: expected a pair of arrays or batches (inputs, targets), got {kind_of(data)}.")
     for batch in data:
         if not isinstance(batch, tuple | list) or len(batch) != 2:

@@ -103,6 +103,8 @@ def centered_prior(
     if (new is None) != (head is None):
         raise InvalidArgumentError("new, head: expected both or none: which parameters are new, and their prior.")
     given: Mapping[SelectorLike, Belief] = body if isinstance(body, Mapping) else {"*": body}
+    if not given:
+        raise InvalidArgumentError("body: expected a prior, or rules with at least one, got an empty mapping.")
     for key, value in given.items():
         if not isinstance(value, Belief):
             raise InvalidArgumentError(
@@ -390,8 +392,12 @@ def _beyond(
     argument: str = "head_scale",
 ) -> dict[SelectorLike, LocatedPrior] | None:
     if resized is None:
+        if scale is not None and argument != "head_scale":
+            raise InvalidArgumentError(f"{argument}: plays no part without resized=; leave it out.")
         return None
     keys: Sequence[Any] = resized if isinstance(resized, list | tuple) else [resized]
+    for key in keys:
+        as_selector(key, "resized")
     return {key: family(_needed(scale, "resized", argument)) for key in keys}
 
 

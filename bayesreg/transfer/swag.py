@@ -299,6 +299,7 @@ class SWAG:
         buffers = {info.name: info.parameter for info in buffers_of(self.model)}
         return Reference({**buffers, **self.statistics()[0]}, f"SWAG of {self.num_snapshots} snapshots")
 
+    @answering
     def prior(
         self, *, scale: float = 1.0, epsilon: float = 0.0, rank: int | None = None, only: Selection | None = None
     ) -> LowRankGaussian:

@@ -12,6 +12,7 @@ import os
 import random
 import re
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import bayesreg as br
 from bayesreg._support.arguments import wrong_kind
 from tests.fuzz import commands
 from tests.fuzz.priors import network
-from tests.fuzz.verdict import Counts, Verdict, judge, unclear
+from tests.fuzz.verdict import Counts, Plant, Verdict, judge, unclear
 
 H = br.hyperpriors
 L = br.likelihoods
@@ -39,16 +40,77 @@ class Odd:
 def odd_values() -> list[Any]:
     """Return values that few arguments take; made anew, as a call may change them."""
     return [
-        None, True, 0, -1, 3, 10**400, 2.5, -1.0, 0.0, 1e-200, 1e308, math.nan, math.inf, -math.inf, 1j, "", "x", "nope.*",
-        b"x", [], [1, 2], (), ("a", 2), {}, {"x": 1}, {1, 2}, Odd(), Odd, len, lambda: None, lambda x: x,
-        decimal.Decimal("0.1"), fractions.Fraction(1, 3), np.float32(0.5), np.int64(2), np.zeros(2), np.zeros((0, 3)),
-        np.array(["a"]), np.array([None]), torch.tensor(0.5), torch.tensor(-1.0), torch.tensor(math.nan), torch.tensor(2),
-        torch.tensor(True), torch.tensor(1j), torch.zeros(0), torch.ones(2, 2), torch.ones(7, 5, 3), torch.tensor([math.inf]),
-        torch.ones(3, requires_grad=True), torch.ones(2, device="meta"), torch.float32, torch.Generator(), nn.Linear(2, 2),
-        nn.Linear, nn.Parameter(torch.ones(2)), torch.optim.SGD, "adamw", br.Gaussian(1.0), br.Gaussian, br.Flat(),
-        L.Categorical(), L.Categorical, br.biases, Path("no.pt"), br.LossScale.mean(10), range(3), iter([1]),
-        H.HalfCauchy(1.0), object,
-    ]  # fmt: skip
+        None,
+        True,
+        0,
+        -1,
+        3,
+        10**400,
+        2.5,
+        -1.0,
+        0.0,
+        1e-200,
+        1e308,
+        math.nan,
+        math.inf,
+        -math.inf,
+        1j,
+        "",
+        "x",
+        "nope.*",
+        b"x",
+        [],
+        [1, 2],
+        (),
+        ("a", 2),
+        {},
+        {"x": 1},
+        {1, 2},
+        Odd(),
+        Odd,
+        len,
+        lambda: None,
+        lambda x: x,
+        decimal.Decimal("0.1"),
+        fractions.Fraction(1, 3),
+        np.float32(0.5),
+        np.int64(2),
+        np.zeros(2),
+        np.zeros((0, 3)),
+        np.array(["a"]),
+        np.array([None]),
+        torch.tensor(0.5),
+        torch.tensor(-1.0),
+        torch.tensor(math.nan),
+        torch.tensor(2),
+        torch.tensor(True),
+        torch.tensor(1j),
+        torch.zeros(0),
+        torch.ones(2, 2),
+        torch.ones(7, 5, 3),
+        torch.tensor([math.inf]),
+        torch.ones(3, requires_grad=True),
+        torch.ones(2, device="meta"),
+        torch.float32,
+        torch.Generator(),
+        nn.Linear(2, 2),
+        nn.Linear,
+        nn.Parameter(torch.ones(2)),
+        torch.optim.SGD,
+        "adamw",
+        br.Gaussian(1.0),
+        br.Gaussian,
+        br.Flat(),
+        L.Categorical(),
+        L.Categorical,
+        br.biases,
+        Path("no.pt"),
+        br.LossScale.mean(10),
+        range(3),
+        iter([1]),
+        H.HalfCauchy(1.0),
+        object,
+    ]
 
 
 Made = tuple[Callable[..., Any], dict[str, Any]]
@@ -72,16 +134,29 @@ def _attached() -> Made:
 
 def _trainer() -> Made:
     return br.MAPTrainer, {
-        "model": network(), "prior": br.Gaussian(1.0), "likelihood": L.Categorical(), "max_epochs": 1, "batch_size": 6,
-        "seed": 0, "accumulate": 1, "clip_norm": 1.0, "restore_best": True, "num_data": 12,
-    }  # fmt: skip
+        "model": network(),
+        "prior": br.Gaussian(1.0),
+        "likelihood": L.Categorical(),
+        "max_epochs": 1,
+        "batch_size": 6,
+        "seed": 0,
+        "accumulate": 1,
+        "clip_norm": 1.0,
+        "restore_best": True,
+        "num_data": 12,
+    }
 
 
 def _solver() -> Made:
     return br.MAPTrainer, {
-        "model": nn.Linear(3, 2), "prior": br.Gaussian(1.0), "likelihood": L.Categorical(), "optimizer": "lbfgs",
-        "tolerance": 1e-3, "max_iterations": 5, "starts": 1,
-    }  # fmt: skip
+        "model": nn.Linear(3, 2),
+        "prior": br.Gaussian(1.0),
+        "likelihood": L.Categorical(),
+        "optimizer": "lbfgs",
+        "tolerance": 1e-3,
+        "max_iterations": 5,
+        "starts": 1,
+    }
 
 
 def _fitted() -> Made:
@@ -126,16 +201,22 @@ def _source_head() -> nn.Module:
 def _flat_statistics() -> Made:
     size = sum(p.numel() for p in network().parameters())
     return br.transfer.flat_statistics, {
-        "model": network(), "mean": torch.zeros(size), "variance": torch.ones(size), "deviations": torch.zeros(3, size),
-    }  # fmt: skip
+        "model": network(),
+        "mean": torch.zeros(size),
+        "variance": torch.ones(size),
+        "deviations": torch.zeros(3, size),
+    }
 
 
 def _statistics() -> dict[str, Any]:
     held = {name: p.detach().clone() for name, p in network().named_parameters()}
     return {
-        "mean": held, "variance": {name: torch.ones_like(t) for name, t in held.items()},
-        "deviations": {name: torch.randn(*t.shape, 2) for name, t in held.items()}, "scale": 1.0, "epsilon": 0.1,
-    }  # fmt: skip
+        "mean": held,
+        "variance": {name: torch.ones_like(t) for name, t in held.items()},
+        "deviations": {name: torch.randn(*t.shape, 2) for name, t in held.items()},
+        "scale": 1.0,
+        "epsilon": 0.1,
+    }
 
 
 _FIVE = torch.linspace(-1, 1, 5)
@@ -144,9 +225,7 @@ _FIVE = torch.linspace(-1, 1, 5)
 CALLS: dict[str, Callable[[], Made]] = {
     # families
     "Gaussian": lambda: (br.Gaussian, {"scale": 0.2, "loc": 0.0}),
-    "Gaussian.from_weight_decay": lambda: (
-        br.Gaussian.from_weight_decay, {"weight_decay": 5e-4, "num_data": 50_000}
-    ),
+    "Gaussian.from_weight_decay": lambda: (br.Gaussian.from_weight_decay, {"weight_decay": 5e-4, "num_data": 50_000}),
     "Gaussian.centered_at": lambda: (br.Gaussian.centered_at, {"reference": network(), "scale": 0.1}),
     "Laplace": lambda: (br.Laplace, {"scale": 0.2, "loc": 0.0}),
     "Laplace.from_l1": lambda: (br.Laplace.from_l1, {"l1_coefficient": 1e-4, "num_data": 100}),
@@ -154,13 +233,15 @@ CALLS: dict[str, Callable[[], Made]] = {
     "Cauchy": lambda: (br.Cauchy, {"scale": 0.1}),
     "ElasticNet": lambda: (br.ElasticNet, {"l1": 1.0, "l2": 2.0}),
     "ElasticNet.from_penalties": lambda: (
-        br.ElasticNet.from_penalties, {"l1_coefficient": 1e-4, "weight_decay": 1e-4, "num_data": 10}
+        br.ElasticNet.from_penalties,
+        {"l1_coefficient": 1e-4, "weight_decay": 1e-4, "num_data": 10},
     ),
     "GeneralizedNormal": lambda: (br.GeneralizedNormal, {"power": 0.5, "scale": 0.1}),
     "Logistic": lambda: (br.Logistic, {"scale": 0.1}),
     "ScaleMixture": lambda: (br.ScaleMixture, {"weights": [0.5, 0.5], "scales": [0.1, 1.0]}),
     "spike_and_slab": lambda: (
-        br.ScaleMixture.spike_and_slab, {"spike_scale": 0.01, "slab_scale": 1.0, "slab_weight": 0.5}
+        br.ScaleMixture.spike_and_slab,
+        {"spike_scale": 0.01, "slab_scale": 1.0, "slab_weight": 0.5},
     ),
     "Horseshoe": lambda: (br.Horseshoe, {"scale": 0.1}),
     "RegularizedHorseshoe": lambda: (br.RegularizedHorseshoe, {"scale": 0.1, "slab_scale": 2.0}),
@@ -181,20 +262,39 @@ CALLS: dict[str, Callable[[], Made]] = {
     "FromDistribution": lambda: (br.FromDistribution, {"distribution": distributions.Normal(0.0, 1.0)}),
     "Flat": lambda: (br.Flat, {}),
     "prior_from_words": lambda: (br.prior_from_words, {"words": "laplace(0.1)", "num_data": 10}),
-    **{f"hyperpriors.{name}": (lambda name=name, given=given: (getattr(H, name), dict(given))) for name, given in {
-        "HalfCauchy": {"scale": 1.0}, "HalfNormal": {"scale": 1.0}, "Gamma": {"concentration": 2.0, "rate": 1.0},
-        "InverseGamma": {"concentration": 2.0, "rate": 1.0}, "from_dict": {"record": {"family": "HalfNormal", "scale": 1.0}},
-    }.items()},
+    **{
+        f"hyperpriors.{name}": (lambda name=name, given=given: (getattr(H, name), dict(given)))
+        for name, given in {
+            "HalfCauchy": {"scale": 1.0},
+            "HalfNormal": {"scale": 1.0},
+            "Gamma": {"concentration": 2.0, "rate": 1.0},
+            "InverseGamma": {"concentration": 2.0, "rate": 1.0},
+            "from_dict": {"record": {"family": "HalfNormal", "scale": 1.0}},
+        }.items()
+    },
     # what a prior answers
-    **{f"Gaussian.{name}": (lambda name=name, given=given: (getattr(br.Gaussian(0.5), name), dict(given))) for name, given in {
-        "log_prob": {"value": _FIVE}, "penalty": {"value": _FIVE}, "curvature": {"value": _FIVE},
-        "prox": {"value": _FIVE, "step": 0.1}, "sample": {"shape": (3,), "generator": None, "dtype": torch.float32},
-        "times": {"factor": 2.0}, "weight_decay": {"num_data": 100, "optimizer": None}, "same_as": {"other": br.Flat()},
-        "weight_decay_readings": {"num_data": 100, "at": torch.ones(2)},
-    }.items()},
-    **{f"Laplace.{name}": (lambda name=name, given=given: (getattr(br.Laplace(0.5), name), dict(given))) for name, given in {
-        "log_prob": {"value": _FIVE}, "prox": {"value": _FIVE, "step": 0.1}, "psd_curvature": {"value": _FIVE},
-    }.items()},
+    **{
+        f"Gaussian.{name}": (lambda name=name, given=given: (getattr(br.Gaussian(0.5), name), dict(given)))
+        for name, given in {
+            "log_prob": {"value": _FIVE},
+            "penalty": {"value": _FIVE},
+            "curvature": {"value": _FIVE},
+            "prox": {"value": _FIVE, "step": 0.1},
+            "sample": {"shape": (3,), "generator": None, "dtype": torch.float32},
+            "times": {"factor": 2.0},
+            "weight_decay": {"num_data": 100, "optimizer": None},
+            "same_as": {"other": br.Flat()},
+            "weight_decay_readings": {"num_data": 100, "at": torch.ones(2)},
+        }.items()
+    },
+    **{
+        f"Laplace.{name}": (lambda name=name, given=given: (getattr(br.Laplace(0.5), name), dict(given)))
+        for name, given in {
+            "log_prob": {"value": _FIVE},
+            "prox": {"value": _FIVE, "step": 0.1},
+            "psd_curvature": {"value": _FIVE},
+        }.items()
+    },
     "GroupLaplace.prox": lambda: (br.GroupLaplace(1.0, "row").prox, {"value": torch.ones(2, 2), "step": 0.1}),
     # model priors
     "ModelPrior": lambda: (br.ModelPrior, {"model": network(), "rules": {"0.*": br.Flat(), "*": br.Gaussian(1.0)}}),
@@ -215,25 +315,45 @@ CALLS: dict[str, Callable[[], Made]] = {
     # conversion
     "convert": lambda: (br.convert, {"value": 1e-3, "notation": "weight_decay", "num_data": 100, "noise_std": 0.5}),
     "LossScale": lambda: (br.LossScale, {"value": 0.1}),
-    **{f"LossScale.{name}": (lambda name=name, given=given: (getattr(br.LossScale, name), dict(given))) for name, given in {
-        "mean": {"num_data": 10, "likelihood_weight": 1.0}, "sum": {"likelihood_weight": 1.0},
-        "minibatch_sum": {"num_data": 10, "batch_size": 2}, "mse": {"num_data": 10, "num_outputs": 2, "noise_std": 0.5},
-        "half_squared_error": {"num_data": 10, "noise_std": 0.5}, "tokens": {"num_tokens": 10},
-    }.items()},
-    **{name: (lambda name=name, given=given: (getattr(br, name), dict(given))) for name, given in {
-        "weight_decay_to_variance": {"weight_decay": 1e-3, "num_data": 10}, "variance_to_weight_decay": {"variance": 1.0, "num_data": 10},
-        "weight_decay_to_precision": {"weight_decay": 1e-3, "num_data": 10}, "precision_to_weight_decay": {"precision": 1.0, "num_data": 10},
-        "l2_coefficient_to_variance": {"l2_coefficient": 1e-3, "num_data": 10},
-        "variance_to_l2_coefficient": {"variance": 1.0, "num_data": 10},
-        "l1_to_laplace_scale": {"l1_coefficient": 1e-3, "num_data": 10}, "laplace_scale_to_l1": {"laplace_scale": 1.0, "num_data": 10},
-        "ridge_alpha_to_variance": {"ridge_alpha": 1.0, "noise_std": 0.5}, "variance_to_ridge_alpha": {"variance": 1.0, "noise_std": 0.5},
-        "lasso_alpha_to_laplace_scale": {"lasso_alpha": 1.0, "num_data": 10, "noise_std": 0.5},
-        "laplace_scale_to_lasso_alpha": {"laplace_scale": 1.0, "num_data": 10, "noise_std": 0.5},
-        "sklearn_to_elastic_net_rates": {"elastic_net_alpha": 1.0, "l1_ratio": 0.5, "num_data": 10, "noise_std": 0.5},
-        "elastic_net_rates_to_sklearn": {"l1": 1.0, "l2": 0.5, "num_data": 10, "noise_std": 0.5},
-        "logistic_c_to_variance": {"logistic_c": 1.0}, "variance_to_logistic_c": {"variance": 1.0},
-        "logistic_c_to_laplace_scale": {"logistic_c": 1.0}, "laplace_scale_to_logistic_c": {"laplace_scale": 1.0},
-    }.items()},
+    **{
+        f"LossScale.{name}": (lambda name=name, given=given: (getattr(br.LossScale, name), dict(given)))
+        for name, given in {
+            "mean": {"num_data": 10, "likelihood_weight": 1.0},
+            "sum": {"likelihood_weight": 1.0},
+            "minibatch_sum": {"num_data": 10, "batch_size": 2},
+            "mse": {"num_data": 10, "num_outputs": 2, "noise_std": 0.5},
+            "half_squared_error": {"num_data": 10, "noise_std": 0.5},
+            "tokens": {"num_tokens": 10},
+        }.items()
+    },
+    **{
+        name: (lambda name=name, given=given: (getattr(br, name), dict(given)))
+        for name, given in {
+            "weight_decay_to_variance": {"weight_decay": 1e-3, "num_data": 10},
+            "variance_to_weight_decay": {"variance": 1.0, "num_data": 10},
+            "weight_decay_to_precision": {"weight_decay": 1e-3, "num_data": 10},
+            "precision_to_weight_decay": {"precision": 1.0, "num_data": 10},
+            "l2_coefficient_to_variance": {"l2_coefficient": 1e-3, "num_data": 10},
+            "variance_to_l2_coefficient": {"variance": 1.0, "num_data": 10},
+            "l1_to_laplace_scale": {"l1_coefficient": 1e-3, "num_data": 10},
+            "laplace_scale_to_l1": {"laplace_scale": 1.0, "num_data": 10},
+            "ridge_alpha_to_variance": {"ridge_alpha": 1.0, "noise_std": 0.5},
+            "variance_to_ridge_alpha": {"variance": 1.0, "noise_std": 0.5},
+            "lasso_alpha_to_laplace_scale": {"lasso_alpha": 1.0, "num_data": 10, "noise_std": 0.5},
+            "laplace_scale_to_lasso_alpha": {"laplace_scale": 1.0, "num_data": 10, "noise_std": 0.5},
+            "sklearn_to_elastic_net_rates": {
+                "elastic_net_alpha": 1.0,
+                "l1_ratio": 0.5,
+                "num_data": 10,
+                "noise_std": 0.5,
+            },
+            "elastic_net_rates_to_sklearn": {"l1": 1.0, "l2": 0.5, "num_data": 10, "noise_std": 0.5},
+            "logistic_c_to_variance": {"logistic_c": 1.0},
+            "variance_to_logistic_c": {"variance": 1.0},
+            "logistic_c_to_laplace_scale": {"logistic_c": 1.0},
+            "laplace_scale_to_logistic_c": {"laplace_scale": 1.0},
+        }.items()
+    },
     # training
     "MAPTrainer": _trainer,
     "MAPTrainer, lbfgs": _solver,
@@ -243,25 +363,60 @@ CALLS: dict[str, Callable[[], Made]] = {
     "likelihoods.FromLoss": lambda: (L.FromLoss, {"loss": nn.CrossEntropyLoss()}),
     "likelihoods.Bernoulli": lambda: (L.Bernoulli, {}),
     # transfer
-    "transfer.l2_sp": lambda: (br.transfer.l2_sp, {
-        "model": network(), "reference": _source_head(), "body_scale": 0.1, "head_scale": 1.0, "new": "2.*",
-    }),
-    "transfer.l1_sp": lambda: (br.transfer.l1_sp, {
-        "model": network(), "reference": _source_head(), "body_scale": 0.1, "head_scale": 1.0, "new": "2.*",
-    }),
-    "transfer.centered_prior": lambda: (br.transfer.centered_prior, {
-        "model": network(), "reference": network(), "body": br.Gaussian(0.1),
-    }),
-    "transfer.depth_graded": lambda: (br.transfer.depth_graded, {
-        "model": network(), "first": 0.1, "last": 1.0,
-    }),
+    "transfer.l2_sp": lambda: (
+        br.transfer.l2_sp,
+        {
+            "model": network(),
+            "reference": _source_head(),
+            "body_scale": 0.1,
+            "head_scale": 1.0,
+            "new": "2.*",
+        },
+    ),
+    "transfer.l1_sp": lambda: (
+        br.transfer.l1_sp,
+        {
+            "model": network(),
+            "reference": _source_head(),
+            "body_scale": 0.1,
+            "head_scale": 1.0,
+            "new": "2.*",
+        },
+    ),
+    "transfer.centered_prior": lambda: (
+        br.transfer.centered_prior,
+        {
+            "model": network(),
+            "reference": network(),
+            "body": br.Gaussian(0.1),
+        },
+    ),
+    "transfer.depth_graded": lambda: (
+        br.transfer.depth_graded,
+        {
+            "model": network(),
+            "first": 0.1,
+            "last": 1.0,
+        },
+    ),
     "transfer.load_into": lambda: (br.transfer.load_into, {"model": network(), "reference": network()}),
-    "transfer.fisher_information": lambda: (br.transfer.fisher_information, {
-        "model": network(), "data": _data(), "likelihood": L.Categorical(),
-    }),
-    "transfer.ewc_prior": lambda: (br.transfer.ewc_prior, {
-        "model": network(), "fisher": _fisher(), "prior_precision": 1.0, "strength": 1.0,
-    }),
+    "transfer.fisher_information": lambda: (
+        br.transfer.fisher_information,
+        {
+            "model": network(),
+            "data": _data(),
+            "likelihood": L.Categorical(),
+        },
+    ),
+    "transfer.ewc_prior": lambda: (
+        br.transfer.ewc_prior,
+        {
+            "model": network(),
+            "fisher": _fisher(),
+            "prior_precision": 1.0,
+            "strength": 1.0,
+        },
+    ),
     "transfer.SWAG": lambda: (br.transfer.SWAG, {"model": network(), "max_rank": 5}),
     "transfer.SWAG.prior": lambda: (_swag().prior, {"scale": 1.0, "epsilon": 0.1}),
     "transfer.low_rank_prior": lambda: (br.transfer.low_rank_prior, _statistics()),
@@ -269,16 +424,20 @@ CALLS: dict[str, Callable[[], Made]] = {
     "transfer.rescaled": lambda: (br.transfer.rescaled, {"prior": _prior(), "factor": 2.0}),
     # sparsity
     "sparsity.zeros": lambda: (br.sparsity.zeros, {"prior": br.ModelPrior(network(), br.Laplace(0.1))}),
-    "sparsity.with_strength": lambda: (br.sparsity.with_strength, {
-        "prior": br.ModelPrior(network(), br.Laplace(0.1)), "factor": 2.0,
-    }),
+    "sparsity.with_strength": lambda: (
+        br.sparsity.with_strength,
+        {
+            "prior": br.ModelPrior(network(), br.Laplace(0.1)),
+            "factor": 2.0,
+        },
+    ),
     "sparsity.null_strength": _null_strength,
     "load_run": lambda: (br.load_run, {"folder": "run", "model": None, "trust": False}),
     "register_family": lambda: (br.register_family, {"family": br.Laplace}),
-}  # fmt: skip
+}
 
 
-# -- what became of it -------------------------------------------------------------------------------------------------------
+# -- what became of it -----------------------------------------------------------------------------------------------
 
 
 def _names(message: str, argument: str, alias: dict[str, str]) -> bool:
@@ -325,10 +484,36 @@ def _shows(message: str, value: Any) -> bool:
 
 
 #: What a message calls an argument.
-_CALLED = {"words": "prior", "train": "data", "val": "data", "folder": "run folder"}
+_CALLED = {
+    "words": "prior",
+    "train": "data",
+    "val": "data",
+    "folder": "run folder",
+    "value": "parameter",
+    "notation": "weight_decay",
+    "body_scale": "scale",
+    "head_scale": "scale",
+    "resized_scale": "scale",
+}
 
 #: Messages about arguments that are of no use here, or only together: their values say nothing.
-_ABOUT_MORE = ("leave it out", "leave out", "plays no part", "takes none", "expected both or none")
+_ABOUT_MORE = (
+    "leave it out",
+    "leave out",
+    "plays no part",
+    "takes none",
+    "expected both or none",
+    "= with it",
+    ": pass the ",
+    "does not fit",
+    "in common with",
+    "another model",
+    "the optimizer holds none",
+    "has no layer with",
+    "decouples",
+    "can never apply",
+    "flat statistics: ",
+)
 
 #: In place of a value that a message need not show.
 _UNSAID = object()
@@ -340,6 +525,13 @@ def _wrong(argument: str, value: Any, names: list[str]) -> Callable[[str], str]:
         if found:
             return found
         if any(said in message for said in _ABOUT_MORE):
+            return ""
+        # A file, a function and the like are named by what they are.
+        if isinstance(value, str | Path) and (str(value) in message if str(value) else ".:" in message):
+            return ""
+        if callable(value) and getattr(value, "__name__", "?") in message:
+            return ""
+        if isinstance(value, dict) and any(repr(key) in message for key in value):
             return ""
         # With two arguments changed the message is about one; another argument may be what no longer fits.
         if not any(_names(message, name, _CALLED) for name in names):
@@ -403,12 +595,10 @@ def _called(
 
     # A file that is not there, or a package that is not installed, is told in Python's own words.
     clear = _wrong(argument, value, [*known, *arguments])
-    verdict = judge(case, seconds=20.0, clear=clear, also=(OSError, ImportError))
+    verdict = judge(case, seconds=20.0, clear=clear, told=(br.BayesRegError, OSError, ImportError))
     if verdict.end != "same":
         return verdict
-    kind = (
-        wrong_kind(_bare(function), (), {name: given for name, given in arguments.items()}) if argument in known else ""
-    )
+    kind = wrong_kind(_bare(function), (), dict(arguments)) if argument in known else ""
     return Verdict("nonsense", f"accepted: {kind}") if kind.startswith(f"{argument}:") else Verdict("accepted")
 
 
@@ -424,15 +614,18 @@ def _bare(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def run(counts: Counts, folder: Path, dice: random.Random, going: Callable[[], bool]) -> None:
+def run(
+    counts: Counts, folder: Path, dice: random.Random, going: Callable[[], bool], plant: Plant = nullcontext
+) -> None:
     here = Path.cwd()
     os.chdir(folder)
     try:
         _prior().save("good.safetensors")
         commands.call(["fit", "iris", "--output", "run"])
-        for route, case, verdict in cases(dice):
-            counts.add(route, case, verdict)
-            if not going():
-                return
+        with plant():
+            for route, case, verdict in cases(dice):
+                counts.add(route, case, verdict)
+                if not going():
+                    return
     finally:
         os.chdir(here)

@@ -7,8 +7,11 @@ import io
 import json
 import os
 import random
+import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -18,63 +21,175 @@ import bayesreg as br
 from bayesreg.cli import main
 from tests.fuzz import files
 from tests.fuzz.priors import network
-from tests.fuzz.verdict import LONGEST, Counts, Hang, Verdict, judge
+from tests.fuzz.verdict import LONGEST, Counts, Plant, Verdict, judge
 
-# -- what works ------------------------------------------------------------------------------------------------------------
+# -- what works ------------------------------------------------------------------------------------------------------
 
 _CONVERT = [
-    "convert 5e-4 --num-data 50000", "convert 0.04 --from variance --num-data 1000", "convert 1 --from std --loss sum",
-    "convert 1 --from ridge-alpha --num-data 100 --noise-std 0.5", "convert 0.1 --from laplace-scale --num-data 10",
-    "convert 0.05 --from lasso-alpha --num-data 10 --noise-std 2", "convert 1e-4 --num-data 100 --optimizer sgd",
+    "convert 5e-4 --num-data 50000",
+    "convert 0.04 --from variance --num-data 1000",
+    "convert 1 --from std --loss sum",
+    "convert 1 --from ridge-alpha --num-data 100 --noise-std 0.5",
+    "convert 0.1 --from laplace-scale --num-data 10",
+    "convert 0.05 --from lasso-alpha --num-data 10 --noise-std 2",
+    "convert 1e-4 --num-data 100 --optimizer sgd",
     "convert 1e-4 --loss mse --num-data 100 --num-outputs 3 --noise-std 0.1",
-    "convert 1e-4 --loss minibatch-sum --num-data 100 --batch-size 10", "convert 2 --from logistic-c --num-data 9",
+    "convert 1e-4 --loss minibatch-sum --num-data 100 --batch-size 10",
+    "convert 2 --from logistic-c --num-data 9",
     "convert 1e-4 --num-data 100 --likelihood-weight 0.5 --loss tokens",
-]  # fmt: skip
+]
 _EXPLAIN = [
     "explain --optimizer sgd --lr 0.1 --weight-decay 5e-4 --num-data 50000 --dtype bfloat16 --clip-norm 1",
     "explain --optimizer adamw --lr 1e-3 --weight-decay 0.01 --num-data 1000 --momentum 0.9",
-    "explain sgd.pt --num-data 1000", "explain adamw.pt --num-data 1000 --optimizer adamw",
-    "explain whole.pt --num-data 1000", "explain args.json --num-data 1000", "explain args.yaml --num-data 1000",
-    "explain --keras-l2 1e-4 --num-data 50000", "explain regularizer.json --num-data 20",
-    "explain prior.safetensors --num-data 5", "explain run --num-data 5",
-]  # fmt: skip
+    "explain sgd.pt --num-data 1000",
+    "explain adamw.pt --num-data 1000 --optimizer adamw",
+    "explain whole.pt --num-data 1000",
+    "explain args.json --num-data 1000",
+    "explain args.yaml --num-data 1000",
+    "explain --keras-l2 1e-4 --num-data 50000",
+    "explain regularizer.json --num-data 20",
+    "explain prior.safetensors --num-data 5",
+    "explain run --num-data 5",
+]
 _PRIOR = [
-    "prior show prior.safetensors", "prior show run", "prior convert prior.safetensors --variance-factor 100 -o out.safetensors",
+    "prior show prior.safetensors",
+    "prior show run",
+    "prior convert prior.safetensors --variance-factor 100 -o out.safetensors",
     "prior convert prior.safetensors --rename 0.*=first.* -o out.safetensors",
-    "prior convert prior.safetensors --only 0.* -o out.safetensors", "prior fit c1.pt c2.pt c3.pt -o out.safetensors",
+    "prior convert prior.safetensors --only 0.* -o out.safetensors",
+    "prior fit c1.pt c2.pt c3.pt -o out.safetensors",
     "prior fit c1.pt c2.pt --rank 2 --epsilon 0.1 -o out.safetensors",
     "prior convert mean.pt --variance var.pt --deviations dev.pt --like c1.pt --convention stated -o out.safetensors",
-]  # fmt: skip
+]
 _FIT = [
-    "fit data.csv --output out", "fit data.csv --output out --prior laplace(0.5) --val-fraction 0",
-    "fit data.npz --output out --task regression --noise-std 0.5", "fit data.csv --output out --target b",
+    "fit data.csv --output out",
+    "fit data.csv --output out --prior laplace(0.5) --val-fraction 0",
+    "fit data.npz --output out --task regression --noise-std 0.5",
+    "fit data.csv --output out --target b",
     "fit data.csv --output out --model mlp --hidden 3 --epochs 1 --batch-size 10 --lr 0.01 --keep-last",
-    "fit data.csv --output out --prior l2(weight_decay=1e-3) --seed 3", "fit bare.csv --no-header --output out",
+    "fit data.csv --output out --prior l2(weight_decay=1e-3) --seed 3",
+    "fit bare.csv --no-header --output out",
     "fit iris --output out --prior gaussian(1.0) --optimizer lbfgs --starts 1",
-]  # fmt: skip
+]
 _OTHER = ["--version", "--help", "fit --help", "demo --help", "prior", ""]
 
 WORKING = {
-    "convert": _CONVERT, "explain": _EXPLAIN, "prior": _PRIOR, "fit": _FIT, "other": _OTHER,
-}  # fmt: skip
+    "convert": _CONVERT,
+    "explain": _EXPLAIN,
+    "prior": _PRIOR,
+    "fit": _FIT,
+    "other": _OTHER,
+}
 
-# -- what does not ---------------------------------------------------------------------------------------------------------
+# -- what does not ---------------------------------------------------------------------------------------------------
 
 ODD = [
-    "", " ", "-1", "0", "-0.0", "nan", "inf", "-inf", "1e400", "1e-400", "1e308", "1e-200", "9" * 60, "1_0", "0x10", "٣",
-    "x", "None", "true", "[1]", "1,2", "1e", "--", "-", "\x1b[2J", "\x07", "é", "\udcff", "a" * 5_000, "..", "/", ".",
-    "/dev/null", "/proc/self/mem", "no/such.csv", "no.safetensors", "data.csv", "prior.safetensors", "sgd.pt", "args.json",
-    "gaussian(", "gaussian(-1)", "gaussian(1e-200)", "l2(0.1)", "l1(coefficient=1)", "flat()", "laplace(nan)", "adamw",
-    "gaussian(1, center='prior.safetensors')", "gaussian(" + "-" * 3_000 + "1)", "mixture()", "uniform(1,0)", "os:kill",
-    "horseshoe(0.1)", "group_laplace(1, group='x')", "student_t(0, 1)", "scale_mixture([1],[1])", "=", "*=", "=*", "*=.",
-    "0.weight=.", "*=x", "0.weight=2.weight", "module:function", ":", "math:sqrt", "10000000000000000000000",
-]  # fmt: skip
+    "",
+    " ",
+    "-1",
+    "0",
+    "-0.0",
+    "nan",
+    "inf",
+    "-inf",
+    "1e400",
+    "1e-400",
+    "1e308",
+    "1e-200",
+    "9" * 60,
+    "1_0",
+    "0x10",
+    "٣",
+    "x",
+    "None",
+    "true",
+    "[1]",
+    "1,2",
+    "1e",
+    "--",
+    "-",
+    "\x1b[2J",
+    "\x07",
+    "é",
+    "\udcff",
+    "a" * 5_000,
+    "..",
+    "/",
+    ".",
+    "/dev/null",
+    "/proc/self/mem",
+    "no/such.csv",
+    "no.safetensors",
+    "data.csv",
+    "prior.safetensors",
+    "sgd.pt",
+    "args.json",
+    "gaussian(",
+    "gaussian(-1)",
+    "gaussian(1e-200)",
+    "l2(0.1)",
+    "l1(coefficient=1)",
+    "flat()",
+    "laplace(nan)",
+    "adamw",
+    "gaussian(1, center='prior.safetensors')",
+    "gaussian(" + "-" * 3_000 + "1)",
+    "mixture()",
+    "uniform(1,0)",
+    "os:kill",
+    "horseshoe(0.1)",
+    "group_laplace(1, group='x')",
+    "student_t(0, 1)",
+    "scale_mixture([1],[1])",
+    "=",
+    "*=",
+    "=*",
+    "*=.",
+    "0.weight=.",
+    "*=x",
+    "0.weight=2.weight",
+    "module:function",
+    ":",
+    "math:sqrt",
+    "10000000000000000000000",
+]
 OPTIONS = [
-    "--num-data", "--from", "--loss", "--optimizer", "--noise-std", "--num-outputs", "--batch-size", "--likelihood-weight",
-    "--json", "--weight-decay", "--lr", "--momentum", "--dtype", "--clip-norm", "--keras-l1", "--keras-l2", "--target",
-    "--task", "--model", "--hidden", "--prior", "--epochs", "--val-fraction", "--starts", "--seed", "--keep-last",
-    "--output", "--rank", "--variance-factor", "--epsilon", "--only", "--rename", "--convention", "--header", "--nope",
-]  # fmt: skip
+    "--num-data",
+    "--from",
+    "--loss",
+    "--optimizer",
+    "--noise-std",
+    "--num-outputs",
+    "--batch-size",
+    "--likelihood-weight",
+    "--json",
+    "--weight-decay",
+    "--lr",
+    "--momentum",
+    "--dtype",
+    "--clip-norm",
+    "--keras-l1",
+    "--keras-l2",
+    "--target",
+    "--task",
+    "--model",
+    "--hidden",
+    "--prior",
+    "--epochs",
+    "--val-fraction",
+    "--starts",
+    "--seed",
+    "--keep-last",
+    "--output",
+    "--rank",
+    "--variance-factor",
+    "--epsilon",
+    "--only",
+    "--rename",
+    "--convention",
+    "--header",
+    "--nope",
+]
 
 
 def prepare(folder: Path) -> None:
@@ -125,7 +240,7 @@ def changed(line: list[str], dice: random.Random) -> list[str]:
     """Return a command line with one to three words changed."""
     line = list(line)
     for _ in range(dice.choice([1, 1, 1, 2, 3])):
-        action = dice.randrange(5)
+        action = dice.randrange(7)
         place = dice.randrange(len(line) + 1)
         if action <= 1 and line:
             line[min(place, len(line) - 1)] = dice.choice(ODD)
@@ -133,6 +248,21 @@ def changed(line: list[str], dice: random.Random) -> list[str]:
             del line[min(place, len(line) - 1)]
         elif action == 3:
             line += [dice.choice(OPTIONS), *([dice.choice(ODD)] if dice.random() < 0.7 else [])]
+        elif action >= 5:
+            # Another number in place of one, as a user would try.
+            numbers = [index for index, word in enumerate(line) if re.fullmatch(r"[\d.e+-]+", word)]
+            if numbers:
+                line[dice.choice(numbers)] = dice.choice([
+                    "1",
+                    "2",
+                    "10",
+                    "0.5",
+                    "1e-3",
+                    "5e-4",
+                    "100",
+                    "50_000",
+                    "5e4",
+                ])
         else:
             line.insert(place, dice.choice([*ODD, *OPTIONS]))
     return line
@@ -178,9 +308,10 @@ def foreign_state(dice: random.Random) -> dict[str, object]:
 
 
 def cases(folder: Path, dice: random.Random) -> Iterator[tuple[str, str, Verdict]]:
-    """Yield (route, case, verdict) without end; the current folder is changed meanwhile."""
+    """Yield (route, case, verdict) without end, the first when all is prepared; the current folder is changed."""
     prepare(folder)
     good = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    yield "commands: other", "prepared", Verdict("same")
     weights = {"convert": 6, "explain": 6, "prior": 4, "fit": 3, "other": 1}
     while True:
         kind = dice.choices(list(WORKING), list(weights.values()))[0]
@@ -193,8 +324,10 @@ def cases(folder: Path, dice: random.Random) -> Iterator[tuple[str, str, Verdict
             if spoilt.endswith(".pt") and kind == "explain" and dice.random() < 0.5:
                 (folder / spoilt).write_bytes(good[spoilt])
                 torch.save(foreign_state(dice), folder / spoilt)
-        else:
+        elif dice.random() < 0.9:
             line = changed(line, dice)
+        if dice.random() < 0.3 and kind != "other":
+            line.append("--json")
         if "demo" in line and "--help" not in line:
             continue
         before = set(os.listdir(folder))
@@ -211,7 +344,7 @@ def _verdict(line: list[str], folder: Path, before: set[str]) -> Verdict:
         found.append(call(line))
         return ""
 
-    verdict = judge(case, seconds=60.0)
+    verdict = judge(case, seconds=60.0, told=())
     if verdict.end != "same":
         return verdict
     status, out, err = found[0]
@@ -251,8 +384,6 @@ def _of_success(line: list[str], out: str) -> Verdict:
 
 
 def _tidy(folder: Path, before: set[str], good: dict[str, bytes]) -> None:
-    import shutil
-
     for name in set(os.listdir(folder)) - before:
         path = folder / name
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
@@ -262,18 +393,20 @@ def _tidy(folder: Path, before: set[str], good: dict[str, bytes]) -> None:
             (folder / name).write_bytes(data)
 
 
-def run(counts: Counts, folder: Path, dice: random.Random, going: Callable[[], bool]) -> None:
+def run(
+    counts: Counts, folder: Path, dice: random.Random, going: Callable[[], bool], plant: Plant = nullcontext
+) -> None:
     here, columns = Path.cwd(), os.environ.get("COLUMNS")
     os.chdir(folder)
     os.environ["COLUMNS"] = "200"
     try:
-        for route, case, verdict in cases(folder, dice):
-            counts.add(route, case, verdict)
-            if not going():
-                return
+        found = cases(folder, dice)
+        next(found)
+        with plant():
+            for route, case, verdict in found:
+                counts.add(route, case, verdict)
+                if not going():
+                    return
     finally:
         os.chdir(here)
         os.environ.pop("COLUMNS") if columns is None else os.environ.update(COLUMNS=columns)
-
-
-__all__ = ["Hang", "call", "run"]

@@ -6,6 +6,7 @@ import copy
 import json
 import random
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from safetensors.torch import save
 import bayesreg as br
 from bayesreg._support.sealed import _digest
 from tests.fuzz.priors import ROUTES, write_all
-from tests.fuzz.verdict import Counts, Verdict, judge
+from tests.fuzz.verdict import Counts, Plant, Verdict, judge
 
 # -- bytes -----------------------------------------------------------------------------------------------------------
 
@@ -55,12 +56,20 @@ def header_length(data: bytes, dice: random.Random) -> bytes:
 
 def other_format(data: bytes, dice: random.Random) -> bytes:
     return dice.choice([
-        b"", b"\x00" * 64, b"PK\x03\x04" + data, b"\x80\x04\x95" + data, b"{}", b"\xff\xfe" + data, data[8:],
-        (2).to_bytes(8, "little") + b"{}", (4).to_bytes(8, "little") + b"null", (2).to_bytes(8, "little") + b"[]",
-    ])  # fmt: skip
+        b"",
+        b"\x00" * 64,
+        b"PK\x03\x04" + data,
+        b"\x80\x04\x95" + data,
+        b"{}",
+        b"\xff\xfe" + data,
+        data[8:],
+        (2).to_bytes(8, "little") + b"{}",
+        (4).to_bytes(8, "little") + b"null",
+        (2).to_bytes(8, "little") + b"[]",
+    ])
 
 
-# -- what the header says ------------------------------------------------------------------------------------------------
+# -- what the header says --------------------------------------------------------------------------------------------
 
 
 def _edited(data: bytes, change: Callable[[dict[str, Any]], None]) -> bytes:
@@ -151,12 +160,31 @@ def metadata(data: bytes, dice: random.Random) -> bytes:
     return _edited(data, change)
 
 
-# -- what the record says: sealed again, as one who forges a file would ----------------------------------------------------
+# -- what the record says: sealed again, as one who forges a file would ----------------------------------------------
 
 _ODD = [
-    None, True, -1, 0, 1.5, 1e308, 10**400, "", "x", "\x1b[2J", "\ud800", "a" * 10_000, [], {}, [[]], ["x"], {"x": 1},
-    float("inf"), float("nan"), "__import__('os')", "0.weight",
-]  # fmt: skip
+    None,
+    True,
+    -1,
+    0,
+    1.5,
+    1e308,
+    10**400,
+    "",
+    "x",
+    "\x1b[2J",
+    "\ud800",
+    "a" * 10_000,
+    [],
+    {},
+    [[]],
+    ["x"],
+    {"x": 1},
+    float("inf"),
+    float("nan"),
+    "__import__('os')",
+    "0.weight",
+]
 
 
 def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -193,20 +221,36 @@ def forge(data: bytes, dice: random.Random) -> bytes:
         tensor = tensors[name]
         odd = [0.0, -1.0, 1e-45, 3e38, float("nan"), float("inf"), 5e-324, 1e308]
         tensors[name] = dice.choice([
-            tensor * 0 + dice.choice(odd), tensor.reshape(-1), tensor.long(), tensor[None], tensor.bool(),
-        ])  # fmt: skip
+            tensor * 0 + dice.choice(odd),
+            tensor.reshape(-1),
+            tensor.long(),
+            tensor[None],
+            tensor.bool(),
+        ])
     text = json.dumps(record)
     return save(tensors, metadata={"bayesreg": text, "bayesreg.sha256": _digest(text, tensors)})
 
 
 BYTES = (
-    flip_in_header, flip_in_body, truncate, append, splice, header_length, other_format, relabel_dtype, reshape,
-    offsets, swap_tensors, drop_or_rename, duplicate_in_header, metadata,
-)  # fmt: skip
+    flip_in_header,
+    flip_in_body,
+    truncate,
+    append,
+    splice,
+    header_length,
+    other_format,
+    relabel_dtype,
+    reshape,
+    offsets,
+    swap_tensors,
+    drop_or_rename,
+    duplicate_in_header,
+    metadata,
+)
 
 
 def cases(folder: Path, dice: random.Random) -> Iterator[tuple[str, str, Verdict]]:
-    """Yield (route, case, verdict) without end."""
+    """Yield (route, case, verdict) without end; the first when all is prepared."""
     paths = write_all(folder, dice)
     good: dict[tuple[str, str], object] = {}
     for kind, path in paths.items():
@@ -217,6 +261,7 @@ def cases(folder: Path, dice: random.Random) -> Iterator[tuple[str, str, Verdict
                 # A prior about no weights is no reference.
                 assert route == "reference", kind
     damaged = folder / "damaged.safetensors"
+    yield "files: load", "as they were written", Verdict("same")
     while True:
         kind = dice.choice(list(paths))
         damage = dice.choice([*BYTES, forge, forge, forge])
@@ -241,8 +286,13 @@ def cases(folder: Path, dice: random.Random) -> Iterator[tuple[str, str, Verdict
             yield f"files: {route}", f"{kind}, {damage.__name__}", judge(case)
 
 
-def run(counts: Counts, folder: Path, dice: random.Random, going: Callable[[], bool]) -> None:
-    for route, case, verdict in cases(folder, dice):
-        counts.add(route, case, verdict)
-        if not going():
-            return
+def run(
+    counts: Counts, folder: Path, dice: random.Random, going: Callable[[], bool], plant: Plant = nullcontext
+) -> None:
+    found = cases(folder, dice)
+    next(found)
+    with plant():
+        for route, case, verdict in found:
+            counts.add(route, case, verdict)
+            if not going():
+                return

@@ -49,9 +49,13 @@ def _simple(rules: Callable[[], object]) -> Callable[[], br.ModelPrior]:
 #: Every way that a file is made: elementwise, by rules, joint, learned, composed.
 KINDS: dict[str, Callable[[], br.ModelPrior]] = {
     "centred": _simple(lambda: br.Gaussian.centered_at(network(), scale=0.1)),
-    "rules": _simple(lambda: {
-        br.biases: br.Flat(), "0.*": br.StudentT(4, 0.2), "*": br.Laplace(0.1, loc=0.3),
-    }),
+    "rules": _simple(
+        lambda: {
+            br.biases: br.Flat(),
+            "0.*": br.StudentT(4, 0.2),
+            "*": br.Laplace(0.1, loc=0.3),
+        }
+    ),
     "swag": _swag,
     "ewc": _ewc,
     "mixture": _simple(lambda: br.Mixture([br.Gaussian(0.1), br.Laplace(1.0)], [0.3, 0.7])),
@@ -61,10 +65,14 @@ KINDS: dict[str, Callable[[], br.ModelPrior]] = {
     "distribution": _simple(lambda: br.FromDistribution(distributions.StudentT(3.0, 0.0, 0.5))),
     "groups": _simple(lambda: {"0.weight": br.GroupLaplace(2.0, group="row"), "*": br.Uniform(-5.0, 5.0)}),
     "learned": _simple(lambda: br.Gaussian(nn.Parameter(torch.tensor(0.3)))),
-    "diagonal": _simple(lambda: {
-        "*.bias": br.Gaussian(0.5), "0.weight": br.Gaussian(torch.full((4, 3), 0.2)), "*": br.Horseshoe(0.1),
-    }),
-}  # fmt: skip
+    "diagonal": _simple(
+        lambda: {
+            "*.bias": br.Gaussian(0.5),
+            "0.weight": br.Gaussian(torch.full((4, 3), 0.2)),
+            "*": br.Horseshoe(0.1),
+        }
+    ),
+}
 
 
 def fingerprint(path: Path) -> tuple[object, ...]:
@@ -73,9 +81,10 @@ def fingerprint(path: Path) -> tuple[object, ...]:
     prior = br.ModelPrior.load(path, model)
     held = [
         (entry.name, entry.rule, name, _bytes(value))
-        for entry in prior if entry.prior is not None
+        for entry in prior
+        if entry.prior is not None
         for name, value in entry.prior.hyperparameters().items()
-    ]  # fmt: skip
+    ]
     return _bytes(prior.log_prob()), held, str(prior.describe(100))
 
 
@@ -98,8 +107,10 @@ def _bytes(value: object) -> bytes:
 
 
 ROUTES: dict[str, Callable[[Path], tuple[object, ...]]] = {
-    "load": fingerprint, "show": shown, "reference": as_reference,
-}  # fmt: skip
+    "load": fingerprint,
+    "show": shown,
+    "reference": as_reference,
+}
 
 
 def write_all(folder: Path, dice: random.Random) -> dict[str, Path]:

@@ -8,10 +8,14 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import bayesreg as br
+
+#: Puts something in for as long as it lasts: a fault that must be found.
+Plant: TypeAlias = Callable[[], AbstractContextManager[object]]
 
 GOOD = ("same", "accepted", "refused")
 BAD = ("raw", "unclear", "different", "nonsense", "hang")
@@ -98,16 +102,19 @@ def unclear(message: str) -> str:
 
 
 def judge(
-    case: Callable[[], str], *, seconds: float = 30.0, clear: Callable[[str], str] = unclear,
-    also: tuple[type[BaseException], ...] = (),
-) -> Verdict:  # fmt: skip
+    case: Callable[[], str],
+    *,
+    seconds: float = 30.0,
+    clear: Callable[[str], str] = unclear,
+    told: tuple[type[BaseException], ...] = (br.BayesRegError,),
+) -> Verdict:
     """Run a case and say what became of it.
 
     Args:
         case: Does it, and returns "" for the same result, or what is different about it.
         seconds: How long it may take.
         clear: What is unclear about a message.
-        also: Errors that are clear ones on this route, besides bayesreg's own.
+        told: Errors that are clear ones on this route; by default bayesreg's own.
 
     Returns:
         The verdict.
@@ -116,7 +123,7 @@ def judge(
         with warnings.catch_warnings(), within(seconds):
             warnings.simplefilter("ignore")
             odd = case()
-    except (br.BayesRegError, *also) as error:
+    except told as error:
         wrong = clear(str(error))
         return Verdict("unclear", f"{wrong}: {str(error)[:300]}") if wrong else Verdict("refused", str(error))
     except Hang:

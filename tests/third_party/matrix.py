@@ -225,7 +225,7 @@ def toy_seconds(case: Case) -> float | None:
     """Return how long the trial on a toy takes at `attach`, None where the optimizer cannot be built."""
     try:
         optimizers = case.build(_Model())
-    except Exception:
+    except Exception:  # noqa: BLE001 (third-party code: whatever it raises is told)
         return None
     start = time.perf_counter()
     for optimizer in optimizers:
@@ -250,7 +250,7 @@ def measured(case: Case) -> Row:
             try:
                 plain, loss = _run(case, "none"), _run(case, "loss")
                 again = _run(case, "loss", shift=6e-8)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 (third-party code: whatever it raises is told)
                 return Row(f"cannot run: {type(error).__name__}")
             try:
                 attached = _run(case, "attached")

@@ -67,10 +67,13 @@ def _check_step(step: Any, value: Tensor) -> None:
 
 def _by_a_factor(method: Callable[..., Any]) -> Callable[..., Any]:
     """Let `times` refuse what is no factor."""
+    takes = inspect.signature(method)
 
     @functools.wraps(method)
-    def times(self: Any, factor: Any) -> Any:
-        return method(self, checks.positive_float("factor", factor))
+    def times(self: Any, *arguments: Any, **keywords: Any) -> Any:
+        if said := wrong_call(f"{type(self).__name__}.times", takes, (self, *arguments), keywords):
+            raise InvalidArgumentError(said)
+        return method(self, checks.positive_float("factor", (*arguments, *keywords.values())[0]))
 
     return times
 

@@ -14,7 +14,7 @@ from bayesreg._support import checks
 from bayesreg._support.calls import answering
 from bayesreg._support.drawing import draw
 from bayesreg.conversion import LossScale, as_loss_scale
-from bayesreg.errors import InvalidArgumentError, UnsupportedError
+from bayesreg.errors import InvalidArgumentError, UnsupportedError, kind_of
 from bayesreg.priors.contract.asking import require_proper
 from bayesreg.priors.contract.belief import Belief
 from bayesreg.priors.contract.readings import WeightDecayReadings, matched, over_variance
@@ -292,6 +292,10 @@ class Prior(Belief):
             InvalidArgumentError: If the shape does not fit.
             UnsupportedError: If the prior is improper.
         """
+        if not isinstance(shape, tuple | list) or not all(isinstance(length, int) and length >= 0 for length in shape):
+            raise InvalidArgumentError(
+                f"shape: expected a tuple of integers >= 0, got {kind_of(shape)} {str(shape)[:60]}."
+            )
         require_proper(self, "sampling")
         self._require_bound()
         self._check_shape(shape, "the shape asked for")

@@ -83,7 +83,10 @@ class HierarchicalGaussian(LocatedPrior):
         loc: Loc = 0.0,
     ) -> None:
         if isinstance(hyper, Mapping):
-            hyper = hyperpriors.from_dict(hyper)
+            try:
+                hyper = hyperpriors.from_dict(hyper)
+            except InvalidArgumentError as error:
+                raise InvalidArgumentError(f"hyper: {error}") from error
         if not isinstance(hyper, HyperPrior):
             raise InvalidArgumentError(
                 f"hyper: expected one of br.hyperpriors, such as br.hyperpriors.InverseGamma(2.0, 0.05), got "

@@ -1,0 +1,72 @@
+"""A short run of the fuzzer finds nothing, and finds every fault that is planted; the long one is a stage of CI."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import pytest
+
+from tests.fuzz.__main__ import ROOMS, fuzz, main
+from tests.fuzz.planted import FAULTS
+from tests.fuzz.verdict import Counts, Verdict, judge, unclear
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_short_run_finds_nothing(room):
+    counts = fuzz(4.0, 0, [room])
+    assert counts.total > 10
+    assert counts.findings == []
+
+
+def test_there_are_twenty_faults():
+    assert len(FAULTS) == 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_found(fault, tmp_path):
+    room, plant = FAULTS[fault]
+    counts, end = Counts(), time.monotonic() + 60.0
+
+    def going():
+        return not counts.findings and time.monotonic() < end
+
+    ROOMS[room](counts, tmp_path, random.Random(fault), going, plant)
+    assert counts.findings, f"{counts.total} cases, and {fault} was not seen"
+
+
+def test_every_end_is_told():
+    import bayesreg as br
+
+    def refuses(message):
+        def case():
+            raise br.DataError(message)
+
+        return case
+
+    def slow():
+        time.sleep(5.0)
+
+    def raw():
+        raise KeyError("x")
+
+    assert judge(lambda: "").end == "same"
+    assert judge(lambda: "0.1 in place of 0.2") == Verdict("different", "0.1 in place of 0.2")
+    assert judge(refuses("data: expected one, got none.")).end == "refused"
+    assert judge(refuses("")).end == "unclear"
+    assert judge(raw).end == "raw"
+    assert "test_fuzz.py" in judge(raw).said
+    assert judge(slow, seconds=0.1).end == "hang"
+    assert unclear("x " * 2_000)
+    assert unclear("a\x1b[2J")
+    assert not unclear("scale: expected a value > 0, got -1.")
+
+
+def test_a_finding_ends_the_command_with_1(monkeypatch, capsys):
+    def find(counts, *_):
+        counts.add("calls", "f(x=1)", Verdict("raw", "KeyError at f.py:1: 'x'"))
+
+    monkeypatch.setitem(ROOMS, "calls", find)
+    assert main(["--only", "calls", "--seconds", "1"]) == 1
+    assert "raw: calls: f(x=1)\n    KeyError at f.py:1: 'x'" in capsys.readouterr().out
