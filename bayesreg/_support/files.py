@@ -122,16 +122,17 @@ def _locked(target: Path) -> tuple[Path, int | None]:
     """Make the hidden folder and lock it, so that others see that somebody is at work in it."""
     while True:
         hidden = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name[:200]}.bayesreg-"))
-        lock = _lock(hidden)
-        if hidden.is_dir():
-            return hidden, lock
-        # Cleared away by another process in the moment before it was locked.
-        if lock is not None:
-            os.close(lock)
+        # Another writer may be clearing it away in the moment before it is locked.
+        with contextlib.suppress(BlockingIOError):
+            lock = _lock(hidden)
+            if hidden.is_dir():
+                return hidden, lock
+            if lock is not None:
+                os.close(lock)
 
 
 def _lock(folder: Path) -> int | None:
-    """Lock a folder and return what holds the lock; None where it is locked already, or cannot be locked here."""
+    """Lock a folder and return what holds the lock; None where it is gone, or nothing can be locked here."""
     try:
         import fcntl
     except ImportError:
@@ -142,8 +143,10 @@ def _lock(folder: Path) -> int | None:
         return None
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
         os.close(held)
+        if isinstance(error, BlockingIOError):
+            raise
         return None
     return held
 
@@ -154,10 +157,11 @@ def _clear(folder: Path) -> None:
         for left in folder.iterdir():
             if not _OURS.fullmatch(left.name) or left.is_symlink() or not left.is_dir():
                 continue
-            held = _lock(left)
-            if held is not None:
-                shutil.rmtree(left, ignore_errors=True)
-                os.close(held)
+            with contextlib.suppress(BlockingIOError):
+                held = _lock(left)
+                if held is not None:
+                    shutil.rmtree(left, ignore_errors=True)
+                    os.close(held)
 
 
 def _on_disk(file: Path) -> None:

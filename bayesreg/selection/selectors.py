@@ -10,8 +10,9 @@ from typing import TypeAlias
 
 from torch import Tensor, nn
 
+from bayesreg._support import checks
 from bayesreg._support.calls import answering
-from bayesreg.errors import InvalidArgumentError, PatternError, nearest
+from bayesreg.errors import InvalidArgumentError, PatternError, kind_of, nearest
 from bayesreg.selection.parameter import ParameterInfo
 
 __all__ = [
@@ -58,14 +59,14 @@ class Selector:
             Whether it is.
 
         Raises:
-            InvalidArgumentError: If the condition cannot be asked of it.
+            InvalidArgumentError: If the condition answers with neither yes nor no. What it raises itself passes.
         """
+        found = self._predicate(info)
         try:
-            return bool(self._predicate(info))
+            return bool(found)
         except (TypeError, ValueError, RuntimeError) as error:
             raise InvalidArgumentError(
-                f"{self.label}: expected a condition that takes a ParameterInfo and returns True or False, got "
-                f"{type(error).__name__}: {error}."
+                f"{self.label}: expected a condition that returns True or False, got {kind_of(found)} ({error})."
             ) from error
 
     def __or__(self, other: SelectorLike) -> Selector:
@@ -114,12 +115,16 @@ def where(predicate: Predicate, label: str | None = None) -> Selector:
     Returns:
         The selector.
 
+    Raises:
+        InvalidArgumentError: If the condition takes no argument.
+
     Example:
         >>> from bayesreg.selection import biases
         >>> large = where(lambda info: info.parameter.numel() > 1000, "large")
         >>> large | biases
         large | biases
     """
+    checks.accepts("predicate", predicate, 1, "a ParameterInfo")
     return Selector(predicate, label or str(getattr(predicate, "__name__", "predicate")))
 
 
@@ -155,6 +160,7 @@ def as_selector(rule: SelectorLike, argument: str = "rule") -> Selector:
         if issubclass(rule, nn.Module):
             return _by_type(rule)
     elif callable(rule) and not isinstance(rule, nn.Module):
+        checks.accepts(argument, rule, 1, "a ParameterInfo")
         return where(rule)
     instance = isinstance(rule, nn.Module | Tensor)
     given = f"a {type(rule).__name__}; name it by a glob" if instance else repr(rule)[:200]

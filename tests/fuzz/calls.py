@@ -68,7 +68,6 @@ def odd_values() -> list[Any]:
         {1, 2},
         Odd(),
         Odd,
-        len,
         lambda: None,
         lambda x: x,
         decimal.Decimal("0.1"),

@@ -68,7 +68,7 @@ def over_variance(s: float, variance: Hyperparameter | None) -> float | None:
     """Return s / variance, of the mean variance where elements differ; None where there is none."""
     if isinstance(variance, Tensor):
         variance = float(variance.mean())
-    return None if variance is None or not math.isfinite(variance) else s / variance
+    return None if variance is None or not 0 < variance < math.inf else s / variance
 
 
 def _short(value: Hyperparameter) -> str:

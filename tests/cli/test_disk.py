@@ -1,0 +1,195 @@
+"""Full disks, killed processes, writers at once: what is there is whole, and nothing else is left."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import bayesreg as br
+from bayesreg._support.files import atomic, atomic_folder, write_json
+
+ROOT = Path(__file__).parent.parent.parent
+
+# No file may be longer than this; safetensors and Python say it each in their own words.
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+from bayesreg.cli import main
+sys.argv = ["bayesreg", *sys.argv[2:]]
+main()
+"""
+
+
+def _prior(size=60):
+    generator = torch.Generator().manual_seed(0)
+    centre = {"weight": torch.randn(size, size, generator=generator), "bias": torch.zeros(size)}
+    return br.ModelPrior(nn.Linear(size, size), br.Gaussian.centered_at(centre, 0.1))
+
+
+def _one_clear_line(done, path):
+    lines = done.stderr.strip().splitlines()
+    assert done.returncode == 1, done.stderr
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    assert path in lines[0]
+    assert "cannot be written: " in lines[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", [500, 1_500, 4_000, 20_000])
+def test_a_file_that_cannot_grow_is_one_clear_line(tmp_path, limit):
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(limit), "fit", "iris", "--output", "run"],
+        cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    _one_clear_line(done, "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def small_disk(tmp_path_factory):
+    """Return a function that mounts a disk of so many kB; the tests skip where nobody may mount."""
+    mounted = []
+
+    def mount(size):
+        folder = tmp_path_factory.mktemp("disk")
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", str(folder)], capture_output=True, check=False
+        )
+        if done.returncode:
+            pytest.skip("a small disk cannot be mounted here: it takes root")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("free", [1, 4, 8, 12])
+def test_a_full_disk_keeps_the_prior_that_was_there(small_disk, free):
+    """A file of 15 kB is there already, and as good as no room for its successor."""
+    folder = small_disk(20 + free)
+    path = folder / "prior.safetensors"
+    _prior().save(path)
+    before = path.read_bytes()
+    with pytest.raises(OSError, match=r"prior\.safetensors: cannot be written: No space left on device; nothing was"):
+        _prior(64).save(path)
+    assert path.read_bytes() == before
+    assert [item.name for item in folder.iterdir()] == ["prior.safetensors"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [4, 8, 16, 32, 64])
+def test_a_run_on_a_small_disk_is_whole_or_one_clear_line(small_disk, size):
+    folder = small_disk(size)
+    done = subprocess.run(
+        [sys.executable, "-m", "bayesreg", "fit", "iris", "--output", "run"],
+        cwd=folder, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    if done.returncode == 0:
+        br.load_run(folder / "run")
+        return
+    _one_clear_line(done, "run")
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_kill_leaves_nothing_half_written_and_the_next_run_clears_up(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.model_prior.kill", str(tmp_path), "25"],
+        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "save: " in done.stdout
+    assert "fit: " in done.stdout
+
+
+# -- the hidden folders ------------------------------------------------------------------------------------
+
+
+def test_what_a_killed_process_left_is_cleared_and_what_others_have_is_not(tmp_path):
+    left = tmp_path / ".prior.safetensors.bayesreg-abcdefgh"
+    left.mkdir()
+    (left / "prior.safetensors").write_text("half")
+    others = [
+        tmp_path / name for name in (".prior.safetensors", ".bayesreg", ".x.bayesreg-short", "a.bayesreg-abcdefgh")
+    ]
+    for path in others:
+        path.mkdir()
+    write_json(tmp_path / "a.json", {"x": 1})
+    assert not left.exists()
+    assert all(path.is_dir() for path in others)
+
+
+def test_the_place_of_a_writer_at_work_is_left_alone(tmp_path):
+    with atomic(tmp_path / "a.txt") as one:
+        one.write_text("one")
+        with atomic(tmp_path / "b.txt") as other:
+            other.write_text("other")
+        assert one.read_text() == "one"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "b.txt"]
+
+
+def test_many_writers_of_one_file_leave_one_whole(tmp_path):
+    problems = []
+
+    def write(number):
+        try:
+            for _ in range(30):
+                write_json(tmp_path / "a.json", [number] * 1_000)
+        except BaseException as error:  # noqa: BLE001 (told below, whatever it is)
+            problems.append(error)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_failure_leaves_no_folder_that_was_not_there(tmp_path):
+    def fail():
+        with atomic_folder(tmp_path / "a" / "b" / "run") as folder:
+            (folder / "x").write_text("x")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(
+        OSError, match=r"file.a\.json: cannot be written: (File exists|Not a dir.*); nothing was changed"
+    ):
+        write_json(tmp_path / "file" / "a.json", {})
+
+
+def test_no_umask_is_touched(tmp_path, monkeypatch):
+    def refuse(_):
+        raise AssertionError("the umask of a process is one for all its threads")
+
+    monkeypatch.setattr(os, "umask", refuse)
+    write_json(tmp_path / "a.json", {"x": 1})
+    _prior().save(tmp_path / "prior.safetensors")
+
+
+def test_the_mode_is_that_of_any_other_file(tmp_path):
+    before = os.umask(0o027)
+    try:
+        (tmp_path / "other").write_text("x")
+        _prior().save(tmp_path / "prior.safetensors")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "prior.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
