@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bayesreg.cli._output import for_json, say, show
+from bayesreg.cli._output import for_json, require_no_option, say, show
 
 __all__ = ["demo"]
 
@@ -24,6 +24,7 @@ def demo(
 
     # Asked before the work, not after it.
     require("matplotlib", "demo", "the demo's picture")
+    require_no_option("--output", output)
     check_writable(output / "demo.json")
     typer.echo("About 220 small fits, half a minute on two cores.", err=True)
     result = run_demo()

@@ -12,7 +12,7 @@ import typer
 
 from bayesreg._support import checks
 from bayesreg._support.files import atomic_folder, check_writable
-from bayesreg.cli._output import for_json, say, show
+from bayesreg.cli._output import for_json, require_no_option, say, show
 from bayesreg.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ def fit(
     from bayesreg.cli.tabular import load_tabular
     from bayesreg.runs import build_network, imported, standardise
 
+    require_no_option("--output", output)
     if output.exists():
         raise InvalidArgumentError(f"--output: {output} exists already; name another folder or remove it.")
     # Asked before the work, not after it.

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from bayesreg.cli._output import for_json, say, show
+from bayesreg._support.files import check_writable
+from bayesreg.cli._output import for_json, require_no_option, say, show
 from bayesreg.errors import InvalidArgumentError, PatternError, nearest
 from bayesreg.model_prior.file import describe_file
 
@@ -171,6 +172,9 @@ def _require_globs(only: list[str] | None, names: Iterable[str], source: str) ->
 
 
 def _refuse_output(output: Path, sources: Sequence[Path]) -> None:
+    require_no_option("--output", output)
+    # Asked before the work, not after it.
+    check_writable(output)
     if any(output.resolve() == source.resolve() for source in sources):
         raise InvalidArgumentError(f"--output: expected another file than the source, got {output}.")
 

@@ -14,7 +14,7 @@ from bayesreg._support.drawing import draw
 from bayesreg._support.sharding import gather_sum, is_sharded, local, shard_like
 from bayesreg._support.tables import Table
 from bayesreg.conversion import LossScale, as_loss_scale
-from bayesreg.errors import InvalidArgumentError, UnsupportedError, kind_of, nearest
+from bayesreg.errors import InvalidArgumentError, PatternError, UnsupportedError, kind_of, nearest
 from bayesreg.model_prior.binding import bind
 from bayesreg.model_prior.describe import describe_entries
 from bayesreg.model_prior.entry import Entry, active
@@ -335,6 +335,10 @@ class ModelPrior(nn.Module):
         Returns:
             A list of group dictionaries.
 
+        Raises:
+            PatternError: If `only` matches no parameter that is trained.
+            InvalidArgumentError: If it is no rule key.
+
         Example:
             >>> import bayesreg as br
             >>> model = nn.Linear(3, 2)
@@ -354,6 +358,12 @@ class ModelPrior(nn.Module):
             if selected is not None and not selected(entry.info):
                 continue
             groups.setdefault(group_key(prior, together.get(entry.name)), []).append(entry.parameter)
+        if selected is not None and not groups:
+            names = [name for entry in self._entries for name in entry.info.names]
+            hint = nearest(only, names) if isinstance(only, str) else ""
+            raise PatternError(
+                f"only {selected.label}: expected a rule that matches a trained parameter, got none{hint or '.'}"
+            )
         return [{"params": parameters, "weight_decay": 0.0} for parameters in groups.values()]
 
     @answering

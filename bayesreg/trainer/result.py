@@ -73,6 +73,7 @@ class FitResult:
         val_metric: The validation metric there, or None.
         metric_name: Its name.
         seconds: Wall-clock time.
+        continued: How a further fit of the same trainer began, in words; empty for the first.
     """
 
     mean_nll: float
@@ -93,6 +94,7 @@ class FitResult:
     metric_name: str = ""
     seconds: float = 0.0
     loss_scale: LossScale | None = field(default=None, repr=False)
+    continued: str = field(default="", repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers, ready for JSON."""
@@ -102,7 +104,7 @@ class FitResult:
         )
         found = {name: getattr(self, name) for name in names.split()}
         modes = None if self.modes is None else [asdict(mode) for mode in self.modes]
-        return {**found, "multimodal": list(self.multimodal), "modes": modes}
+        return {**found, "multimodal": list(self.multimodal), "modes": modes, "continued": self.continued}
 
     def summary(self) -> Table:
         """Return the outcome and the routes as one table."""
@@ -122,7 +124,7 @@ class FitResult:
             rows.append(("converged", "yes" if self.converged else "no"))
         if self.best_epoch is not None:
             rows.append(("epoch kept", self.best_epoch))
-        early = []
+        early = [self.continued] if self.continued else []
         if self.modes is not None:
             early.append(self.modes.words)
         elif self.multimodal:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -179,10 +180,14 @@ class MAPTrainer:
         self.num_data = None if num_data is None or self.loss_scale else checks.positive_int("num_data", num_data)
         self.generator = torch.Generator().manual_seed(checks.seed("seed", seed))
         self.progress = progress
+        self._fits = 0
 
     @answering
     def fit(self, train: TrainingData, val: TrainingData | None = None) -> FitResult:
         """Train; the fitted weights are then in the model.
+
+        Called again it goes on from the weights that the model has, with a fresh optimizer (one that was given as an
+        object keeps its state), and `result.summary()` says so.
 
         Args:
             train: A DataLoader, a Dataset of (input, target) pairs, or a pair of arrays or tensors.
@@ -220,8 +225,18 @@ class MAPTrainer:
         modes = {module: module.training for module in self.model.modules()}
         try:
             if isinstance(self.optimizer, str):
-                return fit_full_batch(task, self.optimizer, self.solving, self.generator)
-            return fit_epochs(task, self.optimizer, self.settings)
+                result = fit_full_batch(task, self.optimizer, self.solving, self.generator)
+            else:
+                result = fit_epochs(task, self.optimizer, self.settings)
         finally:
             for module, training in modes.items():
                 module.training = training
+        self._fits += 1
+        return result if self._fits == 1 else replace(result, continued=self._how_it_went_on())
+
+    def _how_it_went_on(self) -> str:
+        began = f"Fit {self._fits} of this trainer: it began at the weights that the model had"
+        if isinstance(self.optimizer, str):
+            return f"{began}."
+        kept = isinstance(self.optimizer, Optimizer)
+        return f"{began}, with {'the optimizer as it was' if kept else 'a fresh optimizer'} and a schedule of its own."

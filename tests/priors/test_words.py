@@ -51,3 +51,69 @@ def test_wrong_words_are_answered(words, message):
 ])  # fmt: skip
 def test_families_have_words(words, family):
     assert type(br.prior_from_words(words)) is family
+
+
+# -- common words ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "same"),
+    [
+        ("l2(scale=0.1)", "gaussian(0.1)"),
+        ("L2(scale=0.1, loc=2)", "gaussian(0.1, loc=2)"),
+        ("normal(scale=0.1)", "gaussian(0.1)"),
+        ("ridge(scale=0.1)", "gaussian(0.1)"),
+        ("l2(weight_decay=5e-4)", "gaussian(weight_decay=5e-4)"),
+        ("ridge(weight_decay=5e-4)", "gaussian(weight_decay=5e-4)"),
+        ("l1(scale=0.1)", "laplace(0.1)"),
+        ("l1(coefficient=1e-4)", "laplace(l1=1e-4)"),
+        ("lasso(coefficient=1e-4)", "laplace(l1=1e-4)"),
+    ],
+)
+def test_common_words_are_families(words, same):
+    assert br.prior_from_words(words, 100).same_as(br.prior_from_words(same, 100))
+
+
+def test_the_alphas_of_scikit_learn_are_relative_to_the_noise():
+    """Ridge: α = τ²/σ². Lasso: α = τ²/(n·b)."""
+    ridge = br.prior_from_words("ridge(alpha=4, noise_std=0.5)", 100)
+    assert ridge.scale.item() == pytest.approx(0.5 / 2)
+    lasso = br.prior_from_words("lasso(alpha=0.05, noise_std=2)", 100)
+    assert lasso.scale.item() == pytest.approx(4 / (100 * 0.05))
+    told = br.LossScale.half_squared_error(100, 2.0)
+    assert br.prior_from_words("lasso(alpha=0.05)", told).same_as(lasso)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            "l2(0.1)",
+            r"what is 0\.1\? Write l2\(scale=0\.1\), .*; or l2\(weight_decay=0\.1\), .* a scale of 0\.3162",
+        ),
+        ("l1(0.1)", r"what is 0\.1\? Write l1\(scale=0\.1\), .*; or l1\(coefficient=0\.1\), .* here a scale of 0\.1"),
+        ("lasso(1)", r"lasso\(alpha=1, noise_std=\.\.\.\)"),
+        ("l2", r"expected its number by name: l2\(scale=\.\.\.\)"),
+        ("normal(0, 1)", "expected its number by name"),
+        ("l2(sigma=1)", "l2 takes scale, weight_decay, loc, center, got sigma; did you mean 'scale'"),
+        ("l2(alpha=1)", "l2 takes scale, weight_decay, loc, center, got alpha"),
+        ("l2(scale=1, weight_decay=1)", "expected one of scale, weight_decay, got scale and weight_decay"),
+        ("l2(scale=1, noise_std=1)", "got noise_std"),
+        ("ridge(scale=1, noise_std=1)", "noise_std plays no part with scale"),
+        ("ridge(alpha=1)", "alpha is relative to the noise: add its standard deviation, noise_std="),
+        ("l2(scale=-1)", "scale: expected a value > 0, got -1"),
+        ("rige(1)", "did you mean 'ridge'"),
+        ("gaussian(weight_decay=1e-3, scale=2)", "expected a scale or weight_decay=, not both"),
+        ("gaussian(" + "-" * 3_000 + "1)", "expected a family with numbers"),
+        ("gaussian(" + "[" * 3_000 + ")", "expected a family with numbers"),
+        ("gaussian(1e-200)", "expected a value whose square is a number"),
+    ],
+)
+def test_common_words_that_could_be_several_things_are_answered(words, message):
+    with pytest.raises(br.InvalidArgumentError, match=message):
+        br.prior_from_words(words, 100)
+
+
+def test_the_alpha_of_lasso_needs_n():
+    with pytest.raises(br.InvalidArgumentError, match="the alpha of Lasso needs the size of the training set"):
+        br.prior_from_words("lasso(alpha=1, noise_std=1)")

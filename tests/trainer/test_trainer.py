@@ -784,3 +784,30 @@ def test_passes_of_a_full_batch_solver_are_its_iterations():
         br.MAPTrainer(
             nn.Linear(4, 3), br.Gaussian(1.0), L.Categorical(), optimizer="lbfgs", max_epochs=7, max_iterations=9
         )
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "words"),
+    [
+        ("lbfgs", "Fit 2 of this trainer: it began at the weights that the model had."),
+        (partial(torch.optim.SGD, lr=0.01), "at the weights that the model had, with a fresh optimizer and a schedule"),
+        ("built", "at the weights that the model had, with the optimizer as it was and a schedule of its own."),
+    ],
+)
+def test_a_second_fit_says_that_it_goes_on(optimizer, words):
+    generator = torch.Generator().manual_seed(0)
+    data = torch.randn(20, 2, generator=generator), torch.randn(20, 1, generator=generator)
+    model = nn.Linear(2, 1).double()
+    if optimizer == "built":
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    settings = {} if isinstance(optimizer, str) else {"max_epochs": 1}
+    trainer = br.MAPTrainer(model, br.Gaussian(1.0), br.likelihoods.Gaussian(1.0), optimizer=optimizer, **settings)
+    first = trainer.fit(data)
+    assert first.continued == ""
+    assert not any("Fit 1" in note for note in first.summary().notes)
+    second = trainer.fit(data)
+    assert words in second.continued
+    assert second.continued in second.summary().notes
+    assert second.to_dict()["continued"] == second.continued
+    # It does go on.
+    assert second.objective <= first.objective
