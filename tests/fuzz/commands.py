@@ -192,6 +192,9 @@ OPTIONS = [
 ]
 
 
+_NUMBERS = ("0.5", "1e-3", "5e-4", "100", "50_000", "5e4")
+
+
 def prepare(folder: Path) -> None:
     """Write a working file of every kind that the command lines name."""
     generator = np.random.default_rng(0)
@@ -252,17 +255,10 @@ def changed(line: list[str], dice: random.Random) -> list[str]:
             # Another number in place of one, as a user would try.
             numbers = [index for index, word in enumerate(line) if re.fullmatch(r"[\d.e+-]+", word)]
             if numbers:
-                line[dice.choice(numbers)] = dice.choice([
-                    "1",
-                    "2",
-                    "10",
-                    "0.5",
-                    "1e-3",
-                    "5e-4",
-                    "100",
-                    "50_000",
-                    "5e4",
-                ])
+                index = dice.choice(numbers)
+                # A large number of these is only long.
+                long = line[index - 1] in ("--starts", "--epochs")
+                line[index] = dice.choice(["1", "2", "10", *(() if long else _NUMBERS)])
         else:
             line.insert(place, dice.choice([*ODD, *OPTIONS]))
     return line
