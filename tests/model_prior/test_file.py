@@ -323,6 +323,8 @@ def _flip(tensors, name):
         (lambda m, t: _flip(t, "prior.0.loc"), "its checksum differs from its content"),
         (lambda m, t: t.update({"prior.0.loc": t["prior.0.loc"].mT.contiguous()}), "its checksum differs"),
         (lambda m, t: t.update({"prior.0.scale": t["prior.0.scale"].float()}), "its checksum differs"),
+        (lambda m, t: t.update({"prior.0.loc": t["prior.0.loc"].reshape(3, 4)}), "its checksum differs"),
+        (lambda m, t: m.clear(), "not a prior|its metadata is missing"),
         (lambda m, t: t.update({"prior.0.scale": t["prior.3.loc"], "prior.3.loc": t["prior.0.scale"]}), "checksum dif"),
         (lambda m, t: m.update(bayesreg=m["bayesreg"].replace('"prior": 3', '"prior": 1')), "its checksum differs"),
         (lambda m, t: m.pop("bayesreg.sha256"), "its checksum is missing"),
@@ -350,6 +352,28 @@ def test_every_bit_of_a_file_counts(saved):
         accepted.append(place)
     # White space before the tensors may be other white space.
     assert [place for place in accepted if whole[place : place + 1] != b" "] == []
+
+
+@pytest.mark.parametrize("joins", [[], ["0.weight", "0.weight"], ["2.weight"], ["0.bias", "0.bias", "0.weight"]])
+def test_a_joint_prior_that_joins_others_or_one_twice_is_refused(tmp_path, joins):
+    from safetensors import safe_open
+
+    model = net()
+    swag = br.transfer.SWAG(model)
+    for _ in range(3):
+        for p in model.parameters():
+            nn.init.normal_(p)
+        swag.collect()
+    br.ModelPrior(model, {"*": swag.prior()}).save(tmp_path / "swag.safetensors")
+    with safe_open(tmp_path / "swag.safetensors", "pt") as file:
+        record = json.loads(file.metadata()["bayesreg"])
+    tensors = load_file(tmp_path / "swag.safetensors")
+    del record["checksum"]
+    number = next(row["prior"] for row in record["entries"] if row["name"] == "0.weight")
+    record["priors"][number]["options"]["joins"] = joins
+    save_file(tensors, tmp_path / "forged.safetensors", metadata={"bayesreg": json.dumps(record)})
+    with pytest.raises(br.PriorFileError, match=r"0\.weight is said to be joined with"):
+        br.ModelPrior.load(tmp_path / "forged.safetensors", net())
 
 
 def test_an_older_file_is_read_and_says_that_it_has_no_checksum():

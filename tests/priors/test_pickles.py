@@ -86,6 +86,22 @@ def test_a_distribution_that_cannot_be_rebuilt_is_compared_by_its_values():
     assert not one.same_as(third)
 
 
+def test_what_numbers_do_not_tell_is_compared_too():
+    assert not br.GroupLaplace(1.0, "row").same_as(br.GroupLaplace(1.0, "column"))
+    product = br.Product([br.Laplace(1.0), br.Gaussian(1.0)])
+    assert product.same_as(br.Product([br.Laplace(1.0), br.Gaussian(1.0)]))
+    assert not product.same_as(br.Product([br.Laplace(2.0), br.Gaussian(1.0)]))
+    mixed = br.Mixture([br.Laplace(1.0), br.Gaussian(1.0)], [0.5, 0.5])
+    assert not mixed.same_as(br.Mixture([br.Laplace(1.0), br.Gaussian(2.0)], [0.5, 0.5]))
+
+
+def test_a_prior_over_fewer_parameters_is_another():
+    small = br.ModelPrior(nn.Sequential(nn.Linear(3, 4)), br.Gaussian(0.5))
+    large = br.ModelPrior(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), br.Gaussian(0.5))
+    assert not small.same_as(large)
+    assert not large.same_as(small)
+
+
 def test_priors_of_models_are_compared_by_name():
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
     rules = {"0.*": br.Gaussian(0.5), "*": br.Laplace(0.1)}

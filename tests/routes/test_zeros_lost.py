@@ -91,3 +91,20 @@ def test_weights_that_are_loaded_once_are_no_average():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         run(plain, between=once)
+
+
+def test_once_is_not_enough():
+    """Weights may be set by hand once, as when they are loaded."""
+    moved = []
+
+    def nudge(model):
+        zeros = model.weight == 0
+        if not moved and bool(zeros.any()):
+            with torch.no_grad():
+                model.weight[zeros] = 1e-3
+            moved.append(True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(plain, between=nudge)
+    assert moved
