@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import types
 import warnings
 import weakref
 
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 import bayesreg as br
+from bayesreg.routes.watches.freshness import Freshness
 
 LEVEL = 0.05
 
@@ -507,3 +509,15 @@ def test_apply_before_a_closure_that_makes_gradients_is_refused():
     with pytest.raises(br.InvalidArgumentError, match=r"before step\(closure\), and in the closure again"):
         optimizer.step(both)
     optimizer.step(both)
+
+
+def test_a_gradient_that_changed_where_nobody_looks_is_fresh():
+    """A backward that leaves the first elements as they are, as of rows that no example uses."""
+    parameter = nn.Parameter(torch.zeros(100))
+    plan = types.SimpleNamespace(on=lambda *_: [types.SimpleNamespace(parameter=parameter)])
+    parameter.grad = torch.zeros(100)
+    watch = Freshness([plan])
+    watch.note()
+    assert watch.is_stale()
+    parameter.grad[50:] += 1.0
+    assert not watch.is_stale()
