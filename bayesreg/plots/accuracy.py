@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from bayesreg._support.calls import answering
 from bayesreg._support.optional import require
 from bayesreg.errors import InvalidArgumentError
-from bayesreg.plots.canvas import bare, new_axes, series
+from bayesreg.plots.canvas import bare, on, series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,7 +54,7 @@ def plot_accuracy(
     cells = [(n, runs) for by_n in scores.values() for n, runs in by_n.items()]
     if spread not in ("sd", "interval"):
         raise InvalidArgumentError(f"spread: expected 'sd' or 'interval', got {spread!r}.")
-    ax = new_axes(1, (7.0, 4.4))[0] if ax is None else ax
+    ax = on(ax, (7.0, 4.4))
     for index, (method, by_n) in enumerate(scores.items()):
         colour, marker, dashes = series(index)
         sizes = sorted(by_n)

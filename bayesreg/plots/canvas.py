@@ -12,12 +12,13 @@ import numpy as np
 from bayesreg._support.calls import answering
 from bayesreg._support.files import atomic
 from bayesreg._support.optional import require
-from bayesreg.errors import InvalidArgumentError
+from bayesreg.errors import InvalidArgumentError, kind_of
+from bayesreg.model_prior import ModelPrior
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["DATA", "GUIDE", "PRIOR", "SERIES", "bare", "new_axes", "save", "series"]
+__all__ = ["DATA", "GUIDE", "PRIOR", "SERIES", "bare", "new_axes", "on", "require_model_prior", "save", "series"]
 
 # Dark and light in black and white, blue and orange to the colour-blind.
 PRIOR = "#1b3a57"
@@ -43,6 +44,21 @@ def new_axes(count: int = 1, size: tuple[float, float] = (6.4, 4.0)) -> Sequence
     from matplotlib import pyplot
 
     return list(pyplot.subplots(1, count, figsize=size, layout="constrained", squeeze=False)[1][0])
+
+
+def on(ax: Axes | None, size: tuple[float, float] = (6.4, 4.0)) -> Axes:
+    """Return the axes to draw on: those given, or new ones."""
+    if ax is None:
+        return new_axes(1, size)[0]
+    if not hasattr(ax, "spines") or not hasattr(ax, "plot"):
+        raise InvalidArgumentError(f"ax: expected axes of matplotlib, got {kind_of(ax)}.")
+    return ax
+
+
+def require_model_prior(prior: object) -> None:
+    """Raise unless it is a prior over a model."""
+    if not isinstance(prior, ModelPrior):
+        raise InvalidArgumentError(f"prior: expected a ModelPrior, br.ModelPrior(model, rules), got {kind_of(prior)}.")
 
 
 def series(index: int) -> tuple[str, str, str]:

@@ -21,7 +21,7 @@ from bayesreg.errors import InvalidArgumentError, nearest
 from bayesreg.likelihoods import Likelihood
 from bayesreg.likelihoods.output import tensor_output
 from bayesreg.model_prior import ModelPrior
-from bayesreg.plots.canvas import DATA, PRIOR, bare, new_axes
+from bayesreg.plots.canvas import DATA, PRIOR, bare, on
 from bayesreg.priors.contract.asking import is_flat
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def plot_contours(
     if not factors:
         raise InvalidArgumentError("strengths: expected at least one factor > 0, got none.")
     plane = _Plane(model, prior, likelihood, as_tensors(model, likelihood, data), elements)
-    ax = new_axes(1, (5.4, 5.4))[0] if ax is None else ax
+    ax = on(ax, (5.4, 5.4))
     with plane.kept():
         step = 0.1 + max(abs(float(v) - c) for v, c in zip(plane.views, plane.centre, strict=True))
         here = (float(plane.views[0]), float(plane.views[1]))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from bayesreg._support.calls import answering
 from bayesreg._support.optional import require
-from bayesreg.plots.canvas import DATA, GUIDE, PRIOR, bare, new_axes
+from bayesreg.plots.canvas import DATA, GUIDE, PRIOR, bare, on
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,7 +41,7 @@ def plot_history(result: FitResult, ax: Axes | None = None) -> Axes:
     require("matplotlib", "viz", "plots")
     from matplotlib.ticker import MaxNLocator
 
-    ax = new_axes()[0] if ax is None else ax
+    ax = on(ax)
     history = result.history
     key = "epoch" if any("epoch" in record for record in history) else "iteration"
     steps = history.column(key)

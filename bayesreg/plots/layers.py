@@ -13,7 +13,7 @@ from bayesreg._support import checks
 from bayesreg._support.calls import answering
 from bayesreg._support.optional import require
 from bayesreg._support.sharding import local
-from bayesreg.plots.canvas import DATA, GUIDE, bare, new_axes
+from bayesreg.plots.canvas import DATA, GUIDE, bare, on, require_model_prior
 from bayesreg.priors import Belief, Prior
 from bayesreg.priors.contract.asking import has_one_set
 
@@ -68,13 +68,14 @@ def plot_layers(prior: ModelPrior, ax: Axes | None = None, *, limit: int = 40) -
     """
     require("matplotlib", "viz", "plots")
     checks.positive_int("limit", limit)
+    require_model_prior(prior)
     some = any(p.traits.proper for _, p in prior.active())
     drawn = prior.draw(generator=torch.Generator().manual_seed(0)) if some else {}
     shown = [(entry, p) for entry, p in prior.active() if entry.info.raw[0] in drawn]
     largest = sorted(shown, key=lambda pair: -pair[0].parameter.numel())[:limit]
     kept = {entry.name for entry, _ in largest}
     rows = [_row(e.name, p, e.parameter, drawn[e.info.raw[0]]) for e, p in shown if e.name in kept]
-    ax = new_axes(1, (6.8, 1.3 + 0.32 * max(len(rows), 2)))[0] if ax is None else ax
+    ax = on(ax, (6.8, 1.3 + 0.32 * max(len(rows), 2)))
     bare(ax)
     if not rows:
         ax.text(0.5, 0.5, "no weights under a proper prior", ha="center", transform=ax.transAxes)

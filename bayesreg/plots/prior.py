@@ -13,8 +13,8 @@ from torch import Tensor
 from bayesreg._support import checks
 from bayesreg._support.calls import answering
 from bayesreg._support.optional import require
-from bayesreg.errors import InvalidArgumentError, UnsupportedError
-from bayesreg.plots.canvas import DATA, GUIDE, PRIOR, bare, new_axes
+from bayesreg.errors import InvalidArgumentError, UnsupportedError, kind_of
+from bayesreg.plots.canvas import DATA, GUIDE, PRIOR, bare, new_axes, on
 from bayesreg.priors import Gaussian, Prior
 from bayesreg.priors.contract.asking import has_one_set
 from bayesreg.priors.contract.tensors import as_number
@@ -70,8 +70,10 @@ def plot_prior(prior: Prior, axes: Sequence[Axes] | None = None, *, reach: float
         raise UnsupportedError(f"{prior.family}: it is improper, so no mass says how far to draw: plot(reach=...).")
     if axes is None:
         axes = new_axes(3, (9.6, 2.7))
-    if not isinstance(axes, Sequence | np.ndarray) or len(axes) != 3:
-        raise InvalidArgumentError("axes: expected three axes, for density, penalty and shrinkage.")
+    if not isinstance(axes, Sequence | np.ndarray) or len(axes) != 3 or not all(hasattr(ax, "plot") for ax in axes):
+        raise InvalidArgumentError(
+            f"axes: expected three axes, for density, penalty and shrinkage, got {kind_of(axes)}."
+        )
     if reach is not None:
         reach = checks.positive_float("reach", reach)
     centre = float(prior.centre().reshape(-1)[0])
@@ -167,12 +169,12 @@ def plot_pair(prior: Prior, shape: Sequence[int], ax: Axes | None = None, *, rea
         'w₁'
     """
     require("matplotlib", "viz", "plots")
-    if math.prod(shape) != 2:
-        raise InvalidArgumentError(f"shape: expected a shape of two elements, got {tuple(shape)}.")
+    if not isinstance(shape, tuple | list) or math.prod(shape) != 2:
+        raise InvalidArgumentError(f"shape: expected a shape of two elements, got {kind_of(shape)} {str(shape)[:60]}.")
     if not prior.traits.proper or not prior.traits.has_prox:
         why = "no density says how far to draw" if not prior.traits.proper else "it has no proximal operator"
         raise UnsupportedError(f"{prior.family}: {why}, so its pull on two elements cannot be drawn.")
-    ax = new_axes(1, (4.2, 4.2))[0] if ax is None else ax
+    ax = on(ax, (4.2, 4.2))
     generator = torch.Generator().manual_seed(0)
     draws = torch.stack([prior.sample(shape, generator=generator, dtype=torch.float64) for _ in range(1000)])
     centre = prior.centre().to(torch.float64).expand(tuple(shape)).reshape(-1)

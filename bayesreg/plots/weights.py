@@ -8,7 +8,7 @@ import torch
 
 from bayesreg._support.calls import answering
 from bayesreg._support.optional import require
-from bayesreg.plots.canvas import DATA, PRIOR, bare, new_axes
+from bayesreg.plots.canvas import DATA, PRIOR, bare, on, require_model_prior
 from bayesreg.priors import Prior
 from bayesreg.priors.contract.tensors import as_number
 from bayesreg.priors.located.located import about_zero
@@ -44,7 +44,8 @@ def plot_weights(prior: ModelPrior, ax: Axes | None = None) -> Axes:
         'weight − centre of its prior'
     """
     require("matplotlib", "viz", "plots")
-    ax = new_axes()[0] if ax is None else ax
+    require_model_prior(prior)
+    ax = on(ax)
     groups: dict[str, tuple[Prior, list[torch.Tensor]]] = {}
     for entry, p in prior.active():
         variance = as_number(p.variance())

@@ -147,7 +147,7 @@ def regularization_path(
     with_strength(prior, 1.0)  # refused before anything is touched
     if strengths is None:
         checks.positive_int("count", count)
-        if not 0.0 < floor < 1.0:
+        if not 0.0 < checks.finite_float("floor", floor) < 1.0:
             raise InvalidArgumentError(f"floor: expected a number in (0, 1), got {floor!r}.")
         # At the strength itself 0 and a rounding error beside it are both optimal: a hair above it only 0 is.
         top = (1.0 + 1e-9) * null_strength(model, prior, likelihood, (inputs, target))

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from bayesreg._support import checks
 from bayesreg._support.calls import answering
-from bayesreg.errors import InvalidArgumentError, UnsupportedError
+from bayesreg.errors import InvalidArgumentError, UnsupportedError, kind_of
 from bayesreg.likelihoods import Likelihood
 from bayesreg.model_prior import ModelPrior
 from bayesreg.model_prior.coverage import check_prior_of
@@ -102,10 +103,13 @@ def refit(
         Selection in High-Dimensional Sparse Models.
     """
     check_prior_of(model, prior)
+    checks.positive_float("tolerance", tolerance)
+    checks.positive_int("max_iterations", max_iterations)
     kept = Flat() if on_support is None else on_support
     if not isinstance(kept, Prior) or not kept.traits.smooth or not has_one_set(kept):
         raise InvalidArgumentError(
-            "on_support: expected a smooth prior with one set of numbers, such as br.Gaussian(10.0)."
+            f"on_support: expected a smooth prior with one set of numbers, such as br.Gaussian(10.0), got "
+            f"{kind_of(on_support)}."
         )
     free: dict[str, Tensor] = {}
     whole: dict[str, nn.Parameter] = {}

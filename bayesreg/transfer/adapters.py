@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bayesreg._support import checks
 from bayesreg._support.calls import answering
-from bayesreg.errors import CoverageError, InvalidArgumentError, PatternError, UnsupportedError, nearest
+from bayesreg.errors import CoverageError, InvalidArgumentError, PatternError, UnsupportedError, kind_of, nearest
 from bayesreg.model_prior import ModelPrior
 from bayesreg.priors import AdapterGaussian, Belief, Flat, Prior
 from bayesreg.priors.adapters.scaling import adapter_place
@@ -99,6 +99,8 @@ def lora_prior(
     if not isinstance(model, nn.Module):
         raise InvalidArgumentError(f"model: expected a module, got {type(model).__name__}.")
     infos = parameters_of(model)
+    if factors is not None and not isinstance(factors, list | tuple):
+        raise InvalidArgumentError(f"factors: expected pairs (left, right) of names, got {kind_of(factors)}.")
     pairs = find_pairs(infos, factors, scaling)
     if not pairs:
         _refuse_model(infos)
@@ -127,7 +129,9 @@ def lora_prior(
         rules |= head
     elif head is not None:
         if not others:
-            raise InvalidArgumentError("head: expected none, as no weight is trained beside the adapters.")
+            raise InvalidArgumentError(
+                f"head: expected none, as no weight is trained beside the adapters, got {kind_of(head)}."
+            )
         rules[where(lambda info: info.name in others, "head")] = head
     left = [info.name for info in rest if _FREE(info) and not any(as_selector(key)(info) for key in rules)]
     if left:
@@ -226,7 +230,7 @@ def _hits(key: SelectorLike, pair: AdapterPair) -> bool:
 def _oriented(pair: AdapterPair, value: Hyperparameter) -> Hyperparameter:
     """Return a weight's scale in the orientation of left·right, checked to be of the weight's shape."""
     if not isinstance(value, Tensor) or value.ndim == 0:
-        return float(value) if isinstance(value, Tensor) else value
+        return checks.positive_float("scale", value)
     flat = value.reshape(len(value), -1) if value.ndim > 2 else value
     own = pair.shape[::-1] if pair.transposed else pair.shape
     try:

@@ -221,9 +221,11 @@ class SWAG:
             >>> SWAG.from_checkpoints(paths).num_snapshots
             3
         """
-        listed = [] if isinstance(paths, str | os.PathLike) else list(paths)
-        if len(listed) < 2:
-            raise InvalidArgumentError("paths: expected two or more checkpoints, in the order of training.")
+        listed = list(paths) if isinstance(paths, list | tuple) else []
+        if len(listed) < 2 or not all(isinstance(path, str | os.PathLike) for path in listed):
+            raise InvalidArgumentError(
+                f"paths: expected two or more checkpoints, in the order of training, got {kind_of(paths)}."
+            )
         swag: SWAG | None = None
         for path in listed:
             # A file with weights that are NaN is a snapshot with weights that are NaN: collect() says so.

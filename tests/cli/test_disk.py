@@ -157,6 +157,36 @@ def test_many_writers_of_one_file_leave_one_whole(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
+def test_a_file_that_is_rewritten_in_place_while_it_is_loaded_is_read_or_refused(tmp_path):
+    """As cp and editors do; a mapped file would end the process."""
+    path, prior = tmp_path / "prior.safetensors", _prior(200)
+    prior.save(path)
+    whole, going = path.read_bytes(), threading.Event()
+    going.set()
+
+    def rewrite():
+        while going.is_set():
+            with path.open("r+b") as file:
+                file.truncate(0)
+                for start in range(0, len(whole), 4_096):
+                    file.write(whole[start : start + 4_096])
+
+    writer = threading.Thread(target=rewrite)
+    writer.start()
+    ends = []
+    try:
+        for _ in range(60):
+            try:
+                ends.append(br.ModelPrior.load(path, nn.Linear(200, 200)).same_as(prior))
+            except br.PriorFileError:
+                ends.append(None)
+    finally:
+        going.clear()
+        writer.join()
+    assert False not in ends
+    assert br.ModelPrior.load(path, nn.Linear(200, 200)).same_as(prior)
+
+
 def test_a_failure_leaves_no_folder_that_was_not_there(tmp_path):
     def fail():
         with atomic_folder(tmp_path / "a" / "b" / "run") as folder:

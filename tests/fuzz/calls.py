@@ -179,6 +179,26 @@ def _null_strength() -> Made:
     return br.sparsity.null_strength, {"model": model, "prior": prior, "likelihood": L.Categorical(), "data": _data()}
 
 
+def _path() -> Made:
+    _, arguments = _null_strength()
+    return br.sparsity.regularization_path, {**arguments, "count": 3, "floor": 0.1, "tolerance": 1e-3}
+
+
+def _refit() -> Made:
+    _, arguments = _null_strength()
+    return br.sparsity.refit, {**arguments, "tolerance": 1e-2, "max_iterations": 20}
+
+
+class Adapted(nn.Module):
+    """A layer with a LoRA adapter, by the usual names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4, 3), requires_grad=False)
+        self.lora_A = nn.Parameter(torch.ones(2, 3))
+        self.lora_B = nn.Parameter(torch.ones(4, 2))
+
+
 def _fisher() -> Any:
     return br.transfer.fisher_information(network(), _data(), L.Categorical())
 
@@ -431,6 +451,31 @@ CALLS: dict[str, Callable[[], Made]] = {
         },
     ),
     "sparsity.null_strength": _null_strength,
+    "sparsity.regularization_path": _path,
+    "sparsity.refit": _refit,
+    "FunctionPrior": lambda: (
+        br.FunctionPrior,
+        {
+            "function": "difference",
+            "prior": br.Gaussian(0.1),
+            "of": ["0.weight", "1.weight"],
+            "jacobian": "none",
+            "base": br.Gaussian(1.0),
+        },
+    ),
+    "AdapterGaussian": lambda: (br.AdapterGaussian, {"scale": 0.1, "factors": [("lora_B", "lora_A")]}),
+    "transfer.lora_prior": lambda: (br.transfer.lora_prior, {"model": Adapted(), "scale": 0.1, "scaling": 1.0}),
+    "transfer.group_lasso_sp": lambda: (
+        br.transfer.group_lasso_sp,
+        {"model": network(), "reference": _source_head(), "rate": 1.0, "head_scale": 1.0, "new": "2.*"},
+    ),
+    "transfer.SWAG.from_checkpoints": lambda: (
+        br.transfer.SWAG.from_checkpoints,
+        {"paths": ["c1.pt", "c2.pt"], "max_rank": 5},
+    ),
+    "Gaussian.plot": lambda: (br.Gaussian(1.0).plot, {"axes": None, "reach": 2.0}),
+    "plots.plot_weights": lambda: (br.plots.plot_weights, {"prior": _prior(), "ax": None}),
+    "plots.plot_layers": lambda: (br.plots.plot_layers, {"prior": _prior(), "limit": 3}),
     "load_run": lambda: (br.load_run, {"folder": "run", "model": None, "trust": False}),
     "register_family": lambda: (br.register_family, {"family": br.Laplace}),
 }
@@ -512,6 +557,8 @@ _ABOUT_MORE = (
     "decouples",
     "can never apply",
     "flat statistics: ",
+    "; give it, such as ",
+    "no rule covers ",
 )
 
 #: In place of a value that a message need not show.
@@ -618,11 +665,16 @@ def _bare(function: Callable[..., Any]) -> Callable[..., Any]:
 def run(
     counts: Counts, folder: Path, dice: random.Random, going: Callable[[], bool], plant: Plant = nullcontext
 ) -> None:
+    import matplotlib
+
+    matplotlib.use("agg")
     here = Path.cwd()
     os.chdir(folder)
     try:
         _prior().save("good.safetensors")
         commands.call(["fit", "iris", "--output", "run"])
+        for index in (1, 2):
+            torch.save({n: t + 0.1 * index for n, t in network().state_dict().items()}, f"c{index}.pt")
         with plant():
             for route, case, verdict in cases(dice):
                 counts.add(route, case, verdict)

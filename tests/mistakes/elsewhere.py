@@ -293,5 +293,4 @@ ELSEWHERE = [
     Mutation("routes/watches/clip.py", "size >= top * (1.0 - tolerance) > 0.0", "size >= 0.2 * top > 0.0", "routes/test_clip_watch.py"),
     Mutation("routes/watches/clip.py", "return None  # a constant factor", "pass  # a constant factor", "routes/test_clip_watch.py"),
     Mutation("routes/watches/clip.py", "together[:, :2].sum(0)", "together[:, :2].amax(0)", "routes/test_clip_watch.py"),
-    Mutation("routes/watches/clip.py", "if middle > 0 and abs(power", "if middle > 9 and abs(power", "routes/test_clip_watch.py"),
 ]  # fmt: skip

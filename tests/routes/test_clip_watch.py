@@ -521,3 +521,20 @@ def test_a_gradient_that_changed_where_nobody_looks_is_fresh():
     assert watch.is_stale()
     parameter.grad[50:] += 1.0
     assert not watch.is_stale()
+
+
+@pytest.mark.parametrize("turning", [True, False])
+def test_gradients_of_one_length_that_are_scaled_are_not_clipped(turning):
+    """A constant factor on gradients that turn; a factor of its own each step on one that does not."""
+    model = nn.Linear(2, 1, bias=False).double()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    br.attach(optimizer, br.ModelPrior(model, {"*": br.Laplace(1.0)}), num_data=100)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for step in range(60):
+            angle = torch.tensor(0.3 * step if turning else 0.7, dtype=torch.float64)
+            factor = 3.0 if turning else 3.0 + step % 7
+            optimizer.zero_grad()
+            (factor * model(torch.stack([angle.cos(), angle.sin()])).sum()).backward()
+            model.weight.grad.div_(factor)
+            optimizer.step()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bayesreg._support import checks
 from bayesreg.conversion import LossScale
-from bayesreg.errors import InvalidArgumentError, UnsupportedError
+from bayesreg.errors import InvalidArgumentError, UnsupportedError, kind_of
 from bayesreg.priors.adapters.adapter_joint import JointAdapter
 from bayesreg.priors.adapters.scaling import adapter_place, said_scaling
 from bayesreg.priors.contract.belief import Belief
@@ -87,7 +87,7 @@ class AdapterGaussian(JointPrior):
             self.reference = loc if isinstance(loc, Reference) else load_reference(loc)
         elif bool((torch.as_tensor(checks.finite("loc", loc)) != 0).any()):
             raise InvalidArgumentError(
-                "AdapterGaussian loc: expected 0 or a mapping from the factors' names to tensors."
+                f"AdapterGaussian loc: expected 0 or a mapping from the factors' names to tensors, got {loc!r}."
             )
         self._take(factors, scale, scaling)
 
@@ -99,8 +99,8 @@ class AdapterGaussian(JointPrior):
     ) -> None:
         if not isinstance(factors, list | tuple) or not factors:
             raise InvalidArgumentError(
-                "AdapterGaussian factors: expected pairs (left, right) of parameter names, B before A; "
-                "br.transfer.lora_prior(model, scale) finds them."
+                f"AdapterGaussian factors: expected pairs (left, right) of parameter names, B before A, got "
+                f"{kind_of(factors)}; br.transfer.lora_prior(model, scale) finds them."
             )
         for pair in factors:
             if not (isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(name, str) for name in pair)):

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self, TypeAlias, final, get_args
 from torch import Tensor
 
 from bayesreg.conversion import LossScale
-from bayesreg.errors import InvalidArgumentError, UnsupportedError, nearest
+from bayesreg.errors import InvalidArgumentError, UnsupportedError, kind_of, nearest
 from bayesreg.priors.composed.composite import held_by, options_of, parts_from
 from bayesreg.priors.composed.from_distribution import FromDistribution
 from bayesreg.priors.composed.function_joint import JointFunction
@@ -94,8 +94,20 @@ class FunctionPrior(JointPrior):
             named, words = Named(function), getattr(function, "__name__", type(function).__name__)
         else:
             raise InvalidArgumentError(f"function: expected a callable or a name, got {type(function).__name__}.")
-        if isinstance(of, str) or not of or not all(isinstance(name, str) for name in of) or len(set(of)) != len(of):
-            given = of if isinstance(of, str) else [one if isinstance(one, str) else type(one).__name__ for one in of]
+        if (
+            not isinstance(of, list | tuple)
+            or not of
+            or not all(isinstance(name, str) for name in of)
+            or len(set(of)) != len(of)
+        ):
+            listed = isinstance(of, list | tuple)
+            given = (
+                of
+                if isinstance(of, str)
+                else kind_of(of)
+                if not listed
+                else [one if isinstance(one, str) else type(one).__name__ for one in of]
+            )
             raise InvalidArgumentError(f"of: expected a list of different parameter names, got {given!r}.")
         if jacobian not in get_args(Jacobian):
             known = get_args(Jacobian)

@@ -335,6 +335,7 @@ class Prior(Belief):
             over_variance(s.value, self.variance(None if at is None else at.shape)),
         )
 
+    @answering
     def plot(self, axes: Any = None, *, shape: Sequence[int] | None = None, reach: float | None = None) -> Any:
         """Draw density, penalty and shrinkage; of a prior that joins elements the contours over two of them.
 
