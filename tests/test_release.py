@@ -43,6 +43,7 @@ def test_ci_tells_what_is_quickest_first():
         "wheel and sdist",
         "tests",
         "slow tests",
+        "fuzz",
         "docs, and the notebooks in them",
     ]
 

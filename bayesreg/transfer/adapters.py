@@ -230,7 +230,7 @@ def _hits(key: SelectorLike, pair: AdapterPair) -> bool:
 def _oriented(pair: AdapterPair, value: Hyperparameter) -> Hyperparameter:
     """Return a weight's scale in the orientation of left·right, checked to be of the weight's shape."""
     if not isinstance(value, Tensor) or value.ndim == 0:
-        return checks.positive_float("scale", value)
+        return checks.finite_float("scale", value)
     flat = value.reshape(len(value), -1) if value.ndim > 2 else value
     own = pair.shape[::-1] if pair.transposed else pair.shape
     try:

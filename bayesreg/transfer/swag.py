@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, TypeAlias, get_args
 
 import torch
@@ -221,7 +221,9 @@ class SWAG:
             >>> SWAG.from_checkpoints(paths).num_snapshots
             3
         """
-        listed = list(paths) if isinstance(paths, list | tuple) else []
+        listed = (
+            [] if isinstance(paths, str | bytes | Mapping | Tensor) or not isinstance(paths, Iterable) else list(paths)
+        )
         if len(listed) < 2 or not all(isinstance(path, str | os.PathLike) for path in listed):
             raise InvalidArgumentError(
                 f"paths: expected two or more checkpoints, in the order of training, got {kind_of(paths)}."

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import bayesreg as br
-from bayesreg._support.files import atomic, atomic_folder, write_json
+from bayesreg._support.files import atomic, atomic_folder, check_writable, write_json
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -195,6 +195,11 @@ def test_a_failure_leaves_no_folder_that_was_not_there(tmp_path):
 
     with pytest.raises(ZeroDivisionError):
         fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_asking_whether_it_can_be_written_leaves_nothing(tmp_path):
+    check_writable(tmp_path / "a" / "b" / "run")
     assert list(tmp_path.iterdir()) == []
 
 
