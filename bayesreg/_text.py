@@ -11,6 +11,8 @@ __all__ = ["json_safe", "one_line", "printable"]
 # halves of surrogate pairs, line and paragraph separators, what is not assigned.
 _ODD_KINDS = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 _MAY_BE_ODD = re.compile(r"[^\x20-\x7e]")
+# A message may list what does not fit of a large model, and ends somewhere.
+_LONGEST = 20_000
 _LONG_WORD = re.compile(r"\S{301,}")
 
 
@@ -52,7 +54,8 @@ def one_line(text: str) -> str:
         >>> one_line("two\nlines"), len(one_line("x" * 10_000))
         ('two lines', 123)
     """
-    return _LONG_WORD.sub(_cut, printable(re.sub(r"\s*[\n\r\t]\s*", " ", text.strip())))
+    line = _LONG_WORD.sub(_cut, printable(re.sub(r"\s*[\n\r\t]\s*", " ", text[:_LONGEST].strip())))
+    return line if len(text) <= _LONGEST else f"{line} ... ({len(text):,} characters)"
 
 
 def _cut(match: re.Match[str]) -> str:

@@ -208,6 +208,7 @@ def load_run(
                 f"and call it."
             )
         net = imported(name, *sizes[:2])
+    _require_room(where / "model.safetensors", name, *sizes)
     network = build_network(net, *sizes, regression)
     _load_weights(network, where / "model.safetensors", name)
     return network.eval(), ModelPrior.load(where / "prior.safetensors", network)
@@ -216,6 +217,8 @@ def load_run(
 def _recipe(where: Path) -> tuple[str, tuple[int, int, int], bool]:
     """Return the model's name, its inputs, outputs and hidden units, and whether it is a regression."""
     path = where / "metrics.json"
+    if not path.is_file():
+        raise PriorFileError(f"{where}: not a readable run folder of bayesreg fit (it has no metrics.json).")
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
         build, task = metrics["build"], metrics["task"]
@@ -232,12 +235,22 @@ def _recipe(where: Path) -> tuple[str, tuple[int, int, int], bool]:
     return name, sizes, task == "regression"
 
 
+def _require_room(path: Path, name: str, inputs: int, outputs: int, hidden: int) -> None:
+    """Refuse a network whose weights, eight bytes each, its file is too small to hold, before it is made."""
+    if not path.is_file():
+        raise PriorFileError(f"{path}: no such file.")
+    needed = {"linear": inputs * outputs, "mlp": (inputs + outputs) * hidden}.get(name, inputs)
+    if 8 * needed > path.stat().st_size:
+        raise PriorFileError(
+            f"{path}: does not fit {name}: the run folder speaks of {inputs} inputs, {hidden} hidden units and "
+            f"{outputs} outputs, and the file has {path.stat().st_size:,} bytes."
+        )
+
+
 def _load_weights(network: nn.Sequential, path: Path, name: str) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    if not path.is_file():
-        raise PriorFileError(f"{path}: no such file.")
     own = network.state_dict(keep_vars=True)
     try:
         state = load(path.read_bytes())

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import inspect
 import io
+import os
+import subprocess
+import sys
 import types
+from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +19,8 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg._text import json_safe, one_line, printable
+
+ROOT = Path(__file__).parent.parent
 
 # What is returned, never made by a caller; whatever takes any keyword.
 RETURNED = {
@@ -109,7 +116,7 @@ def _attached(**more):
             lambda: br.Laplace(1.0).prox(torch.ones(2), torch.ones(3)),
             r"step: expected one number or the shape of value",
         ),
-        (lambda: br.Laplace(1.0).prox(torch.ones(2), torch.tensor(1)), "step: expected a floating-point tensor"),
+        (lambda: br.Laplace(1.0).prox(torch.ones(2), torch.tensor(1j)), "step: expected real numbers"),
         (lambda: br.Laplace(1.0).prox(vale=torch.ones(2), step=1.0), "unexpected argument 'vale'.*'value'"),
         (lambda: br.Gaussian(1.0).penalty(None), "value: expected a tensor, got NoneType"),
         (lambda: br.Gaussian(1.0).curvature(np.ones(2)), "value: expected a tensor, got ndarray"),
@@ -147,6 +154,69 @@ def _attached(**more):
 def test_wrong_values_are_answered(call, message):
     with pytest.raises((br.InvalidArgumentError, br.PatternError, br.ReferenceMismatchError), match=message):
         call()
+
+
+class Called(br.Gaussian):
+    """A family of a user's, whose methods take more, or call it otherwise."""
+
+    def log_prob(self, weights, **options):
+        return super().log_prob(weights) * options.get("temperature", 1.0)
+
+    def penalty(self, *values, **_):
+        return super().penalty(*values)
+
+    @staticmethod
+    def at_kink(value):
+        return torch.zeros_like(value, dtype=torch.bool)
+
+
+def test_a_family_of_ones_own_may_take_what_it_likes():
+    w = torch.ones(2)
+    prior = Called(1.0)
+    assert torch.equal(prior.log_prob(weights=w, temperature=2.0), 2.0 * br.Gaussian(1.0).log_prob(w))
+    assert torch.equal(prior.penalty(w, anything=1), br.Gaussian(1.0).penalty(w))
+    assert not prior.at_kink(w).any()
+    with pytest.raises(br.InvalidArgumentError, match="weights: expected a tensor, got int"):
+        prior.log_prob(3)
+
+
+@pytest.mark.parametrize("step", [np.float32(0.5), np.int64(1), np.array(0.5), Fraction(1, 2), torch.tensor(1), 0.5])
+def test_steps_are_any_numbers(step):
+    assert br.Laplace(1.0).prox(torch.ones(2), step).shape == (2,)
+
+
+@pytest.mark.parametrize("shape", [(np.int64(2), 3), [2, 3], range(2, 4), torch.Size((2, 3))])
+def test_shapes_are_any_integers(shape):
+    assert br.Gaussian(1.0).sample(shape).shape == (2, 3)
+
+
+def test_a_whole_models_penalty_compiles_without_a_break():
+    prior = br.ModelPrior(net(), br.Gaussian(1.0))
+    compiled = torch.compile(lambda: prior.penalty(), fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(), prior.penalty())
+
+
+def test_a_folder_called_pyro_is_not_imported(tmp_path):
+    """A prior file may ask for a distribution of Pyro; what is in the current folder is no library."""
+    pytest.importorskip("pyro")
+    from bayesreg._support.sealed import read_sealed, write_sealed
+
+    path = tmp_path / "prior.safetensors"
+    br.ModelPrior(net(), {"*": br.FromDistribution(torch.distributions.Normal(0.0, 1.0))}).save(path)
+    held = read_sealed(path)
+    held.record["priors"][0]["options"]["distribution"] = "pyro.Normal"
+    record = {key: value for key, value in held.record.items() if key != "checksum"}
+    write_sealed(path, record, held.tensors)
+    (tmp_path / "pyro").mkdir()
+    for name in ("__init__", "distributions"):
+        (tmp_path / "pyro" / f"{name}.py").write_text("open('trace', 'w').close()\nclass Normal: ...\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "bayesreg", "prior", "show", "prior.safetensors"],
+        cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert not (tmp_path / "trace").exists()
+    assert done.returncode == 1
+    assert "which is not imported" in done.stderr
 
 
 def test_what_a_callback_raises_is_its_own():

@@ -7,6 +7,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
+import torch
+
 from bayesreg._support.arguments import wrong_kind
 from bayesreg.errors import BayesRegError, InvalidArgumentError, nearest
 
@@ -115,7 +117,8 @@ def answering(function: Callable[P, R]) -> Callable[P, R]:
             if given.get(now) is not None:
                 raise InvalidArgumentError(f"{now}: {was}= is an old name of it; pass one of the two.")
             given[now] = value
-        if said := wrong_kind(function, arguments, given, firm=True):
+        # A compiler traces what is called, and need not trace the checks.
+        if not torch.compiler.is_compiling() and (said := wrong_kind(function, arguments, given, firm=True)):
             raise InvalidArgumentError(said)
         try:
             return function(*arguments, **keywords)

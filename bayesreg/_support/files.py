@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -17,7 +18,7 @@ from bayesreg._text import one_line
 __all__ = ["atomic", "atomic_folder", "check_writable", "write_json"]
 
 # Hidden folders in which a file or folder is made before it is renamed; the name says whose they are.
-_OURS = re.compile(r"\..+\.bayesreg-[a-z0-9_]{8}")
+_OURS = re.compile(r"\.(?P<name>.+)\.bayesreg-tmp-[a-z0-9_]{8}", re.DOTALL)
 
 
 @contextlib.contextmanager
@@ -35,12 +36,15 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         OSError: If it cannot be written: one sentence that names `path`; what was there is as before.
     """
-    target = Path(path)
+    # Through a link to what it stands for, as open() does.
+    target = Path(os.path.realpath(path))
     with _plainly(target), _workplace(target) as place:
+        if target.exists() and not target.is_file():
+            raise OSError(errno.EINVAL, "no file, and not replaced by one")
         temporary = place / target.name
-        # Made here, so that it has the mode of any other file: libraries make theirs private.
+        # Made here, so that it has the mode of any other file (or of the one before it): libraries make theirs private.
         temporary.touch()
-        mode = temporary.stat().st_mode
+        mode = (target if target.exists() else temporary).stat().st_mode
         yield temporary
         temporary.chmod(mode)
         _on_disk(temporary)
@@ -64,7 +68,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     with _plainly(target), _workplace(target) as place:
         temporary = place / target.name
         temporary.mkdir()
-        probe = place / "mode"
+        probe = place / f"{target.name[:100]}.mode"
         probe.touch()
         yield temporary
         for file in filter(Path.is_file, temporary.rglob("*")):
@@ -120,8 +124,14 @@ def _workplace(target: Path) -> Iterator[Path]:
 
 def _locked(target: Path) -> tuple[Path, int | None]:
     """Make the hidden folder and lock it, so that others see that somebody is at work in it."""
+    short = os.fsencode(target.name)[:180].decode("utf-8", "ignore")
     while True:
-        hidden = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name[:200]}.bayesreg-"))
+        # Another writer that failed may have taken its new folders back.
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            hidden = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{short}.bayesreg-tmp-"))
+        except FileNotFoundError:
+            continue
         # Another writer may be clearing it away in the moment before it is locked.
         with contextlib.suppress(BlockingIOError):
             lock = _lock(hidden)
@@ -155,7 +165,11 @@ def _clear(folder: Path) -> None:
     """Remove hidden folders of ours that no living process holds; the lock of a killed one is gone."""
     with contextlib.suppress(OSError):
         for left in folder.iterdir():
-            if not _OURS.fullmatch(left.name) or left.is_symlink() or not left.is_dir():
+            found = _OURS.fullmatch(left.name)
+            if found is None or left.is_symlink() or not left.is_dir():
+                continue
+            # What has anything else in it is somebody's own.
+            if not all(inside.name.startswith(found["name"][:100]) for inside in left.iterdir()):
                 continue
             with contextlib.suppress(BlockingIOError):
                 held = _lock(left)

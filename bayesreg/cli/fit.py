@@ -47,7 +47,10 @@ class OptimizerName(StrEnum):
 def fit(
     data: Annotated[str, typer.Argument(help="A .csv or .npz file, or breast_cancer, diabetes, digits, iris, wine.")],
     target: Annotated[str | None, typer.Option(help="Target column of a CSV; default the last.")] = None,
-    header: Annotated[bool, typer.Option(help="Whether the first line of a CSV has the names of the columns.")] = True,
+    header: Annotated[
+        bool | None,
+        typer.Option("--header/--no-header", help="Whether a CSV begins with names.  [default: yes, unless numbers]"),
+    ] = None,
     task: Annotated[TaskName | None, typer.Option(help="Default: by looking at the target, and said.")] = None,
     model: Annotated[str, typer.Option(help="linear, mlp, or module:function (inputs, outputs) -> module.")] = "linear",
     hidden: Annotated[

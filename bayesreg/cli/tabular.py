@@ -9,7 +9,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -65,14 +65,17 @@ class Tabular:
         return f"classification into {len(self.classes)} classes, {names} ({self.why})."
 
 
-def load_tabular(source: str, target: str | None = None, task: Task | None = None, header: bool = True) -> Tabular:
+def load_tabular(
+    source: str, target: str | None = None, task: Task | None = None, header: bool | None = None
+) -> Tabular:
     """Load a data set.
 
     Args:
         source: The name of a bundled set, or the path of a `.csv` or `.npz` file (arrays X and y).
         target: Target column of a CSV; default the last one.
         task: What kind of target it is; default by looking at it (text or at most 20 whole numbers: classes).
-        header: Whether the first line of a CSV has names; without, columns are x0, x1, ...
+        header: Whether the first line of a CSV has names; without, columns are x0, x1, ... Default: names, and a first
+            line of numbers is asked about.
 
     Returns:
         The data.
@@ -82,10 +85,10 @@ def load_tabular(source: str, target: str | None = None, task: Task | None = Non
         ImportError: If a bundled set is named and scikit-learn is not installed.
     """
     path = Path(source)
-    if (target is not None or not header) and path.suffix != ".csv":
-        raise DataError(
-            f"{'--target' if header else '--no-header'}: is for a CSV file, and {source} is none; leave out."
-        )
+    ending = path.suffix.lower()
+    if (target is not None or header is not None) and ending != ".csv":
+        option = "--target" if target is not None else "--header" if header else "--no-header"
+        raise DataError(f"{option}: is for a CSV file, and {source} is none; leave it out.")
     if source in BUNDLED:
         require("sklearn", "sklearn", "bundled data sets")
         import sklearn.datasets
@@ -95,17 +98,17 @@ def load_tabular(source: str, target: str | None = None, task: Task | None = Non
         # Whole numbers that are known to be measurements.
         known = None if task or BUNDLED[source] == "classification" else BUNDLED[source]
         return _checked(features, bunch.target, names, task or known, "" if task else "as that data set is")
-    if path.suffix == ".csv":
+    if ending == ".csv":
         features, labels, names = _read_csv(path, target, header)
         return _checked(features, labels, names, task)
-    if path.suffix == ".npz":
+    if ending == ".npz":
         return _checked(*_read_npz(path), task)
     raise DataError(
         f"data: expected a .csv or .npz file or one of {', '.join(BUNDLED)}, got {source!r}{nearest(source, BUNDLED)}"
     )
 
 
-def _read_csv(path: Path, target: str | None, named: bool) -> tuple[Matrix, npt.NDArray[np.generic], list[str]]:
+def _read_csv(path: Path, target: str | None, named: bool | None) -> tuple[Matrix, npt.NDArray[np.generic], list[str]]:
     if not path.is_file():
         raise DataError(f"{path}: no such file.")
     try:
@@ -119,8 +122,10 @@ def _read_csv(path: Path, target: str | None, named: bool) -> tuple[Matrix, npt.
     header = [name.strip() for name in rows[0][1]]
     if len(header) == 1 and any(mark in header[0] for mark in ";\t|"):
         raise DataError(f"{path}: expected columns separated by commas, got the header {header[0]!r}.")
-    if named:
-        _check_names(path, header, target)
+    if named is not False:
+        column = target if target in header else header[-1]
+        others = {row[header.index(column)].strip() for _, row in rows[1:] if len(row) == len(header)}
+        _check_names(path, header, column, others, told=named is True)
     else:
         header = [f"x{index}" for index in range(len(header))]
         rows.insert(0, (0, header))
@@ -145,18 +150,20 @@ def _read_csv(path: Path, target: str | None, named: bool) -> tuple[Matrix, npt.
             if place != where
         ]
     names = [name for name in header if name != column]
+    _check_labels(path, rows[1][0], labels)
     return features, np.asarray(labels), names
 
 
-def _check_names(path: Path, header: list[str], target: str | None) -> None:
+def _check_names(path: Path, header: list[str], target: str, labels: set[str], *, told: bool) -> None:
     """Refuse a first line that is no header: a row of data would be lost, and be the names of columns."""
-    features = [name for place, name in enumerate(header) if name != target and (target or place < len(header) - 1)]
-    # Columns that pandas numbered are names; a row of data begins so only by accident.
-    numbered = features == [str(index) for index in range(len(features))]
-    if features and all(_NUMBER.fullmatch(name) for name in features) and not numbered:
+    features = [name for name in header if name != target]
+    # Columns that pandas numbered are names, if not the target's text is a label too: a row of data looks so as well.
+    counted = features == [str(index) for index in range(len(features))] and len(features) > 1
+    numbered = counted and (target == str(len(features)) or not (_NUMBER.fullmatch(target) or target in labels))
+    if features and not told and all(_NUMBER.fullmatch(name) for name in features) and not numbered:
         raise DataError(
-            f"{path}, line 1: expected the names of the columns, got numbers ({_few(header)}); write names above them, "
-            f"or say --no-header, and they are x0, x1, ..."
+            f"{path}, line 1: expected the names of the columns, got numbers ({_few(header)}); if they are names "
+            f"(years), say --header; if they are a row of data, --no-header, and the columns are x0, x1, ..."
         )
     if "" in header:
         raise DataError(
@@ -167,6 +174,15 @@ def _check_names(path: Path, header: list[str], target: str | None) -> None:
     if twice:
         raise DataError(
             f"{path}, line 1: expected different column names, got {twice[0]!r} {header.count(twice[0])} times."
+        )
+
+
+def _check_labels(path: Path, line: int, labels: list[str]) -> None:
+    """Refuse a target of numbers whose first is a text: that row is a header."""
+    if not _NUMBER.fullmatch(labels[0]) and len(labels) > 2 and all(map(_NUMBER.fullmatch, labels[1:])):
+        raise DataError(
+            f"{path}, line {line}: the target is {labels[0]!r}, and a number in all other rows: is this line the names "
+            f"of the columns? Then it is the first of the file, without --no-header."
         )
 
 
@@ -227,7 +243,10 @@ def _checked(
         raise DataError("data: the target holds NaN or infinity; drop those rows first.")
     for name, column in zip(names, features.T, strict=True):
         _check_size(name, column)
-    classes, index = np.unique(labels if numeric is None else numeric, return_inverse=True)
+    # Whole numbers as they are: beyond 2^53 a float holds no longer each.
+    exact = numeric is None or labels.dtype.kind in "iu"
+    values: npt.NDArray[Any] = labels if exact or numeric is None else numeric
+    classes, index = np.unique(values, return_inverse=True)
     if task is None:
         task, seen = _task_of(numeric, len(classes))
         why = why or seen
@@ -242,6 +261,12 @@ def _checked(
         raise DataError(
             f"data: {len(classes)} classes among {len(labels)} rows: this target looks like a number, not a class; use "
             f"--task regression."
+        )
+    spelt = len(np.unique(labels)) if labels.dtype.kind == "U" else len(classes)
+    if spelt > len(classes):
+        raise DataError(
+            f"data: {spelt} labels, some of which are one number spelt in several ways (00123 and 123, 1 and 1.0); "
+            f"spell each class in one way."
         )
     if len(classes) < 2:
         raise DataError(f"data: classification needs at least two classes, got only {str(classes[0])!r}.")
@@ -276,6 +301,8 @@ def _class_name(value: np.generic) -> str:
 
 
 def _as_numbers(labels: npt.NDArray[np.generic]) -> Matrix | None:
+    if labels.dtype.kind == "U" and not all(_NUMBER.fullmatch(label.strip()) for label in map(str, labels)):
+        return None
     try:
         return labels.astype(np.float64)
     except ValueError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -180,7 +181,7 @@ def _number(where: str, value: Any) -> float:
 
 
 def _shown(value: Any) -> str:
-    return kind_of(value) if isinstance(value, Tensor) else f"{kind_of(value)} {value!r}"
+    return kind_of(value) if isinstance(value, Tensor) else f"{kind_of(value)} {reprlib.repr(value)}"
 
 
 def recognise(state_dict: Mapping[str, Any], optimizer: OptimizerLike | None) -> type[Optimizer]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -116,15 +117,26 @@ def test_a_kill_leaves_nothing_half_written_and_the_next_run_clears_up(tmp_path)
 
 
 def test_what_a_killed_process_left_is_cleared_and_what_others_have_is_not(tmp_path):
-    left = tmp_path / ".prior.safetensors.bayesreg-abcdefgh"
+    left = tmp_path / ".prior.safetensors.bayesreg-tmp-abcdefgh"
     left.mkdir()
     (left / "prior.safetensors").write_text("half")
     others = [
-        tmp_path / name for name in (".prior.safetensors", ".bayesreg", ".x.bayesreg-short", "a.bayesreg-abcdefgh")
+        tmp_path / name
+        for name in (
+            ".prior.safetensors",
+            ".bayesreg",
+            ".x.bayesreg-short",
+            ".notes.bayesreg-20240501",
+            "a.bayesreg-abcdefgh",
+        )
     ]
     for path in others:
         path.mkdir()
+    own = tmp_path / ".notes.bayesreg-tmp-20240501"
+    own.mkdir()
+    (own / "thesis.txt").write_text("mine")
     write_json(tmp_path / "a.json", {"x": 1})
+    assert (own / "thesis.txt").read_text() == "mine"
     assert not left.exists()
     assert all(path.is_dir() for path in others)
 
@@ -207,6 +219,40 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(OSError, match=r"file.a\.json: cannot be written: (File exists|Not a dir.*); noth"):
         write_json(tmp_path / "file" / "a.json", {})
+
+
+def test_what_was_at_the_path_keeps_its_mode_and_its_links(tmp_path):
+    real = tmp_path / "real.json"
+    real.write_text("{}")
+    real.chmod(0o600)
+    (tmp_path / "link.json").symlink_to(real)
+    write_json(tmp_path / "link.json", [1])
+    assert (tmp_path / "link.json").is_symlink()
+    assert real.read_text() == "[\n  1\n]\n"
+    assert real.stat().st_mode & 0o777 == 0o600
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="pipe: cannot be written"):
+        write_json(tmp_path / "pipe", [1])
+
+
+@pytest.mark.parametrize("name", ["é" * 120 + ".json", "x" * 250 + ".json", "a b\n.json", ".json"])
+def test_any_name_that_a_file_can_have_is_one(tmp_path, name):
+    write_json(tmp_path / name, [1])
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_parent_that_another_writer_takes_back_is_made_again(tmp_path, monkeypatch):
+    original, taken = tempfile.mkdtemp, []
+
+    def late(*arguments, **keywords):
+        if not taken:
+            taken.append((tmp_path / "runs").rmdir())
+        return original(*arguments, **keywords)
+
+    monkeypatch.setattr(tempfile, "mkdtemp", late)
+    write_json(tmp_path / "runs" / "a.json", [1])
+    assert taken
+    assert (tmp_path / "runs" / "a.json").is_file()
 
 
 def test_no_umask_is_touched(tmp_path, monkeypatch):

@@ -25,7 +25,7 @@ ROWS = "\n".join(f"{x:.3f},{x * x:.3f},{int(x > 0)}" for x in np.linspace(-1, 1,
 
 @pytest.mark.parametrize(
     "first",
-    ["0.1257,-0.1321,0", "1,2,0", "5.1,3.5,setosa", "1e3,-2,y"],
+    ["0.1257,-0.1321,0", "1,2,0", "5.1,3.5,setosa", "1e3,-2,y", "0,1,1", "2019,2020,y"],
 )
 def test_a_first_line_of_numbers_is_no_header(run, tmp_path, first):
     (tmp_path / "d.csv").write_text(f"{first}\n{ROWS}")
@@ -38,6 +38,42 @@ def test_names_are_names(run, tmp_path, names):
     found = answer(run, "fit", "d.csv")
     assert found["features"] == names.split(",")[:2]
     assert found["num_data"] == 24
+
+
+def test_one_feature_that_begins_at_0_and_labels_as_names_lose_no_row(run, tmp_path):
+    (tmp_path / "d.csv").write_text("0,1.5\n1,2.6\n2,3.4\n3,4.7\n")
+    assert "got numbers (0, 1.5)" in refusal(run, "fit", "d.csv")
+    (tmp_path / "d.csv").write_text("0,1,2,a\n5,6,7,b\n1,2,3,a\n3,3,3,b\n")
+    assert "got numbers (0, 1, 2, a)" in refusal(run, "fit", "d.csv")
+
+
+def test_years_are_names_if_one_says_so(run, tmp_path):
+    rows = "\n".join(f"{np.sin(i)},{np.cos(i)},{i / 7}" for i in range(20))
+    (tmp_path / "d.csv").write_text(f"2019,2020,y\n{rows}")
+    found = answer(run, "fit", "d.csv", "--header")
+    assert (found["features"], found["task"]) == (["2019", "2020"], "regression")
+    assert "is this line the names" in refusal(run, "fit", "d.csv", "--no-header", "--output", "other")
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["00123", "123", "5"] * 9, "one number spelt in several ways"),
+        (["1_0", "2", "3"] * 9, None),
+    ],
+)
+def test_labels_stay_what_they_are(run, tmp_path, labels, message):
+    (tmp_path / "d.csv").write_text("x,y\n" + "\n".join(f"{np.sin(i)},{label}" for i, label in enumerate(labels)))
+    if message is None:
+        assert answer(run, "fit", "d.csv")["classes"] == ["1_0", "2", "3"]
+    else:
+        assert message in refusal(run, "fit", "d.csv")
+
+
+def test_large_integers_stay_apart(run, tmp_path):
+    X = np.random.default_rng(0).normal(size=(20, 2))
+    np.savez(tmp_path / "d.npz", X=X, y=2**53 + (X[:, 0] > 0).astype(np.int64))
+    assert answer(run, "fit", "d.npz")["classes"] == ["9007199254740992", "9007199254740993"]
 
 
 def test_without_a_header_every_row_counts(run, tmp_path):
@@ -226,7 +262,8 @@ def test_a_network_of_ones_own_takes_the_weights(run, tmp_path):
 @pytest.mark.parametrize(
     "build",
     [
-        {"inputs": 10**6, "outputs": 10**9}, {"inputs": -1}, {"inputs": 0}, {"inputs": 10**30}, {"inputs": "4"},
+        {"inputs": 10**6, "outputs": 10**9}, {"inputs": 50_000_000}, {"model": "mlp", "hidden": 10**8}, {"inputs": -1},
+        {"inputs": 0}, {"inputs": 10**30}, {"inputs": "4"},
         {"inputs": 4.5}, {"inputs": True}, {"hidden": -5}, {"inputs": float("inf")}, {"outputs": None},
         {"model": ["linear"]}, {"model": "mlp"}, {"inputs": 5},
     ],

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import math
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Self, final
 
 import torch
@@ -177,8 +179,7 @@ class FromDistribution(Prior):
     def from_saved(cls, arguments: dict[str, Tensor], options: dict[str, Any]) -> Self:
         """Rebuild the prior; only distributions that torch or Pyro ship are looked up."""
         package, name = options["distribution"].split(".")
-        library = importlib.import_module("pyro.distributions" if package == "pyro" else "torch.distributions")
-        kind: Any = getattr(library, name, None)
+        kind: Any = getattr(_library(package), name, None)
         if not (isinstance(kind, type) and issubclass(kind, Distribution)):
             raise InvalidArgumentError(f"distribution: expected one that {package} ships, got {name!r}.")
         build: Callable[..., Distribution] = kind
@@ -332,6 +333,21 @@ class _RngFrom:
     def __exit__(self, *details: Any) -> None:
         if self.generator is not None:
             self.fork.__exit__(*details)
+
+
+def _library(package: str) -> Any:
+    """Return the distributions of torch or Pyro; a folder `pyro` beside a file is no library, and not imported."""
+    if package != "pyro":
+        return torch.distributions
+    if "pyro" not in sys.modules:
+        found = importlib.util.find_spec("pyro")
+        place = None if found is None or found.origin is None else Path(found.origin).resolve().parent.parent
+        if place is None or place == Path.cwd():
+            raise InvalidArgumentError(
+                "distribution: expected Pyro to be installed, and found no pyro but, if any, a folder of that name in "
+                "the current one, which is not imported."
+            )
+    return importlib.import_module("pyro.distributions")
 
 
 def _from_pickle(

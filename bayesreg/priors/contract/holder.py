@@ -7,6 +7,7 @@ import functools
 import inspect
 from abc import ABCMeta
 from collections.abc import Callable, Mapping
+from numbers import Real
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -27,46 +28,67 @@ __all__ = ["Holder"]
 _OF_A_VALUE = {"log_prob", "penalty", "prox", "curvature", "curvature_times", "psd_curvature", "at_kink"}
 
 
-def _of_real_weights(method: Callable[..., Any]) -> Callable[..., Any]:
+def _of_real_weights(method: Any) -> Any:
     """Let a method refuse what is no tensor of real weights, and a step that leads nowhere."""
+    if not inspect.isfunction(method):
+        return method
     takes = inspect.signature(method)
-    names = list(takes.parameters)[1:]
+    named = {p.name for p in takes.parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    open_ended = any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in takes.parameters.values())
+    # A family of one's own may call it otherwise.
+    first = next(iter([*takes.parameters][1:]), "")
+    if first not in named:
+        return method
 
     @functools.wraps(method)
     def call(self: Any, *arguments: Any, **keywords: Any) -> Any:
-        if not keywords.keys() <= set(names) or not (arguments or "value" in keywords):
+        if not open_ended and (not keywords.keys() <= named or not (arguments or first in keywords)):
             said = wrong_call(f"{type(self).__name__}.{method.__name__}", takes, (self, *arguments), keywords)
-            raise InvalidArgumentError(said)
-        value = arguments[0] if arguments else keywords["value"]
+            if said:
+                raise InvalidArgumentError(said)
+        if not arguments and first not in keywords:
+            return method(self, *arguments, **keywords)
+        value = arguments[0] if arguments else keywords[first]
         if not isinstance(value, Tensor):
-            raise InvalidArgumentError(f"value: expected a tensor, got {kind_of(value)}.")
+            raise InvalidArgumentError(f"{first}: expected a tensor, got {kind_of(value)}.")
         if value.dtype is torch.bool or (value.is_complex() and not self._takes_complex):
             raise InvalidArgumentError(
-                f"value: expected real values, got {str(value.dtype).removeprefix('torch.')}; a density over real and "
-                f"imaginary parts takes torch.view_as_real(value)."
+                f"{first}: expected real values, got {str(value.dtype).removeprefix('torch.')}; a density over real "
+                f"and imaginary parts takes torch.view_as_real({first})."
             )
-        if "step" in names:
-            _check_step(keywords["step"] if "step" in keywords else arguments[1] if len(arguments) > 1 else None, value)
+        if "step" in named:
+            step = keywords["step"] if "step" in keywords else arguments[1] if len(arguments) > 1 else None
+            checked = _step(step, value)
+            if "step" in keywords:
+                keywords["step"] = checked
+            else:
+                arguments = (value, checked, *arguments[2:])
         return method(self, *arguments, **keywords)
 
     return call
 
 
-def _check_step(step: Any, value: Tensor) -> None:
+def _step(step: Any, value: Tensor) -> float | Tensor:
+    """Return a step as a float or a tensor, checked."""
     # The numbers in a tensor of steps are not looked at: on a GPU that would wait for them.
     if isinstance(step, Tensor):
         if step.numel() != 1 and step.shape != value.shape:
             raise InvalidArgumentError(
                 f"step: expected one number or the shape of value, {tuple(value.shape)}, got shape {tuple(step.shape)}."
             )
-        if not step.is_floating_point():
-            raise InvalidArgumentError(f"step: expected a floating-point tensor, got dtype {step.dtype}.")
-    elif isinstance(step, bool) or not isinstance(step, int | float) or not 0 <= step < 1e300:
+        if step.is_complex() or step.dtype is torch.bool:
+            raise InvalidArgumentError(f"step: expected real numbers, got dtype {step.dtype}.")
+        return step
+    number: Any = step.item() if getattr(step, "ndim", 1) == 0 and hasattr(step, "item") else step
+    if isinstance(number, bool) or not isinstance(number, Real) or not 0 <= float(number) < 1e300:
         raise InvalidArgumentError(f"step: expected a number or tensor >= 0, got {kind_of(step)} {step!r}.")
+    return float(number)
 
 
-def _by_a_factor(method: Callable[..., Any]) -> Callable[..., Any]:
+def _by_a_factor(method: Any) -> Any:
     """Let `times` refuse what is no factor."""
+    if not inspect.isfunction(method):
+        return method
     takes = inspect.signature(method)
 
     @functools.wraps(method)
@@ -95,7 +117,7 @@ class _Strict(ABCMeta):
             cls._check_abilities(getattr(cls, "traits", None))  # type: ignore[attr-defined]
 
     def __call__(cls, *arguments: Any, **keywords: Any) -> Any:
-        if said := wrong_kind(cls, arguments, keywords, firm=True):
+        if not torch.compiler.is_compiling() and (said := wrong_kind(cls, arguments, keywords, firm=True)):
             raise InvalidArgumentError(said)
         try:
             made = super().__call__(*arguments, **keywords)

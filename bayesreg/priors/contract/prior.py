@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -292,10 +293,13 @@ class Prior(Belief):
             InvalidArgumentError: If the shape does not fit.
             UnsupportedError: If the prior is improper.
         """
-        if not isinstance(shape, tuple | list) or not all(isinstance(length, int) and length >= 0 for length in shape):
+        if not isinstance(shape, tuple | list | range) or not all(
+            isinstance(length, Integral) and int(length) >= 0 for length in shape
+        ):
             raise InvalidArgumentError(
                 f"shape: expected a tuple of integers >= 0, got {kind_of(shape)} {str(shape)[:60]}."
             )
+        shape = tuple(int(length) for length in shape)
         require_proper(self, "sampling")
         self._require_bound()
         self._check_shape(shape, "the shape asked for")
