@@ -224,7 +224,7 @@ class Belief(Holder):
         found = readings.variance_matched
         if found is None and shape is not None:
             variance = as_number(self.variance(shape))
-            found = loss_scale.value / variance if isinstance(variance, float) else None
+            found = loss_scale.value / variance if isinstance(variance, float) and variance > 0 else None
         return "none" if found is None else f"none; {found:.4g} matches its variance"
 
     def _caution(self, shape: Sequence[int]) -> str | None:
