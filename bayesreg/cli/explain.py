@@ -40,7 +40,9 @@ def explain(
     weight_decay: Annotated[float | None, typer.Option(help="Without a checkpoint: its weight_decay.")] = None,
     lr: Annotated[float | None, typer.Option(help="Its learning rate (the peak of a schedule).")] = None,
     momentum: Annotated[float | None, typer.Option(help="Its momentum.")] = None,
-    dtype: Annotated[str, typer.Option(help="Of the weights: float32, bfloat16, float16 or float64.")] = "float32",
+    dtype: Annotated[
+        str | None, typer.Option(help="Of the weights: float32, bfloat16, float16 or float64.  [default: float32]")
+    ] = None,
     clip_norm: Annotated[float | None, typer.Option(help="What the loop clips gradients to.")] = None,
     loss: Annotated[Loss, typer.Option(help="The training loss.")] = Loss.mean,
     noise_std: Annotated[float | None, typer.Option(help="Noise std of squared-error losses.")] = None,
@@ -57,7 +59,7 @@ def explain(
         raise InvalidArgumentError(
             "--optimizer: name one (sgd, adam, adamw, ...), or pass a checkpoint or settings file, or --keras-l2."
         )
-    flags = {"--weight-decay": weight_decay, "--lr": lr, "--momentum": momentum}
+    flags = {"--weight-decay": weight_decay, "--lr": lr, "--momentum": momentum, "--dtype": dtype}
     given = [flag for flag, value in flags.items() if value is not None]
     if penalties and (checkpoint is not None or optimizer is not None or given or clip_norm is not None):
         raise InvalidArgumentError("--keras-l1, --keras-l2: a penalty in the loss has no optimizer; pass them alone.")
@@ -80,7 +82,7 @@ def explain(
         groups = facts_of_state(find_state_dict(content), None, optimizer, weights=weights_in(content))
     else:
         assert optimizer is not None
-        groups = [_from_flags(optimizer, weight_decay, lr, momentum, dtype)]
+        groups = [_from_flags(optimizer, weight_decay, lr, momentum, dtype or "float32")]
     _show(build(groups, None, scale, clip, live=False), as_json)
 
 

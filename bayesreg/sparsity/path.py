@@ -145,6 +145,10 @@ def regularization_path(
     inputs, target = as_tensors(model, likelihood, data)
     validation = None if validation is None else as_tensors(model, likelihood, validation)
     with_strength(prior, 1.0)  # refused before anything is touched
+    checks.positive_float("tolerance", tolerance)
+    checks.positive_int("max_iterations", max_iterations)
+    if isinstance(strengths, str | bytes):
+        raise InvalidArgumentError(f"strengths: expected a list of numbers > 0, got {strengths!r}.")
     if strengths is None:
         checks.positive_int("count", count)
         if not 0.0 < checks.finite_float("floor", floor) < 1.0:

@@ -129,7 +129,10 @@ def _scheduler(factory: Callable[[Optimizer], Any], optimizer: Optimizer) -> Any
     try:
         made = factory(optimizer)
     except (TypeError, AttributeError, NotImplementedError, InvalidArgumentError) as error:
-        raise InvalidArgumentError(f"scheduler: expected a factory that takes an optimizer ({error}).") from error
+        raise InvalidArgumentError(
+            f"scheduler: expected a factory that takes an optimizer, got {getattr(factory, '__name__', factory)!s} "
+            f"({error})."
+        ) from error
     if not callable(getattr(made, "step", None)):
         raise InvalidArgumentError(
             f"scheduler: expected a factory optimizer -> scheduler, which has step(), got one that returns "

@@ -195,3 +195,10 @@ def test_flags_that_a_file_or_a_penalty_would_ignore_are_refused(run, tmp_path):
     )
     assert "pass them alone" in refusal(run, "explain", "--keras-l2", "1", "--lr", "0.1", "--num-data", "9")
     assert "--batch-size: it plays no part" in refusal(run, "convert", "1e-4", "--num-data", "9", "--batch-size", "3")
+
+
+def test_a_dtype_beside_a_file_is_refused_as_the_file_has_its_own(run, tmp_path):
+    model = torch.nn.Linear(2, 1)
+    torch.save(torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=1e-3).state_dict(), tmp_path / "sgd.pt")
+    assert "--dtype: the file has its own" in refusal(run, "explain", "sgd.pt", "--num-data", 10, "--dtype", "float16")
+    assert "--dtype: the file has its own" in refusal(run, "explain", "sgd.pt", "--num-data", 10, "--dtype", "--json")

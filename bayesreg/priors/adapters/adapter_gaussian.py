@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bayesreg._support import checks
 from bayesreg.conversion import LossScale
-from bayesreg.errors import InvalidArgumentError, UnsupportedError, kind_of
+from bayesreg.errors import InvalidArgumentError, ReferenceMismatchError, UnsupportedError, kind_of
 from bayesreg.priors.adapters.adapter_joint import JointAdapter
 from bayesreg.priors.adapters.scaling import adapter_place, said_scaling
 from bayesreg.priors.contract.belief import Belief
@@ -84,7 +84,10 @@ class AdapterGaussian(JointPrior):
         super().__init__()
         self._pairs: dict[str, tuple[str, str]] = {}
         if isinstance(loc, Mapping):
-            self.reference = loc if isinstance(loc, Reference) else load_reference(loc)
+            try:
+                self.reference = loc if isinstance(loc, Reference) else load_reference(loc)
+            except ReferenceMismatchError as error:
+                raise ReferenceMismatchError(f"AdapterGaussian loc: {error}") from error
         elif bool((torch.as_tensor(checks.finite("loc", loc)) != 0).any()):
             raise InvalidArgumentError(
                 f"AdapterGaussian loc: expected 0 or a mapping from the factors' names to tensors, got {loc!r}."
@@ -316,6 +319,7 @@ def _by_left(name: str, given: Any, lefts: Sequence[str]) -> dict[str, Any]:
     odd = sorted(set(given) ^ set(lefts))
     if odd:
         raise InvalidArgumentError(
-            f"AdapterGaussian {name}: expected a value for each left factor, not so for {', '.join(odd[:5])}."
+            f"AdapterGaussian {name}: expected a value for each left factor, got {', '.join(given) or 'none'}: "
+            f"not so for {', '.join(odd[:5])}."
         )
     return {left: given[left] for left in lefts}
