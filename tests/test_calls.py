@@ -111,6 +111,7 @@ def _attached(**more):
         (lambda: br.Gaussian.from_weight_decay(torch.ones(2), 10), "weight_decay: expected one number, got a tensor"),
         (lambda: br.Laplace.from_l1(1e-300, 10), "l1_coefficient: 1e-300 stands for no width that a prior can have"),
         (lambda: br.Laplace(1.0).prox(torch.ones(2), step=-1), "step: expected a number or tensor >= 0, got int -1"),
+        (lambda: br.Laplace(1.0).prox(torch.ones(2), 10**400), "step: expected a number or tensor >= 0, got int 1000"),
         (lambda: br.Laplace(1.0).prox(torch.ones(2), float("nan")), "step: expected a number or tensor >= 0"),
         (
             lambda: br.Laplace(1.0).prox(torch.ones(2), torch.ones(3)),

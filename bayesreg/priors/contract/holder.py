@@ -80,7 +80,9 @@ def _step(step: Any, value: Tensor) -> float | Tensor:
             raise InvalidArgumentError(f"step: expected real numbers, got dtype {step.dtype}.")
         return step
     number: Any = step.item() if getattr(step, "ndim", 1) == 0 and hasattr(step, "item") else step
-    if isinstance(number, bool) or not isinstance(number, Real) or not 0 <= float(number) < 1e300:
+    real = isinstance(number, Real) and not isinstance(number, bool)
+    # Compared as it is: an integer may be too large for a float.
+    if not real or not 0 <= number < 1e300:
         raise InvalidArgumentError(f"step: expected a number or tensor >= 0, got {kind_of(step)} {step!r}.")
     return float(number)
 
