@@ -19,6 +19,8 @@ __all__ = ["atomic", "atomic_folder", "check_writable", "write_json"]
 
 # Hidden folders in which a file or folder is made before it is renamed; the name says whose they are.
 _OURS = re.compile(r"\.(?P<name>.+)\.bayesreg-tmp-[a-z0-9_]{8}", re.DOTALL)
+# What safetensors makes there before it is renamed.
+_THEIRS = re.compile(r"\.tmp[A-Za-z0-9]{6}")
 
 
 @contextlib.contextmanager
@@ -169,7 +171,8 @@ def _clear(folder: Path) -> None:
             if found is None or left.is_symlink() or not left.is_dir():
                 continue
             # What has anything else in it is somebody's own.
-            if not all(inside.name.startswith(found["name"][:100]) for inside in left.iterdir()):
+            begins = found["name"][:100]
+            if not all(inside.name.startswith(begins) or _THEIRS.fullmatch(inside.name) for inside in left.iterdir()):
                 continue
             with contextlib.suppress(BlockingIOError):
                 held = _lock(left)

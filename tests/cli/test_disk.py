@@ -120,6 +120,7 @@ def test_what_a_killed_process_left_is_cleared_and_what_others_have_is_not(tmp_p
     left = tmp_path / ".prior.safetensors.bayesreg-tmp-abcdefgh"
     left.mkdir()
     (left / "prior.safetensors").write_text("half")
+    (left / ".tmpAb3dE9").write_text("what safetensors was writing")
     others = [
         tmp_path / name
         for name in (
