@@ -19,6 +19,8 @@ __all__ = ["atomic", "atomic_folder", "check_writable", "write_json"]
 
 # Hidden folders in which a file or folder is made before it is renamed; the name says whose they are.
 _OURS = re.compile(r"\.(?P<name>.+)\.bayesreg-tmp-[a-z0-9_]{8}", re.DOTALL)
+# How often a place is tried that others take away; where none can ever be made, as in /proc, the last one tells.
+_TRIES = 100
 # What safetensors makes there before it is renamed.
 _THEIRS = re.compile(r"\.tmp[A-Za-z0-9]{6}")
 
@@ -88,7 +90,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     Raises:
         OSError: If the folder above it cannot be made or written to.
     """
-    target = Path(path)
+    target = Path(os.path.realpath(path))
     with _plainly(target), _workplace(target):
         pass
 
@@ -127,20 +129,17 @@ def _workplace(target: Path) -> Iterator[Path]:
 def _locked(target: Path) -> tuple[Path, int | None]:
     """Make the hidden folder and lock it, so that others see that somebody is at work in it."""
     short = os.fsencode(target.name)[:180].decode("utf-8", "ignore")
-    while True:
-        # Another writer that failed may have taken its new folders back.
+    # Another writer may take back folders that it made and failed in, or clear this one away before it is locked.
+    for _ in range(_TRIES):
         target.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with contextlib.suppress(FileNotFoundError, BlockingIOError):
             hidden = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{short}.bayesreg-tmp-"))
-        except FileNotFoundError:
-            continue
-        # Another writer may be clearing it away in the moment before it is locked.
-        with contextlib.suppress(BlockingIOError):
             lock = _lock(hidden)
             if hidden.is_dir():
                 return hidden, lock
             if lock is not None:
                 os.close(lock)
+    raise FileNotFoundError(errno.ENOENT, "no folder can be made there")
 
 
 def _lock(folder: Path) -> int | None:

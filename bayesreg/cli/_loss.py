@@ -49,7 +49,7 @@ def loss_scale_of(
     loss: Loss,
     num_data: int | None,
     noise_std: float | None,
-    num_outputs: int,
+    num_outputs: int | None,
     batch_size: int | None,
     likelihood_weight: float,
 ) -> LossScale:
@@ -58,6 +58,8 @@ def loss_scale_of(
         raise InvalidArgumentError(
             f"--batch-size: it plays no part with --loss {loss.value}; n is the size of the training set. Leave it out."
         )
+    if num_outputs is not None and loss is not Loss.mse:
+        raise InvalidArgumentError(f"--num-outputs: it plays no part with --loss {loss.value}; leave it out.")
     if loss is Loss.sum:
         return LossScale.sum(likelihood_weight=likelihood_weight)
     if num_data is None:
@@ -74,5 +76,5 @@ def loss_scale_of(
     if noise_std is None:
         raise InvalidArgumentError(f"--noise-std: a squared error needs one; pass it for --loss {loss.value}.")
     if loss is Loss.mse:
-        return LossScale.mse(num_data, num_outputs, noise_std, likelihood_weight=weight)
+        return LossScale.mse(num_data, 1 if num_outputs is None else num_outputs, noise_std, likelihood_weight=weight)
     return LossScale.half_squared_error(num_data, noise_std, likelihood_weight=weight)

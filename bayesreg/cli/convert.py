@@ -60,7 +60,7 @@ def convert(
     loss: Annotated[Loss, typer.Option(help="The training loss.")] = Loss.mean,
     optimizer: Annotated[str | None, typer.Option(help="Torch optimizer in use, such as sgd or adamw.")] = None,
     noise_std: Annotated[float | None, typer.Option(help="Noise std of squared-error losses, ridge and lasso.")] = None,
-    num_outputs: Annotated[int, typer.Option(help="Outputs per example, for --loss mse.")] = 1,
+    num_outputs: Annotated[int | None, typer.Option(help="Outputs per example, for --loss mse.  [default: 1]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="For --loss minibatch-sum.")] = None,
     likelihood_weight: Annotated[float, typer.Option(help="How often each example counts (1/temperature).")] = 1.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

@@ -46,7 +46,7 @@ def explain(
     clip_norm: Annotated[float | None, typer.Option(help="What the loop clips gradients to.")] = None,
     loss: Annotated[Loss, typer.Option(help="The training loss.")] = Loss.mean,
     noise_std: Annotated[float | None, typer.Option(help="Noise std of squared-error losses.")] = None,
-    num_outputs: Annotated[int, typer.Option(help="Outputs per example, for --loss mse.")] = 1,
+    num_outputs: Annotated[int | None, typer.Option(help="Outputs per example, for --loss mse.  [default: 1]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="For --loss minibatch-sum.")] = None,
     likelihood_weight: Annotated[float, typer.Option(help="How often each example counts (1/temperature).")] = 1.0,
     keras_l1: Annotated[float | None, typer.Option(help="A Keras-style L1 in the loss, the sum of |w|.")] = None,
@@ -63,6 +63,8 @@ def explain(
     given = [flag for flag, value in flags.items() if value is not None]
     if penalties and (checkpoint is not None or optimizer is not None or given or clip_norm is not None):
         raise InvalidArgumentError("--keras-l1, --keras-l2: a penalty in the loss has no optimizer; pass them alone.")
+    if noise_std is not None and loss not in (Loss.mse, Loss.half_squared_error):
+        raise InvalidArgumentError(f"--noise-std: it plays no part with --loss {loss.value}; leave it out.")
     scale = loss_scale_of(loss, num_data, noise_std, num_outputs, batch_size, likelihood_weight)
     clip = None if clip_norm is None else checks.positive_float("--clip-norm", clip_norm)
     if penalties:

@@ -266,7 +266,7 @@ def _checked(
     if spelt > len(classes):
         raise DataError(
             f"data: {spelt} labels, some of which are one number spelt in several ways (00123 and 123, 1 and 1.0); "
-            f"spell each class in one way."
+            f"spell each class in one way, or say --task regression if they are numbers."
         )
     if len(classes) < 2:
         raise DataError(f"data: classification needs at least two classes, got only {str(classes[0])!r}.")

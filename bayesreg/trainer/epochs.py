@@ -125,35 +125,27 @@ def fit_epochs(task: Task, optimizer: Optimizer | OptimizerFactory, settings: Ep
         accelerator.unwrap_model(model, keep_fp32_wrapper=False)
 
 
+def _made(name: str, factory: Callable[[Any], Any], given: Any, of: str, is_one: Callable[[Any], bool]) -> Any:
+    """Call a factory that the user gave, and make sure of what it returns."""
+    shown = getattr(factory, "__name__", type(factory).__name__)
+    try:
+        made = factory(given)
+    except (TypeError, AttributeError, NotImplementedError, InvalidArgumentError) as error:
+        raise InvalidArgumentError(f"{name}: expected a factory {of}, got {shown} ({error}).") from error
+    if not is_one(made):
+        raise InvalidArgumentError(f"{name}: expected a factory {of}, got {shown}, which returns {kind_of(made)}.")
+    return made
+
+
 def _scheduler(factory: Callable[[Optimizer], Any], optimizer: Optimizer) -> Any:
-    try:
-        made = factory(optimizer)
-    except (TypeError, AttributeError, NotImplementedError, InvalidArgumentError) as error:
-        raise InvalidArgumentError(
-            f"scheduler: expected a factory that takes an optimizer, got {getattr(factory, '__name__', factory)!s} "
-            f"({error})."
-        ) from error
-    if not callable(getattr(made, "step", None)):
-        raise InvalidArgumentError(
-            f"scheduler: expected a factory optimizer -> scheduler, which has step(), got one that returns "
-            f"{kind_of(made)}."
-        )
-    return made
+    of = "optimizer -> scheduler, which has step()"
+    return _made("scheduler", factory, optimizer, of, lambda made: callable(getattr(made, "step", None)))
 
 
-def _made(factory: OptimizerFactory, groups: list[dict[str, Any]]) -> Optimizer:
-    try:
-        made = factory(groups)
-    except (TypeError, AttributeError, NotImplementedError, InvalidArgumentError) as error:
-        raise InvalidArgumentError(
-            f"optimizer: expected a factory that takes param groups, got {getattr(factory, '__name__', factory)!s} "
-            f"({error})."
-        ) from error
-    if not isinstance(made, Optimizer):
-        raise InvalidArgumentError(
-            f"optimizer: expected a factory of a torch optimizer, got one that returns {kind_of(made)}."
-        )
-    return made
+def _optimizer(factory: OptimizerFactory, groups: list[dict[str, Any]]) -> Optimizer:
+    of = "param groups -> torch optimizer"
+    found: Optimizer = _made("optimizer", factory, groups, of, lambda made: isinstance(made, Optimizer))
+    return found
 
 
 def _with_likelihood(optimizer: Optimizer | OptimizerFactory, task: Task, extra: list[Any]) -> Optimizer:
@@ -162,8 +154,8 @@ def _with_likelihood(optimizer: Optimizer | OptimizerFactory, task: Task, extra:
         groups = task.prior.param_groups()
         if optimizer is LBFGS or getattr(optimizer, "func", None) is LBFGS:
             # It takes one group only; the prior reaches it through the gradient and the value.
-            return _made(optimizer, [{"params": [p for group in groups for p in group["params"]] + extra}])
-        return _made(optimizer, [*groups, {"params": extra, "weight_decay": 0.0}] if extra else groups)
+            return _optimizer(optimizer, [{"params": [p for group in groups for p in group["params"]] + extra}])
+        return _optimizer(optimizer, [*groups, {"params": extra, "weight_decay": 0.0}] if extra else groups)
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     missing = [p for p in extra if id(p) not in held]
     if missing:

@@ -256,6 +256,12 @@ def test_a_parent_that_another_writer_takes_back_is_made_again(tmp_path, monkeyp
     assert (tmp_path / "runs" / "a.json").is_file()
 
 
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a file system in which nobody makes folders")
+def test_where_no_folder_can_be_made_is_said_and_not_tried_for_ever():
+    with pytest.raises(OSError, match=r"/proc/a\.json: cannot be written"):
+        write_json("/proc/a.json", [1])
+
+
 def test_no_umask_is_touched(tmp_path, monkeypatch):
     def refuse(_):
         raise AssertionError("the umask of a process is one for all its threads")
