@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import random
 import time
 
 import pytest
 
-from tests.fuzz.__main__ import ROOMS, fuzz, main
+from tests.fuzz.__main__ import fuzz, main
 from tests.fuzz.planted import FAULTS
+from tests.fuzz.rooms import ROOMS, go_through
 from tests.fuzz.verdict import Counts, Verdict, judge, unclear
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_short_run_finds_nothing(room):
-    counts = fuzz(4.0, 0, [room])
-    assert counts.total > 10
+@pytest.mark.parametrize(("room", "cases"), [("files", 400), ("commands", 20), ("calls", 500)])
+def test_a_short_run_finds_nothing(room, cases, tmp_path):
+    counts = Counts()
+    go_through(room, counts, tmp_path, "0", lambda: counts.total < cases)
+    assert counts.total == cases
     assert counts.findings == []
+
+
+def test_the_rooms_are_gone_through_for_a_time():
+    assert set(fuzz(0.0, 0, list(ROOMS)).ends) >= {"files: load", "calls"}
 
 
 def test_there_are_twenty_faults():
@@ -32,7 +37,7 @@ def test_a_planted_fault_is_found(fault, tmp_path):
     def going():
         return not counts.findings and time.monotonic() < end
 
-    ROOMS[room](counts, tmp_path, random.Random(fault), going, plant)
+    go_through(room, counts, tmp_path, fault, going, plant)
     assert counts.findings, f"{counts.total} cases, and {fault} was not seen"
 
 
@@ -64,9 +69,10 @@ def test_every_end_is_told():
 
 
 def test_a_finding_ends_the_command_with_1(monkeypatch, capsys):
-    def find(counts, *_):
-        counts.add("calls", "f(x=1)", Verdict("raw", "KeyError at f.py:1: 'x'"))
+    def find(*_):
+        yield "calls", "prepared", Verdict("same")
+        yield "calls", "f(x=1)", Verdict("raw", "KeyError at f.py:1: 'x'")
 
     monkeypatch.setitem(ROOMS, "calls", find)
-    assert main(["--only", "calls", "--seconds", "1"]) == 1
+    assert main(["--only", "calls", "--seconds", "0"]) == 1
     assert "raw: calls: f(x=1)\n    KeyError at f.py:1: 'x'" in capsys.readouterr().out

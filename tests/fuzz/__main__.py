@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import random
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
-from tests.fuzz import calls, commands, files
+from tests.fuzz.rooms import ROOMS, go_through
 from tests.fuzz.verdict import Counts
 
-Run = Callable[..., None]
-
-ROOMS: dict[str, Run] = {"files": files.run, "commands": commands.run, "calls": calls.run}
 # Shares of the time: a file is read in a millisecond, a command line may train.
 SHARES = {"files": 0.25, "commands": 0.45, "calls": 0.3}
 
@@ -29,7 +24,7 @@ def fuzz(seconds: float, seed: int, rooms: list[str]) -> Counts:
         end = time.monotonic() + seconds * SHARES[room] / whole
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            ROOMS[room](counts, Path(folder), random.Random(f"{room} {seed}"), lambda end=end: time.monotonic() < end)
+            go_through(room, counts, Path(folder), str(seed), lambda end=end: time.monotonic() < end)
     return counts
 
 

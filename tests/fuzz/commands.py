@@ -10,8 +10,7 @@ import random
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ import bayesreg as br
 from bayesreg.cli import main
 from tests.fuzz import files
 from tests.fuzz.priors import network
-from tests.fuzz.verdict import LONGEST, Counts, Plant, Verdict, judge
+from tests.fuzz.verdict import LONGEST, Verdict, judge
 
 # -- what works ------------------------------------------------------------------------------------------------------
 
@@ -387,22 +386,3 @@ def _tidy(folder: Path, before: set[str], good: dict[str, bytes]) -> None:
         # A command may write over what it was told to.
         if not (folder / name).is_file() or (folder / name).stat().st_size != len(data):
             (folder / name).write_bytes(data)
-
-
-def run(
-    counts: Counts, folder: Path, dice: random.Random, going: Callable[[], bool], plant: Plant = nullcontext
-) -> None:
-    here, columns = Path.cwd(), os.environ.get("COLUMNS")
-    os.chdir(folder)
-    os.environ["COLUMNS"] = "200"
-    try:
-        found = cases(folder, dice)
-        next(found)
-        with plant():
-            for route, case, verdict in found:
-                counts.add(route, case, verdict)
-                if not going():
-                    return
-    finally:
-        os.chdir(here)
-        os.environ.pop("COLUMNS") if columns is None else os.environ.update(COLUMNS=columns)

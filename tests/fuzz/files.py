@@ -6,7 +6,6 @@ import copy
 import json
 import random
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from safetensors.torch import save
 import bayesreg as br
 from bayesreg._support.sealed import _digest
 from tests.fuzz.priors import ROUTES, write_all
-from tests.fuzz.verdict import Counts, Plant, Verdict, judge
+from tests.fuzz.verdict import Verdict, judge
 
 # -- bytes -----------------------------------------------------------------------------------------------------------
 
@@ -284,15 +283,3 @@ def cases(folder: Path, dice: random.Random) -> Iterator[tuple[str, str, Verdict
                 return "" if forged or found == same else f"{found!r}"[:300]
 
             yield f"files: {route}", f"{kind}, {damage.__name__}", judge(case)
-
-
-def run(
-    counts: Counts, folder: Path, dice: random.Random, going: Callable[[], bool], plant: Plant = nullcontext
-) -> None:
-    found = cases(folder, dice)
-    next(found)
-    with plant():
-        for route, case, verdict in found:
-            counts.add(route, case, verdict)
-            if not going():
-                return

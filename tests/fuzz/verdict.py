@@ -8,14 +8,10 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 import bayesreg as br
-
-#: Puts something in for as long as it lasts: a fault that must be found.
-Plant: TypeAlias = Callable[[], AbstractContextManager[object]]
 
 GOOD = ("same", "accepted", "refused")
 BAD = ("raw", "unclear", "different", "nonsense", "hang")

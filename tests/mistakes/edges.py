@@ -118,7 +118,9 @@ EDGES = [
     Mutation("priors/contract/holder.py", "not 0 <= number < 1e300", "not number < 1e300", "test_calls.py"),
     Mutation("priors/contract/holder.py", 'checks.positive_float("factor", ', "float(", "test_calls.py"),
     Mutation("_support/checks.py", "if not 0 < square < math.inf:", "if square < 0:", "test_calls.py"),
-    Mutation("explaining/recognise.py", "not 0 <= held < 1e300", "not held < 1e300", "explaining/test_explain.py"),
+    Mutation(
+        "explaining/recognise.py", "not 0 <= held < 1e300", "not held < 1e300", "explaining/test_foreign_states.py"
+    ),
     Mutation(
         "trainer/trainer.py", "result if self._fits == 1 else", "result if self._fits else", "trainer/test_trainer.py"
     ),
