@@ -4,6 +4,7 @@ from bayesreg import hyperpriors as hyperpriors
 from bayesreg import likelihoods as likelihoods
 from bayesreg import plots as plots
 from bayesreg import sparsity as sparsity
+from bayesreg import strength as strength
 from bayesreg import transfer as transfer
 from bayesreg.conversion import Conversion as Conversion
 from bayesreg.conversion import LossScale as LossScale
@@ -40,6 +41,7 @@ from bayesreg.errors import PatternError as PatternError
 from bayesreg.errors import PriorFileError as PriorFileError
 from bayesreg.errors import ReferenceMismatchError as ReferenceMismatchError
 from bayesreg.errors import RoundingWarning as RoundingWarning
+from bayesreg.errors import StrengthWarning as StrengthWarning
 from bayesreg.errors import UnknownLossError as UnknownLossError
 from bayesreg.errors import UnsupportedError as UnsupportedError
 from bayesreg.errors import ZerosLostWarning as ZerosLostWarning
@@ -99,6 +101,7 @@ from bayesreg.selection import embeddings as embeddings
 from bayesreg.selection import kernels as kernels
 from bayesreg.selection import norms as norms
 from bayesreg.selection import where as where
+from bayesreg.strength.choose import choose_strength as choose_strength
 from bayesreg.trainer import FitResult as FitResult
 from bayesreg.trainer import MAPTrainer as MAPTrainer
 

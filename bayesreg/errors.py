@@ -108,6 +108,10 @@ class RoundingWarning(UserWarning):
     """A prior's pull per step is smaller than the weights' dtype can hold."""
 
 
+class StrengthWarning(UserWarning):
+    """The strength of a prior was chosen from data that do not bear it out."""
+
+
 class ZerosLostWarning(UserWarning):
     """Weights that a proximal step has put exactly on 0 are moved off it before the next one."""
 

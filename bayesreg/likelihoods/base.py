@@ -65,6 +65,11 @@ class Likelihood(nn.Module, ABC):
         error = (self.predictive(output).mean - target.reshape(self.predictive(output).mean.shape)) ** 2
         return error.reshape(len(error), -1).mean(1)
 
+    @property
+    def gaussian_noise_std(self) -> float | None:
+        """The std of the noise where it is Gaussian, as it is now; None for other likelihoods."""
+        return None
+
     def describe(self) -> str:
         """Return how reports call the likelihood."""
         return type(self).__name__

@@ -62,6 +62,11 @@ class FromLoss(Likelihood):
         elementwise = isinstance(loss, _ELEMENTWISE)
         self.target_kind = "integer" if isinstance(loss, _CATEGORICAL) else "real" if elementwise else "any"
 
+    @property
+    def gaussian_noise_std(self) -> float | None:
+        """That of `nn.MSELoss`; see `Likelihood.gaussian_noise_std`."""
+        return self.noise_std
+
     def nll(self, output: Tensor, target: Tensor) -> Tensor:
         if isinstance(self.loss, _ELEMENTWISE):
             output, target = aligned(output, target, type(self.loss).__name__)

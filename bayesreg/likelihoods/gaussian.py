@@ -52,6 +52,11 @@ class Gaussian(Likelihood):
         """τ, the standard deviation of the noise, as it is now."""
         return math.exp(float(self.log_noise_std.detach()))
 
+    @property
+    def gaussian_noise_std(self) -> float:
+        """See `Likelihood.gaussian_noise_std`."""
+        return self.noise_std
+
     def nll(self, output: Tensor, target: Tensor) -> Tensor:
         mean, observed = aligned(output, target, "Gaussian")
         log_std = self.log_noise_std.to(mean)

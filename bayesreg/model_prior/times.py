@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+
 from bayesreg.errors import UnsupportedError
 from bayesreg.model_prior.entry import Entry
 from bayesreg.model_prior.model_prior import ModelPrior
 from bayesreg.priors import FAMILIES, Belief, Traits
 from bayesreg.priors.contract.asking import learns
 
-__all__ = ["times"]
+__all__ = ["stretched", "times"]
 
 # Families that are made with their abilities declare none.
 _NONE = Traits(proper=False, convex=False, smooth=False, elementwise=False, has_prox=False)
@@ -29,12 +31,55 @@ def times(prior: ModelPrior, factor: float, note: str, *, gaussian: bool = False
     Raises:
         UnsupportedError: If a family cannot be, or a hyper-parameter is learned.
     """
+    return _mapped(prior, lambda name, one: _one(name, one, factor, gaussian), note)
+
+
+def stretched(prior: ModelPrior, factor: float, note: str, only: Collection[str] | None = None) -> ModelPrior:
+    """Return the prior with the width of each density multiplied, over the same model; flat parameters stay flat.
+
+    Args:
+        prior: The prior; unchanged.
+        factor: > 0; over 1 is wider, weaker.
+        note: A sentence for `describe()`.
+        only: Names of the parameters whose prior changes; all by default.
+
+    Returns:
+        The prior.
+
+    Raises:
+        UnsupportedError: If a family cannot be, or a hyper-parameter is learned.
+    """
+
+    def wider(name: str, one: Belief) -> Belief:
+        parabola = one.quadratic()
+        if parabola is not None and parabola.flat:
+            return one
+        if learns(one):
+            raise UnsupportedError(f"{name}: its prior has a learned hyper-parameter, which no factor rescales.")
+        made = one.stretched(factor)
+        if made is None:
+            raise UnsupportedError(
+                f"{name}: expected a prior of a width that can be multiplied, got {one.family}; a family of your own "
+                f"says how in stretched(self, factor)."
+            )
+        return made
+
+    return _mapped(prior, wider, note, only)
+
+
+def _mapped(
+    prior: ModelPrior, change: Callable[[str, Belief], Belief], note: str, only: Collection[str] | None = None
+) -> ModelPrior:
+    """Return the prior with each density changed, one that several parameters have only once."""
     done: dict[int, Belief] = {}
     entries = []
     for entry in prior:
-        if entry.prior is not None and id(entry.prior) not in done:
-            done[id(entry.prior)] = _one(entry.name, entry.prior, factor, gaussian)
-        entries.append(entry if entry.prior is None else Entry(entry.info, done[id(entry.prior)], entry.rule))
+        if entry.prior is None or (only is not None and entry.name not in only):
+            entries.append(entry)
+            continue
+        if id(entry.prior) not in done:
+            done[id(entry.prior)] = change(entry.name, entry.prior)
+        entries.append(Entry(entry.info, done[id(entry.prior)], entry.rule))
     return ModelPrior._from_entries(entries, (*prior.notes, note))
 
 

@@ -1,6 +1,7 @@
 """Pictures: functions that take and return matplotlib Axes and never show them.
 
-What belongs to one object is also its `.plot()`: of a prior, a `ModelPrior`, a fit, a regularization path. Lines differ
+What belongs to one object is also its `.plot()`: of a prior, a `ModelPrior`, a fit, a regularization path, a choice of
+strength. Lines differ
 by dashes, width or marker as well as by colour.
 """
 
@@ -11,6 +12,7 @@ from bayesreg.plots.history import plot_history
 from bayesreg.plots.layers import plot_layers
 from bayesreg.plots.path import plot_path
 from bayesreg.plots.prior import plot_pair, plot_prior
+from bayesreg.plots.strength import plot_strength
 from bayesreg.plots.weights import plot_weights
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "plot_pair",
     "plot_path",
     "plot_prior",
+    "plot_strength",
     "plot_weights",
     "save",
 ]

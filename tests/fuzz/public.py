@@ -91,6 +91,29 @@ def _path() -> Made:
     return br.sparsity.regularization_path, {**arguments, "count": 3, "floor": 0.1, "tolerance": 1e-3}
 
 
+def _choose() -> Made:
+    model = nn.Linear(3, 2)
+    return br.choose_strength, {
+        "model": model,
+        "prior": br.Gaussian(1.0),
+        "likelihood": L.Categorical(),
+        "data": training_data(),
+        "method": "loo",
+        "hyperprior": H.HalfCauchy(1.0),
+        "seed": 0,
+    }
+
+
+def _loo() -> Made:
+    _, arguments = _choose()
+    return br.strength.loo, {
+        "model": arguments["model"],
+        "prior": br.ModelPrior(arguments["model"], br.Gaussian(1.0)),
+        "likelihood": L.Categorical(),
+        "data": training_data(),
+    }
+
+
 def _refit() -> Made:
     _, arguments = _null_strength()
     return br.sparsity.refit, {**arguments, "tolerance": 1e-2, "max_iterations": 20}
@@ -288,6 +311,9 @@ CALLS: dict[str, Callable[[], Made]] = {
     "likelihoods.Categorical": lambda: (L.Categorical, {"ignore_index": -100}),
     "likelihoods.FromLoss": lambda: (L.FromLoss, {"loss": nn.CrossEntropyLoss()}),
     "likelihoods.Bernoulli": lambda: (L.Bernoulli, {}),
+    # strength
+    "choose_strength": _choose,
+    "strength.loo": _loo,
     # transfer
     "transfer.l2_sp": lambda: (
         br.transfer.l2_sp,

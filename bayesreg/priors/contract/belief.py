@@ -186,6 +186,27 @@ class Belief(Holder):
         """
         return None
 
+    def stretched(self, factor: float) -> Self | None:
+        """Return the prior of deviations from the centre `factor` times as large: what multiplies a prior's width.
+
+        A Gaussian's or Laplace's scale times the factor. A family that is no such family has −log p times 1/factor.
+
+        Args:
+            factor: > 0; over 1 is wider, weaker.
+
+        Returns:
+            The prior; None where the family offers neither.
+
+        Raises:
+            UnsupportedError: If a hyper-parameter that would change is learned.
+
+        Example:
+            >>> import bayesreg as br
+            >>> br.Laplace(0.1).stretched(2.0)
+            Laplace(scale=0.2, loc=0)
+        """
+        return self.times(factor ** (-2.0 if self.traits.gaussian or self.quadratic() is not None else -1.0))
+
     def remarks(self, shape: Sequence[int] | None = None, num_data: int | LossScale | None = None) -> Remarks:
         """Return what there is to say of the prior, for tables and errors.
 

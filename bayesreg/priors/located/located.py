@@ -26,6 +26,10 @@ __all__ = ["Loc", "LocatedPrior", "about_zero"]
 
 Loc = Hyperparameter | Mapping[str, Tensor]
 
+# Hyper-parameters in powers of the weights' units, and those without.
+_WIDTHS = {"scale": 1.0, "scales": 1.0, "slab_scale": 1.0, "gain": 1.0, "rate": -1.0, "l1": -1.0, "l2": -2.0}
+_WITHOUT_UNITS = {"loc", "df", "power", "weights", "fan"}
+
 
 class LocatedPrior(Prior, ABC):
     """A prior about a centre `loc`.
@@ -231,6 +235,14 @@ class LocatedPrior(Prior, ABC):
         if self.source is not None:
             return f"centred on {self.source}"
         return "centred on given weights" if self.loc.ndim else f"centred on {float(self.loc.detach()):g}"
+
+    def stretched(self, factor: float) -> Self | None:
+        """Return the prior of deviations `factor` times as large; see `Belief.stretched`."""
+        held = self.hyperparameters()
+        powers = {name: _WIDTHS[name] for name in held if name in _WIDTHS}
+        if powers and not held.keys() - powers.keys() - _WITHOUT_UNITS:
+            return self.with_powers(factor, **powers)
+        return super().stretched(factor)
 
     def with_powers(self, factor: float, /, **powers: float) -> Self:
         """Return the same prior with hyper-parameters multiplied by powers of a factor; for `times` of a family.

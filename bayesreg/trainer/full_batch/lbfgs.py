@@ -11,7 +11,7 @@ from bayesreg.errors import UnsupportedError
 from bayesreg.trainer.full_batch.newton import newton_polish
 from bayesreg.trainer.full_batch.problem import FullBatchProblem
 
-__all__ = ["minimise_lbfgs"]
+__all__ = ["descend", "minimise_lbfgs"]
 
 Report = Callable[[int, Tensor, float], None]
 
@@ -45,7 +45,7 @@ def minimise_lbfgs(problem: FullBatchProblem, tolerance: float, max_iterations: 
     done, stalled = 0, 0
     # torch's L-BFGS stops early on round-off; a fresh memory gets further, a Newton step the rest.
     while done < max_iterations and residual > tolerance and stalled < 2:
-        done += _round(problem, flat, tolerance, min(100, max_iterations - done))
+        done += descend(problem, flat, tolerance, min(100, max_iterations - done))
         new_value, grad = problem.value_and_grad(flat.detach())
         if problem.residual(flat.detach(), grad) < _NEWTON_BELOW:
             flat.data.copy_(newton_polish(problem, flat.detach(), tolerance))
@@ -57,8 +57,18 @@ def minimise_lbfgs(problem: FullBatchProblem, tolerance: float, max_iterations: 
     return flat.detach()
 
 
-def _round(problem: FullBatchProblem, flat: Tensor, tolerance: float, iterations: int) -> int:
-    """Run L-BFGS in place; return the iterations done."""
+def descend(problem: FullBatchProblem, flat: Tensor, tolerance: float, iterations: int) -> int:
+    """Run L-BFGS in place, with a fresh memory.
+
+    Args:
+        problem: The objective; all priors smooth.
+        flat: Where to begin, a leaf that requires a gradient; the end is written into it.
+        tolerance: Largest gradient entry to stop at, per example.
+        iterations: At most.
+
+    Returns:
+        The iterations done.
+    """
     solver = torch.optim.LBFGS(
         [flat],
         lr=1.0,

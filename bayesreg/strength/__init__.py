@@ -1,0 +1,6 @@
+"""How strong a prior should be, from the data it is for: `br.choose_strength`, and what it is made of."""
+
+from bayesreg.strength.choice import Choice, Step
+from bayesreg.strength.loo import LeaveOneOut, loo
+
+__all__ = ["Choice", "LeaveOneOut", "Step", "loo"]

@@ -1,0 +1,154 @@
+"""Choosing a strength exactly: models that are linear in their weights, with Gaussian noise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bayesreg.likelihoods import Gaussian
+from bayesreg.strength.choice import Step
+from bayesreg.strength.linear.design import design_of
+from bayesreg.strength.linear.minimum import crossing, lowest
+from bayesreg.strength.linear.spectrum import Spectrum
+from bayesreg.strength.route import NAMES
+from bayesreg.strength.setting import Found, Setting
+
+__all__ = ["by_evidence"]
+
+# ln λ in steps of a quarter of a decade: from where the prior no longer acts to where nothing else does.
+_DECADE = math.log(10.0)
+_STEP, _BELOW, _ABOVE = 0.125 * _DECADE, 88, 48
+_SHOWN = 2.5 * _DECADE
+_WITHIN = 2.0
+_DECIDES, _LEVERAGE, _FEW = 2.0, 0.99, 20
+
+
+@dataclass(frozen=True)
+class _Criterion:
+    """What is minimised over places, log λ: a score and what is believed of the scale."""
+
+    setting: Setting
+    spectrum: Spectrum
+    name: str
+    noise: float | None
+
+    def score(self, place: Tensor) -> Tensor:
+        value: Tensor = getattr(self.spectrum, self.name)(place, self.noise)
+        return value
+
+    def variance(self, place: Tensor) -> Tensor:
+        """Return the variance of the noise: as known, or what goes with the criterion."""
+        if self.noise is not None:
+            return torch.full_like(place, self.noise)
+        if self.name == "evidence":
+            return self.spectrum.square(place) / (self.spectrum.degrees * self.spectrum.columns)
+        return self.spectrum.left_out(place).square().mean((-2, -1))
+
+    def log_scale(self, place: Tensor) -> Tensor:
+        return 0.5 * (self.variance(place).log() - place)
+
+    def value(self, place: Tensor) -> Tensor:
+        score = self.score(place)
+        return score if self.setting.hyperprior is None else score + self.setting.hyper_of(self.log_scale(place))
+
+
+def by_evidence(setting: Setting, name: str) -> Found:
+    """Decompose once, and take the strength at which a criterion is lowest.
+
+    Args:
+        setting: What the choice is for; its model is at the MAP afterwards.
+        name: "evidence", "loo" or "gcv".
+
+    Returns:
+        What was found. Noise that is learned has the mean square of leave-one-out.
+    """
+    spectrum = Spectrum(design_of(setting.model, setting.prior, setting.inputs, setting.targets))
+    criterion = _Criterion(setting, spectrum, name, _known_noise(setting))
+    left_out = _Criterion(setting, spectrum, "loo", criterion.noise)
+    top = math.log(float(spectrum.squares.max())) if len(spectrum.squares) else 0.0
+    grid = torch.tensor([top + _STEP * step for step in range(-_BELOW, _ABOVE + 1)], dtype=torch.float64)
+    at, values, inside = lowest(criterion.value, grid, spectrum.many)
+    spectrum.write(at)
+    limit = float(criterion.value(at)) + _WITHIN
+    ends = [
+        None if end is None else float(left_out.log_scale(end).exp())
+        for end in (crossing(limit, at, grid, values, way) for way in (1, -1))
+    ]
+    std = math.sqrt(float(left_out.variance(at)))
+    scale = std / math.exp(0.5 * float(at))
+    learned = setting.learns_noise
+    why = f"The noise has the mean square of leave-one-out, a std of {std:.4g}." if learned else ""
+    return Found(
+        scale,
+        setting.at(scale),
+        Gaussian(noise_std=std) if learned else setting.likelihood,
+        (ends[0], ends[1]),
+        _steps(left_out, grid, values, float(at)),
+        why,
+        dict(_signals(criterion, at, inside, grid)),
+        0.0,
+    )
+
+
+def _known_noise(setting: Setting) -> float | None:
+    if setting.learns_noise:
+        return None
+    std = setting.likelihood.gaussian_noise_std
+    assert std is not None
+    return std**2
+
+
+def _steps(left_out: _Criterion, grid: Tensor, values: Tensor, at: float) -> list[Step]:
+    """Return what there is to show around the lowest place, from the strongest prior."""
+    setting, spectrum = left_out.setting, left_out.spectrum
+    near = (grid - at).abs() <= _SHOWN
+    shown, found = grid[near].flip(0), []
+    for part in shown.split(spectrum.many):
+        columns = (
+            left_out.log_scale(part).exp(), left_out.score(part) / spectrum.examples,
+            spectrum.effective_parameters(part), setting.hyper_of(left_out.log_scale(part)),
+        )  # fmt: skip
+        found += list(zip(*(column.tolist() for column in columns), strict=True))
+    return [
+        Step(scale, score, hyper, value, effective, None, 0.0)
+        for (scale, score, effective, hyper), value in zip(found, values[near].flip(0).tolist(), strict=True)
+    ]
+
+
+def _signals(criterion: _Criterion, at: Tensor, inside: bool, grid: Tensor) -> Iterator[tuple[str, str]]:
+    spectrum, name = criterion.spectrum, criterion.name
+    near = grid[(grid - at).abs() <= 2.0 * _DECADE]
+    scores = torch.cat([criterion.score(part) for part in near.split(spectrum.many)])
+    spread = float(scores.max() - scores.min())
+    if spread < _DECIDES:
+        words = f"from a tenth of the scale to ten times it their score differs by {spread:.2g} nats"
+        yield "undecided", f"The data do not determine the strength: {words}. The hyperprior decides."
+    if not inside:
+        weak = float(at) == float(grid[0])
+        yield (
+            "end",
+            (
+                f"The {'weakest' if weak else 'strongest'} prior is the best: the data ask for "
+                f"{'none at all' if weak else 'nothing but what is flat'}."
+            ),
+        )
+    other = _Criterion(criterion.setting, spectrum, "loo" if name == "evidence" else "evidence", criterion.noise)
+    there = grid[int(torch.cat([other.score(part) for part in grid.split(spectrum.many)]).argmin())]
+    apart = abs(float(there - at)) / _DECADE
+    if apart > 1.0:
+        yield (
+            "disagree",
+            (
+                f"The evidence and leave-one-out ask for precisions that are {apart:.1f} decades apart: by "
+                f"{NAMES[other.name]} the scale would be {float(other.log_scale(there).exp()):.3g}."
+            ),
+        )
+    leverage = float(spectrum.leverage(at).max())
+    if leverage > _LEVERAGE:
+        yield "leverage", f"One example decides {leverage:.1%} of its own prediction, which without it extrapolates."
+    if spectrum.examples < _FEW:
+        yield "few", f"There are {spectrum.examples} examples to decide by; that is not many."

@@ -1,0 +1,121 @@
+"""Choosing a strength by walking over it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+from bayesreg.curvature.left_out import STATIONARY
+from bayesreg.errors import UnsupportedError
+from bayesreg.likelihoods import Gaussian, Likelihood
+from bayesreg.strength.choice import Step
+from bayesreg.strength.setting import Found, Setting
+from bayesreg.strength.signals import moved, of_walk
+from bayesreg.strength.walk.full_batch import FullBatchGround
+from bayesreg.strength.walk.parts import parts_of
+from bayesreg.strength.walk.points import Point, interval, vertex
+from bayesreg.strength.walk.walk import walk
+
+__all__ = ["by_walk"]
+
+#: log₁₀ of the width at which a walk with unknown noise begins, in units of the noise.
+_NOISE_START = -0.375
+
+
+def by_walk(setting: Setting, method: str) -> Found:
+    """Walk, take the lowest place, and fit all the data there.
+
+    Args:
+        setting: What the choice is for; its model is at the MAP afterwards.
+        method: "loo", "split", "folds" or "centre".
+
+    Returns:
+        What was found.
+
+    Raises:
+        UnsupportedError: If the likelihood has something to learn other than Gaussian noise.
+    """
+    likelihood: Likelihood = setting.likelihood
+    if setting.learns_noise:
+        likelihood = Gaussian(noise_std=1.0)
+    elif any(p.requires_grad for p in likelihood.parameters()):
+        raise UnsupportedError(f"{likelihood.describe()}: expected a likelihood with nothing to learn but noise_std.")
+    ground = FullBatchGround(
+        setting.model,
+        lambda at: setting.at(10.0**at),
+        likelihood,
+        setting.inputs,
+        setting.targets,
+        parts_of(setting.targets, method, setting.seed),
+        method,
+        setting.hyper,
+        noise=setting.learns_noise,
+        linear=setting.linear,
+    )
+    if method == "centre":
+        return _at_centre(setting, ground)
+    walked = walk(ground, _NOISE_START if setting.learns_noise else 0.0)
+    points = walked.points
+    at = vertex(points)
+    nearest = min(points, key=lambda point: abs(point.at - at))
+    ground.finish(at, nearest.state)
+    said = dict(of_walk(walked, ground.examples))
+    best = min(points, key=lambda point: point.objective)
+    if method == "loo" and (best.measured.gradient or 0.0) > STATIONARY:
+        again = ground.measure(best.at, ground.go_on(best.at, best.state))
+        said |= dict(moved(best.measured, again))
+    if ground.finished_collapsed():
+        said["collapsed"] = (
+            "At the strength that was chosen the weights of the fit to all data collapsed to nothing; the network says "
+            "no more than the frequencies of the targets."
+        )
+    scale, noisy = 10.0**at, setting.likelihood
+    if setting.learns_noise:
+        noise = _noise(ground, method, at, points)
+        scale, noisy = scale * noise, Gaussian(noise_std=noise)
+    ends = tuple(_scale_at(points, end) for end in interval(points))
+    steps = [
+        Step(
+            point.measured.scale, point.measured.held_out, point.measured.hyper, point.objective,
+            point.measured.effective_parameters, point.measured.gradient, point.evaluations,
+        )
+        for point in points
+    ]  # fmt: skip
+    return Found(scale, setting.at(scale), noisy, (ends[0], ends[1]), steps, "", said, ground.spent)
+
+
+def _at_centre(setting: Setting, ground: FullBatchGround) -> Found:
+    """Fit at the middle of the hyperprior, where what could be held out would not tell."""
+    middle = 0.0 if setting.hyperprior is None else setting.hyperprior.middle() / setting.hyperprior.power
+    at = middle / math.log(10.0)
+    ground.finish(at, ground.begin(at))
+    scale = 10.0**at
+    said = (
+        f"The strength was not chosen from these data but set by the hyperprior, to its middle of {scale:.3g}: with so "
+        f"few examples of each class what is held out points the wrong way. A rehearsal on data of the source can set "
+        f"the middle, hyperprior=br.hyperpriors.HalfCauchy(scale); method='folds' chooses all the same."
+    )
+    step = Step(scale, None, 0.0, 0.0, None, None, ground.spent)
+    return Found(scale, setting.at(scale), setting.likelihood, (None, None), [step], "", {"centre": said}, ground.spent)
+
+
+def _scale_at(points: list[Point], at: float | None) -> float | None:
+    """Return the scale at a place of the walk: with unknown noise not 10^at."""
+    if at is None:
+        return None
+    for low, high in itertools.pairwise(points):
+        if low.at <= at <= high.at:
+            share = (at - low.at) / (high.at - low.at)
+            a, b = (math.log(point.measured.scale) for point in (low, high))
+            return math.exp(a + share * (b - a))
+    return points[0].measured.scale
+
+
+def _noise(ground: FullBatchGround, method: str, at: float, points: list[Point]) -> float:
+    """Return the std of the noise at the final fit, by leave-one-out where that is affordable."""
+    if method == "loo":
+        found = ground.left_out(at, [ground.weights()]).noise_std
+        assert found is not None
+        return found
+    best = min(points, key=lambda point: point.objective)
+    return best.measured.scale * float(10.0**-best.at)

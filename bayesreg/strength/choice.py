@@ -1,0 +1,177 @@
+"""The strength that was chosen, how sure that is, and what was tried."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from bayesreg._support.calls import answering
+from bayesreg._support.drawing import draw
+from bayesreg._support.tables import Table
+from bayesreg.conversion import LossScale
+from bayesreg.errors import NotEquivalentError
+from bayesreg.likelihoods import Likelihood
+from bayesreg.model_prior import ModelPrior
+from bayesreg.optimizers import OptimizerLike
+from bayesreg.priors.contract.asking import is_flat
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["Choice", "Step"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One strength that was tried.
+
+    Attributes:
+        scale: What the prior's widths were multiplied by.
+        held_out_nll: Mean NLL of what the fit did not see, nats per example; None where only evidence was looked at.
+        hyperprior: −log density of the scale, nats, 0 at its middle.
+        objective: What is minimised, nats: the sum over held-out examples plus `hyperprior`.
+        effective_parameters: How many parameters the data determined; None where that was not measured.
+        gradient: Largest entry of the objective's gradient, per example, at the fit; None where it was not measured.
+        evaluations: Passes over all the data that it took.
+    """
+
+    scale: float
+    held_out_nll: float | None
+    hyperprior: float
+    objective: float
+    effective_parameters: float | None
+    gradient: float | None
+    evaluations: float
+
+
+@dataclass(frozen=True, repr=False)
+class Choice:
+    """What `choose_strength` found.
+
+    Attributes:
+        model: A copy of the model, at the MAP of all the data under `prior`.
+        prior: The prior over that copy, its widths set.
+        likelihood: As given; with a noise that was learned, Gaussian noise of the chosen std.
+        scale: What the widths of the given prior are multiplied by: of `br.Gaussian(1.0)` the std itself.
+        interval: The scales between which the objective is within 2 nats of its least; None for an end that the data
+            leave open.
+        steps: What was tried, from the strongest prior.
+        method: "evidence", "loo", "split", "folds" or "centre".
+        why: How the choice was made, in words.
+        warnings: What speaks against it, in words, with an identifier each; empty if nothing does.
+        num_data: n.
+        evaluations: Passes over all the data (of value and gradient) in all.
+        seconds: Wall-clock time.
+    """
+
+    model: nn.Module = field(repr=False)
+    prior: ModelPrior = field(repr=False)
+    likelihood: Likelihood = field(repr=False)
+    scale: float
+    interval: tuple[float | None, float | None]
+    steps: Sequence[Step] = field(repr=False)
+    method: str
+    why: str
+    warnings: dict[str, str]
+    num_data: int
+    evaluations: float
+    seconds: float
+
+    @property
+    def path(self) -> Table:
+        """What was tried, as a table."""
+        columns = (
+            "scale", "held-out NLL", "hyperprior (nats)", "objective (nats)", "effective parameters", "gradient",
+            "evaluations",
+        )  # fmt: skip
+        rows = [
+            (s.scale, s.held_out_nll, s.hyperprior, s.objective, s.effective_parameters, s.gradient, s.evaluations)
+            for s in self.steps
+        ]
+        return Table("Strengths tried", columns, rows)
+
+    @answering
+    def weight_decay(
+        self, num_data: int | LossScale | None = None, optimizer: OptimizerLike | None = None
+    ) -> float | Tensor | dict[str, float | Tensor]:
+        """Return the chosen prior as a `weight_decay`, where it is one.
+
+        Args:
+            num_data: Size of the training set of a mean loss, or the `LossScale` of another. Default: the mean loss
+                over the data of the choice.
+            optimizer: The optimizer in use; a coupled one is assumed if None.
+
+        Returns:
+            One number for all parameters that have a prior; where they differ, one for each, by name.
+
+        Raises:
+            NotEquivalentError: If there is none, as for all but Gaussians about 0.
+        """
+        scale = LossScale.mean(self.num_data) if num_data is None else num_data
+        found = {
+            entry.name: prior.weight_decay(scale, optimizer)
+            for entry, prior in self.prior.active()
+            if not is_flat(prior)
+        }
+        if not found:
+            raise NotEquivalentError("weight_decay: all parameters are flat, which is a weight_decay of 0.")
+        first, *rest = found.values()
+        if isinstance(first, Tensor) or any(isinstance(value, Tensor) or value != first for value in rest):
+            return found
+        return first
+
+    def summary(self) -> Table:
+        """Return the choice as a table, with what speaks against it."""
+        low, high = (None if end is None else float(end) for end in self.interval)
+        rows: list[tuple[Any, ...]] = [
+            ("scale", self.scale),
+            ("within 2 nats of the best", f"{_end(low)} to {_end(high)}"),
+            ("method", self.method),
+            ("strengths tried", len(self.steps)),
+            ("evaluations", self.evaluations),
+            ("seconds", self.seconds),
+        ]
+        best = min(self.steps, key=lambda step: abs(step.scale / self.scale - 1.0), default=None)
+        if best is not None and best.held_out_nll is not None:
+            rows.insert(2, ("held-out mean NLL near it (nats)", best.held_out_nll))
+        said = [self.why, *(f"{name}: {words}" for name, words in self.warnings.items())]
+        priors = {prior.describe(): None for _, prior in self.prior.active()}
+        return Table("Prior strength", ("quantity", "value"), rows, (*said, *priors))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but model and prior, ready for JSON."""
+        return {
+            "scale": self.scale,
+            "interval": list(self.interval),
+            "method": self.method,
+            "why": self.why,
+            "warnings": dict(self.warnings),
+            "steps": [dict(vars(step)) for step in self.steps],
+            "num_data": self.num_data,
+            "evaluations": self.evaluations,
+            "seconds": self.seconds,
+        }
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the objective over the scale, its interval, and what the hyperprior has to do with it.
+
+        Args:
+            ax: Where to draw; a new figure by default.
+
+        Returns:
+            The axes.
+
+        Raises:
+            ImportError: If matplotlib is not installed (`pip install 'bayesreg[viz]'`).
+        """
+        return draw("plot_strength", self, ax)
+
+    def __repr__(self) -> str:
+        return str(self.summary())
+
+
+def _end(value: float | None) -> str:
+    return "open" if value is None else f"{value:.4g}"

@@ -1,0 +1,114 @@
+"""What a strength is chosen for, and what is found."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from bayesreg.curvature.linear import is_linear
+from bayesreg.hyperpriors import HyperPrior
+from bayesreg.likelihoods import Likelihood
+from bayesreg.model_prior import ModelPrior
+from bayesreg.model_prior.times import stretched
+from bayesreg.strength.choice import Step
+
+__all__ = ["Found", "Setting"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a strength is chosen for.
+
+    Attributes:
+        model: A copy that may be changed, in evaluation mode.
+        prior: Over that copy, of scale 1.
+        likelihood: As given.
+        inputs: All inputs.
+        targets: All targets.
+        hyperprior: Of the scale, or None.
+        seed: Of divisions.
+        linear: Whether the outputs are linear in the trained weights.
+        outputs: How many outputs an example has.
+    """
+
+    model: nn.Module
+    prior: ModelPrior
+    likelihood: Likelihood
+    inputs: Tensor
+    targets: Tensor
+    hyperprior: HyperPrior | None
+    seed: int
+    linear: bool
+    outputs: int
+
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module,
+        prior: ModelPrior,
+        likelihood: Likelihood,
+        inputs: Tensor,
+        targets: Tensor,
+        hyperprior: HyperPrior | None,
+        seed: int,
+    ) -> Self:
+        """Return the setting, the model looked at."""
+        linear = is_linear(model, [entry.info for entry, _ in prior.active()], inputs)
+        with torch.no_grad():
+            outputs = model(inputs[:1])[0].numel()
+        return cls(model, prior, likelihood, inputs, targets, hyperprior, seed, linear, outputs)
+
+    @property
+    def gaussian(self) -> bool:
+        """Whether the noise is Gaussian."""
+        return self.likelihood.gaussian_noise_std is not None
+
+    @property
+    def learns_noise(self) -> bool:
+        """Whether the std of Gaussian noise is to be found too."""
+        return self.gaussian and any(p.requires_grad for p in self.likelihood.parameters())
+
+    def at(self, scale: float) -> ModelPrior:
+        """Return the prior with its widths multiplied."""
+        return stretched(self.prior, scale, f"All widths times {scale:.4g}, chosen by br.choose_strength.")
+
+    def hyper(self, scale: float) -> float:
+        """Return −log density of log scale, nats, 0 at the middle of the hyperprior."""
+        return float(self.hyper_of(torch.tensor(math.log(scale), dtype=torch.float64)))
+
+    def hyper_of(self, eta: Tensor) -> Tensor:
+        """Return the same of log scale, differentiable."""
+        if self.hyperprior is None:
+            return torch.zeros_like(eta)
+        middle = torch.tensor(self.hyperprior.middle() / self.hyperprior.power, dtype=torch.float64)
+        return self.hyperprior.log_scale_density(middle)[0] - self.hyperprior.log_scale_density(eta)[0]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a way of choosing has found; the model of the setting is at the MAP.
+
+    Attributes:
+        scale: The scale.
+        prior: At that scale.
+        likelihood: With the noise that was found.
+        interval: The scales within 2 nats.
+        steps: What was tried.
+        why: How it was decided.
+        warnings: What speaks against it.
+        evaluations: Passes over the data.
+    """
+
+    scale: float
+    prior: ModelPrior
+    likelihood: Likelihood
+    interval: tuple[float | None, float | None]
+    steps: Sequence[Step]
+    why: str
+    warnings: dict[str, str]
+    evaluations: float

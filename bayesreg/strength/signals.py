@@ -1,0 +1,103 @@
+"""What speaks against a choice of strength: each signal has a name and says what it means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from bayesreg.strength.walk.points import Measured, Point
+from bayesreg.strength.walk.walk import Walked
+
+__all__ = ["LOUD", "moved", "of_walk"]
+
+#: Those that are Python warnings too.
+LOUD = frozenset({"collapsed", "end", "gradient"})
+
+_DECIDES = 2.0
+_FEW = 20
+_RIVAL = 5.0
+
+
+def of_walk(walked: Walked, held_out: int) -> Iterator[tuple[str, str]]:
+    """Yield what a walk says against its own choice.
+
+    Args:
+        walked: The walk.
+        held_out: How many examples each score was made of.
+
+    Yields:
+        Names and words.
+    """
+    points = walked.points
+    best = min(range(len(points)), key=lambda i: points[i].objective)
+    scores = [held_out * point.measured.held_out for point in points]
+    spread = max(scores) - min(scores)
+    if spread < _DECIDES:
+        yield (
+            "undecided",
+            (
+                f"The data do not determine the strength: over all scales that were tried their score differs by "
+                f"{spread:.2g} nats. The hyperprior decides."
+            ),
+        )
+    if best in (0, len(points) - 1):
+        which = "strongest" if best == 0 else "weakest"
+        why = "beyond it the weights collapsed" if best == 0 and walked.collapsed else "the best may lie beyond it"
+        yield (
+            "end",
+            f"The {which} prior that was tried, of scale {points[best].measured.scale:.3g}, is the best; {why}.",
+        )
+    if walked.begun_weaker:
+        yield (
+            "collapse at start",
+            (
+                f"Under the prior as given all weights collapsed to nothing; the walk began {walked.begun_weaker} "
+                f"steps weaker."
+            ),
+        )
+    if walked.collapsed and best == 0 and len(points) > 1:
+        yield (
+            "collapse",
+            (
+                "The next stronger prior that was tried made the weights collapse: the best scale is next to the one "
+                "where the network says nothing."
+            ),
+        )
+    if held_out < _FEW:
+        yield "few", f"Each strength is scored by {held_out} held-out examples; that is not many."
+    minima = [i for i in _minima(points) if points[i].objective < points[best].objective + _RIVAL]
+    if len(minima) > 1:
+        shown = ", ".join(f"{points[i].measured.scale:.3g}" for i in minima)
+        yield "several", f"The objective has several minima, at scales of {shown}; the lowest was taken."
+    yield from (("leverage", words) for words in points[best].measured.remarks if "leverage" in words)
+
+
+def moved(measured: Measured, again: Measured) -> Iterator[tuple[str, str]]:
+    """Yield that a score was not of a minimum, if the same fit taken further has another.
+
+    Args:
+        measured: The fit that counted.
+        again: The same, some iterations later.
+
+    Yields:
+        Name and words, or nothing.
+    """
+    change, error = abs(again.held_out - measured.held_out), measured.error or 0.0
+    if change > error:
+        yield (
+            "gradient",
+            (
+                f"The best fit is no minimum: a gradient of {measured.gradient or 0.0:.1e} per example is left, and "
+                f"some iterations later its leave-one-out score is another by {change:.2g} nats, more than its "
+                f"standard error of {error:.2g}; use method='folds'."
+            ),
+        )
+
+
+def _minima(points: Sequence[Point]) -> Iterator[int]:
+    """Yield the minima that are apart by rises of more than the nats that decide."""
+    values = [point.objective for point in points]
+    for i, value in enumerate(values):
+        left = next((max(values[j : i + 1]) for j in range(i - 1, -1, -1) if values[j] < value), None)
+        right = next((max(values[i : j + 1]) for j in range(i + 1, len(values)) if values[j] < value), None)
+        if all(barrier is None or barrier - value > _DECIDES for barrier in (left, right)):
+            yield i

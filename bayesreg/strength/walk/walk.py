@@ -1,0 +1,126 @@
+"""The walk: from the middle to weaker priors and to stronger ones, until neither is better."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from bayesreg.strength.walk.points import Measured, Point
+
+__all__ = ["Ground", "Walked", "walk"]
+
+#: log₁₀ of the width of one step: three quarters of a decade of the precision.
+STEP = 0.375
+_REACH = 3.0
+_STEEP = 0.3
+_COLLAPSES = 3
+_ENOUGH = 2
+
+
+class Ground(Protocol):
+    """What is walked over: fits of one model under a prior of any width.
+
+    Attributes:
+        examples: How many examples are held out in all.
+        spent: Passes over all the data so far.
+        null_nll: Mean NLL of the best constant output; None where it plays no part.
+    """
+
+    examples: int
+    spent: float
+    null_nll: float | None
+
+    def begin(self, at: float) -> Any:
+        """Return a fit from the initial weights."""
+
+    def go_on(self, at: float, state: Any) -> Any:
+        """Return a fit from one at a width near by, in few iterations."""
+
+    def collapsed(self, state: Any) -> bool:
+        """Return whether a fit has lost all that it could say."""
+
+    def measure(self, at: float, state: Any) -> Measured:
+        """Return how good a fit is on what it has not seen."""
+
+
+@dataclass(frozen=True)
+class Walked:
+    """Where a walk has been.
+
+    Attributes:
+        points: In order of width, from the strongest prior.
+        collapsed: The widths at which the weights collapsed.
+        begun_weaker: How many steps weaker than asked for it had to begin.
+    """
+
+    points: list[Point]
+    collapsed: tuple[float, ...]
+    begun_weaker: int
+
+
+def walk(ground: Ground, start: float = 0.0) -> Walked:
+    """Walk to weaker and to stronger priors, each fit from the one before.
+
+    A direction ends after two points in a row that are not better than its best, or, to weaker priors, one that is far
+    worse. Weights that a prior made collapse to nothing stay there, whatever prior follows: such a fit is not
+    recorded, the step is halved from the last live one, and no width as narrow is tried again. While no network so far
+    predicts better than the frequencies of the classes, it is overconfident, and a stronger prior is tried whatever the
+    last one did.
+
+    Args:
+        ground: What is walked over.
+        start: Where to begin, log₁₀ of the width.
+
+    Returns:
+        The points.
+    """
+    begun = 0
+    state = ground.begin(start)
+    while ground.collapsed(state) and begun < 2 * _REACH / STEP:
+        begun += 1
+        start += STEP
+        state = ground.begin(start)
+    points = {start: _point(ground, start, state, 0.0)}
+    collapsed: list[float] = []
+    for direction in (1.0, -1.0):
+        collapsed += _one_way(ground, points, start, direction)
+    return Walked([points[at] for at in sorted(points)], tuple(collapsed), begun)
+
+
+def _one_way(ground: Ground, points: dict[float, Point], start: float, direction: float) -> list[float]:
+    """Walk to wider (+1) or narrower (−1) priors; return the widths of collapse."""
+    stronger = direction < 0
+    last = best = points[start]
+    collapsed: list[float] = []
+    step, worse = STEP, 0
+    null = ground.null_nll
+    while True:
+        at = round(last.at + direction * step, 9)
+        if abs(at - start) > _REACH + 1e-9 or (stronger and collapsed and at <= max(collapsed) + 1e-9):
+            break
+        before = ground.spent
+        state = ground.go_on(at, last.state)
+        if ground.collapsed(state):
+            collapsed.append(at)
+            if len(collapsed) >= _COLLAPSES or worse:
+                break
+            step /= 2.0
+            continue
+        last = points[at] = _point(ground, at, state, before)
+        if last.objective < best.objective:
+            worse, best = 0, last
+        else:
+            worse += 1
+        if stronger and null is not None and best.objective >= ground.examples * null:
+            worse = 0
+            continue
+        steep = (last.objective - best.objective) / ground.examples > _STEEP
+        if worse >= _ENOUGH or (worse and steep and not stronger):
+            break
+    return collapsed
+
+
+def _point(ground: Ground, at: float, state: Any, before: float) -> Point:
+    measured = ground.measure(at, state)
+    objective = ground.examples * measured.held_out + measured.hyper
+    return Point(at, measured, objective, ground.spent - before, state)
