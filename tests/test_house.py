@@ -145,7 +145,7 @@ def test_no_module_knows_a_family_by_a_string():
 
 
 def test_the_contract_is_no_wider_than_it_is():
-    """41 methods before what is said in words, asked by name or joins parameters left it; `same_as`, `stretched` came since."""
+    """41 methods before what is said in words, asked by name or joins parameters left it; two came since."""
     own = {name for name in dir(Prior) if not name.startswith("_") and name not in dir(nn.Module)}
     methods = {name for name in own if callable(getattr(Prior, name))}
     assert len(methods) <= WIDTH, sorted(methods)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 from bayesreg.curvature.left_out import STATIONARY
 from bayesreg.errors import UnsupportedError
@@ -11,9 +12,11 @@ from bayesreg.likelihoods import Gaussian, Likelihood
 from bayesreg.strength.choice import Step
 from bayesreg.strength.setting import Found, Setting
 from bayesreg.strength.signals import moved, of_walk
-from bayesreg.strength.walk.full_batch import FullBatchGround
+from bayesreg.strength.walk.full_batch import FullBatch
+from bayesreg.strength.walk.held_out import Task
 from bayesreg.strength.walk.parts import parts_of
 from bayesreg.strength.walk.points import Point, interval, vertex
+from bayesreg.strength.walk.stochastic import Stochastic
 from bayesreg.strength.walk.walk import walk
 
 __all__ = ["by_walk"]
@@ -40,17 +43,21 @@ def by_walk(setting: Setting, method: str) -> Found:
         likelihood = Gaussian(noise_std=1.0)
     elif any(p.requires_grad for p in likelihood.parameters()):
         raise UnsupportedError(f"{likelihood.describe()}: expected a likelihood with nothing to learn but noise_std.")
-    ground = FullBatchGround(
+    task = Task(
         setting.model,
         lambda at: setting.at(10.0**at),
         likelihood,
         setting.inputs,
         setting.targets,
         parts_of(setting.targets, method, setting.seed),
-        method,
         setting.hyper,
         noise=setting.learns_noise,
         linear=setting.linear,
+    )
+    ground = (
+        FullBatch(task, leave_one_out=method == "loo")
+        if setting.training is None
+        else Stochastic(task, setting.training, setting.seed)
     )
     if method == "centre":
         return _at_centre(setting, ground)
@@ -61,17 +68,17 @@ def by_walk(setting: Setting, method: str) -> Found:
     ground.finish(at, nearest.state)
     said = dict(of_walk(walked, ground.examples))
     best = min(points, key=lambda point: point.objective)
-    if method == "loo" and (best.measured.gradient or 0.0) > STATIONARY:
+    if isinstance(ground, FullBatch) and (best.measured.gradient or 0.0) > STATIONARY:
         again = ground.measure(best.at, ground.go_on(best.at, best.state))
         said |= dict(moved(best.measured, again))
-    if ground.finished_collapsed():
+    if ground.ended_collapsed():
         said["collapsed"] = (
             "At the strength that was chosen the weights of the fit to all data collapsed to nothing; the network says "
             "no more than the frequencies of the targets."
         )
     scale, noisy = 10.0**at, setting.likelihood
     if setting.learns_noise:
-        noise = _noise(ground, method, at, points)
+        noise = _noise(ground, at, best)
         scale, noisy = scale * noise, Gaussian(noise_std=noise)
     ends = tuple(_scale_at(points, end) for end in interval(points))
     steps = [
@@ -84,11 +91,12 @@ def by_walk(setting: Setting, method: str) -> Found:
     return Found(scale, setting.at(scale), noisy, (ends[0], ends[1]), steps, "", said, ground.spent)
 
 
-def _at_centre(setting: Setting, ground: FullBatchGround) -> Found:
+def _at_centre(setting: Setting, ground: FullBatch | Stochastic) -> Found:
     """Fit at the middle of the hyperprior, where what could be held out would not tell."""
     middle = 0.0 if setting.hyperprior is None else setting.hyperprior.middle() / setting.hyperprior.power
     at = middle / math.log(10.0)
-    ground.finish(at, ground.begin(at))
+    state: Any = ground.begin(at)
+    ground.finish(at, state)
     scale = 10.0**at
     said = (
         f"The strength was not chosen from these data but set by the hyperprior, to its middle of {scale:.3g}: with so "
@@ -111,11 +119,10 @@ def _scale_at(points: list[Point], at: float | None) -> float | None:
     return points[0].measured.scale
 
 
-def _noise(ground: FullBatchGround, method: str, at: float, points: list[Point]) -> float:
-    """Return the std of the noise at the final fit, by leave-one-out where that is affordable."""
-    if method == "loo":
-        found = ground.left_out(at, [ground.weights()]).noise_std
+def _noise(ground: FullBatch | Stochastic, at: float, best: Point) -> float:
+    """Return the std of the noise at the final fit, by leave-one-out where that was the score."""
+    if isinstance(ground, FullBatch) and best.measured.gradient is not None:
+        found = ground.left_out(at).noise_std
         assert found is not None
         return found
-    best = min(points, key=lambda point: point.objective)
     return best.measured.scale * float(10.0**-best.at)

@@ -27,10 +27,12 @@ from bayesreg.strength.choice import Choice
 from bayesreg.strength.route import NAMES, route
 from bayesreg.strength.setting import Setting
 from bayesreg.strength.signals import LOUD
+from bayesreg.strength.training import require_settings, stochastic_settings
 
 __all__ = ["Method", "choose_strength"]
 
 _STANDARD = HalfCauchy(1.0)
+_OWN = ("model", "prior", "likelihood", "data", "method", "hyperprior", "seed")
 
 Method = Literal["auto", "evidence", "loo", "gcv", "split", "folds"]
 
@@ -45,6 +47,7 @@ def choose_strength(
     method: Method = "auto",
     hyperprior: HyperPrior | None = _STANDARD,
     seed: int = 0,
+    **trainer: Any,
 ) -> Choice:
     """Choose what to multiply a prior's widths by, from the training data alone, at the price of one or two fits.
 
@@ -63,7 +66,10 @@ def choose_strength(
             "split": a fifth of the data held out, classes alike. "folds": each fifth in turn.
         hyperprior: Of the scale: what is believed of it before the data. Default: half-Cauchy with median 1, at which
             the prior is as given. None: nothing.
-        seed: Of the division into fifths.
+        seed: Of the division into fifths, and of what is random in training.
+        **trainer: How a fit from scratch is made, as `MAPTrainer` takes it: optimizer (a factory; default: a full-batch
+            solver, and Adam for models that are random or have batch norms), scheduler, scheduler_interval, max_epochs,
+            batch_size, accumulate, clip_norm, mixed_precision, cpu, progress.
 
     Returns:
         The choice: a model at the MAP of all the data, its prior, the scale with its interval, what was tried.
@@ -97,6 +103,7 @@ def choose_strength(
             f"{nearest(str(method), get_args(Method))}."
         )
     checks.seed("seed", seed)
+    require_settings(trainer, _OWN)
     given = _as_model_prior(model, prior)
     check_prior_of(model, given)
     if all(is_flat(part) for _, part in given.active()):
@@ -106,7 +113,8 @@ def choose_strength(
     device = next(copied.parameters()).device
     inputs, targets = inputs.to(device), targets.to(device)
     copied.eval()
-    setting = Setting.of(copied, own, likelihood, inputs, targets, hyperprior, seed)
+    training = stochastic_settings(copied, trainer)
+    setting = Setting.of(copied, own, likelihood, inputs, targets, hyperprior, seed, training)
     way = route(setting, method)
     found = by_evidence(setting, way.method) if way.exact else by_walk(setting, way.method)
     for name, words in found.warnings.items():

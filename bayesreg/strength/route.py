@@ -79,6 +79,8 @@ def _counted(number: int, noun: str) -> str:
 
 
 def _not_exact(setting: Setting) -> str:
+    if setting.training is not None:
+        return "an optimizer was asked for"
     if not setting.linear:
         return "the model is not linear in its weights"
     if not setting.gaussian:
@@ -91,6 +93,8 @@ def _not_exact(setting: Setting) -> str:
 def _no_leave_one_out(setting: Setting, *, asked: bool = False) -> str:
     """Return why leave-one-out from one fit does not serve; an empty string where it does."""
     n = len(setting.targets)
+    if setting.training is not None:
+        return "training in batches ends at no minimum"
     if setting.prior.kinked():
         return "the prior has kinks"
     try:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,7 @@ class Setting:
         seed: Of divisions.
         linear: Whether the outputs are linear in the trained weights.
         outputs: How many outputs an example has.
+        training: How to train in batches; None for full-batch solvers.
     """
 
     model: nn.Module
@@ -45,6 +46,7 @@ class Setting:
     seed: int
     linear: bool
     outputs: int
+    training: Mapping[str, Any] | None
 
     @classmethod
     def of(
@@ -56,12 +58,13 @@ class Setting:
         targets: Tensor,
         hyperprior: HyperPrior | None,
         seed: int,
+        training: Mapping[str, Any] | None,
     ) -> Self:
         """Return the setting, the model looked at."""
         linear = is_linear(model, [entry.info for entry, _ in prior.active()], inputs)
         with torch.no_grad():
             outputs = model(inputs[:1])[0].numel()
-        return cls(model, prior, likelihood, inputs, targets, hyperprior, seed, linear, outputs)
+        return cls(model, prior, likelihood, inputs, targets, hyperprior, seed, linear, outputs, training)
 
     @property
     def gaussian(self) -> bool:

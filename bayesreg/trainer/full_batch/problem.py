@@ -17,7 +17,7 @@ from bayesreg.priors.contract.asking import learns, require_map
 from bayesreg.priors.contract.joint import Term
 from bayesreg.priors.contract.prior import kept_on_side
 
-__all__ = ["FullBatchProblem"]
+__all__ = ["FullBatchProblem", "refuse_random"]
 
 
 class FullBatchProblem:
@@ -42,7 +42,7 @@ class FullBatchProblem:
         batches: Sequence[tuple[Tensor, Tensor]],
         num_data: int | LossScale,
     ) -> None:
-        _refuse_random(model)
+        refuse_random(model)
         self.model, self.likelihood, self.batches = model, likelihood, batches
         self.scale = as_loss_scale(num_data).value
         self.examples = sum(len(target) for _, target in batches)
@@ -197,7 +197,15 @@ def _of(term: Term, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensors[name] for name in term.names if name in tensors}
 
 
-def _refuse_random(model: nn.Module) -> None:
+def refuse_random(model: nn.Module) -> None:
+    """Raise if a model computes another output the second time, or one that depends on the batch.
+
+    Args:
+        model: The model.
+
+    Raises:
+        UnsupportedError: If it does.
+    """
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0:
             raise UnsupportedError(
