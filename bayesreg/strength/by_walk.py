@@ -9,6 +9,7 @@ from typing import Any
 from bayesreg.curvature.left_out import STATIONARY
 from bayesreg.errors import UnsupportedError
 from bayesreg.likelihoods import Gaussian, Likelihood
+from bayesreg.sparsity.null import null_strength
 from bayesreg.strength.choice import Step
 from bayesreg.strength.setting import Found, Setting
 from bayesreg.strength.signals import moved, of_walk
@@ -17,12 +18,14 @@ from bayesreg.strength.walk.held_out import Task
 from bayesreg.strength.walk.parts import parts_of
 from bayesreg.strength.walk.points import Point, interval, vertex
 from bayesreg.strength.walk.stochastic import Stochastic
-from bayesreg.strength.walk.walk import walk
+from bayesreg.strength.walk.walk import Walked, walk
 
 __all__ = ["by_walk"]
 
 #: log₁₀ of the width at which a walk with unknown noise begins, in units of the noise.
 _NOISE_START = -0.375
+#: One step from the empty model on, where few weights come in at a time.
+_NULL_STEP = 0.25
 
 
 def by_walk(setting: Setting, method: str) -> Found:
@@ -61,7 +64,7 @@ def by_walk(setting: Setting, method: str) -> Found:
     )
     if method == "centre":
         return _at_centre(setting, ground)
-    walked = walk(ground, _NOISE_START if setting.learns_noise else 0.0)
+    walked = _walked(setting, ground)
     points = walked.points
     at = vertex(points)
     nearest = min(points, key=lambda point: abs(point.at - at))
@@ -89,6 +92,19 @@ def by_walk(setting: Setting, method: str) -> Found:
         for point in points
     ]  # fmt: skip
     return Found(scale, setting.at(scale), noisy, (ends[0], ends[1]), steps, "", said, ground.spent)
+
+
+def _walked(setting: Setting, ground: FullBatch | Stochastic) -> Walked:
+    """Walk from the prior as given; where a kink has an empty model, from the strongest prior that leaves it so."""
+    if setting.linear and setting.prior.kinked() and isinstance(ground, FullBatch) and not setting.learns_noise:
+        try:
+            data = (setting.inputs, setting.targets)
+            null = null_strength(setting.model, setting.prior, setting.likelihood, data)
+        except UnsupportedError:
+            null = 0.0
+        if null > 0.0:
+            return walk(ground, -math.log10(null), step=_NULL_STEP, only_weaker=True)
+    return walk(ground, _NOISE_START if setting.learns_noise else 0.0)
 
 
 def _at_centre(setting: Setting, ground: FullBatch | Stochastic) -> Found:

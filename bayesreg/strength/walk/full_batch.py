@@ -61,7 +61,8 @@ class FullBatch(HeldOut[Tensor]):
         problem = self._problem(at, part)
         problem.set(start)
         if problem.kinked:
-            flat = minimise_proximal(problem, tolerance, 2 * iterations, lambda *_: None)
+            last = tolerance < _TOLERANCE
+            flat = minimise_proximal(problem, tolerance, (5 if last else 2) * iterations, lambda *_: None, polish=last)
         else:
             flat = start.clone().requires_grad_()
             descend(problem, flat, tolerance, iterations)

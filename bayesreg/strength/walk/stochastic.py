@@ -58,7 +58,7 @@ class Stochastic(HeldOut[Trained]):
         return [self._short(at, part, fit.last) for part, fit in enumerate(state)]
 
     def finish(self, at: float, state: list[Trained]) -> None:
-        self._whole(at, None, state[0].last, max(1, self._epochs // 2))
+        self._whole(at, None, state[0].mean, max(1, self._epochs // 2))
 
     def use(self, fit: Trained) -> None:
         self.task.model.load_state_dict(fit.mean)

@@ -58,7 +58,7 @@ class Walked:
     begun_weaker: int
 
 
-def walk(ground: Ground, start: float = 0.0) -> Walked:
+def walk(ground: Ground, start: float = 0.0, *, step: float = STEP, only_weaker: bool = False) -> Walked:
     """Walk to weaker and to stronger priors, each fit from the one before.
 
     A direction ends after two points in a row that are not better than its best, or, to weaker priors, one that is far
@@ -70,29 +70,31 @@ def walk(ground: Ground, start: float = 0.0) -> Walked:
     Args:
         ground: What is walked over.
         start: Where to begin, log₁₀ of the width.
+        step: How far one step is, in the same.
+        only_weaker: Whether the start is the strongest prior that there is anything to say of.
 
     Returns:
         The points.
     """
     begun = 0
     state = ground.begin(start)
-    while ground.collapsed(state) and begun < 2 * _REACH / STEP:
+    while ground.collapsed(state) and begun < 2 * _REACH / step:
         begun += 1
-        start += STEP
+        start += step
         state = ground.begin(start)
     points = {start: _point(ground, start, state, 0.0)}
     collapsed: list[float] = []
-    for direction in (1.0, -1.0):
-        collapsed += _one_way(ground, points, start, direction)
+    for direction in (1.0,) if only_weaker else (1.0, -1.0):
+        collapsed += _one_way(ground, points, start, direction, step)
     return Walked([points[at] for at in sorted(points)], tuple(collapsed), begun)
 
 
-def _one_way(ground: Ground, points: dict[float, Point], start: float, direction: float) -> list[float]:
+def _one_way(ground: Ground, points: dict[float, Point], start: float, direction: float, step: float) -> list[float]:
     """Walk to wider (+1) or narrower (−1) priors; return the widths of collapse."""
     stronger = direction < 0
     last = best = points[start]
     collapsed: list[float] = []
-    step, worse = STEP, 0
+    worse = 0
     null = ground.null_nll
     while True:
         at = round(last.at + direction * step, 9)

@@ -18,7 +18,9 @@ Report = Callable[[int, Tensor, float], None]
 _POLISH_EVERY = 50
 
 
-def minimise_proximal(problem: FullBatchProblem, tolerance: float, max_iterations: int, report: Report) -> Tensor:
+def minimise_proximal(
+    problem: FullBatchProblem, tolerance: float, max_iterations: int, report: Report, *, polish: bool = True
+) -> Tensor:
     """Minimise smooth + kinked to a KKT residual of at most `tolerance`, as far as the dtype goes.
 
     FISTA (Beck and Teboulle 2009) with backtracking and the gradient restart of O'Donoghue and Candès (2015). Every
@@ -30,6 +32,7 @@ def minimise_proximal(problem: FullBatchProblem, tolerance: float, max_iteration
         tolerance: KKT residual to stop at, per example.
         max_iterations: Iterations at most.
         report: Called with (iteration, parameters, residual) now and then.
+        polish: Whether Newton steps are tried; without them an inexact fit is cheaper.
 
     Returns:
         The minimiser.
@@ -60,7 +63,7 @@ def minimise_proximal(problem: FullBatchProblem, tolerance: float, max_iteration
         # Longer steps are tried again now and then: the curvature may have fallen.
         step *= 1.1
         if iteration % _POLISH_EVERY == 0 or iteration == max_iterations:
-            polished = newton_polish(problem, flat, tolerance)
+            polished = newton_polish(problem, flat, tolerance) if polish else flat
             if polished is not flat:
                 flat = ahead = polished
                 momentum = 1.0
