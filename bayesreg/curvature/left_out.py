@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +16,10 @@ from bayesreg.curvature.hat import hat_matrix
 from bayesreg.curvature.jacobian import model_jacobian
 from bayesreg.curvature.linear import is_linear
 from bayesreg.curvature.outputs import output_curvature
-from bayesreg.curvature.precision import beside, diagonal_precision
+from bayesreg.curvature.precision import Precision, beside, diagonal_precision
 from bayesreg.likelihoods import Likelihood
 from bayesreg.model_prior import ModelPrior
+from bayesreg.priors.contract.asking import is_flat
 
 __all__ = ["STATIONARY", "LeaveOneOut", "held_out"]
 
@@ -37,7 +40,8 @@ class LeaveOneOut:
         gradient: Largest entry of the objective's gradient, per example; 0 at a MAP.
         exact: Whether the model is linear in its weights and the NLL a parabola, so that nothing is approximate.
         noise_std: √ of the mean square of y_i − output_i, for a Gaussian likelihood; None for others.
-        log_det: log det H − log det P, H the Hessian (Gauss-Newton) of the objective in nats, P that of the prior.
+        log_evidence: log p(y) with the weights integrated out, by Laplace's approximation at the fit; see
+            `br.strength.evidence`.
         warnings: What speaks against the numbers, in words.
     """
 
@@ -48,7 +52,7 @@ class LeaveOneOut:
     gradient: float
     exact: bool
     noise_std: float | None
-    log_det: float = field(repr=False)
+    log_evidence: float = field(repr=False)
     warnings: tuple[str, ...] = ()
 
     @property
@@ -111,7 +115,8 @@ def _held_out(
     jacobian = model_jacobian(model, infos, inputs)
     curvature = output_curvature(likelihood, jacobian.output, targets)
     linear = is_linear(model, infos, inputs)
-    hat = hat_matrix(jacobian, curvature, precision if linear else beside(prior, precision))
+    taken = precision if linear else beside(prior, precision)
+    hat = hat_matrix(jacobian, curvature, taken)
     output = jacobian.output.to(torch.float64) + hat.shift.reshape(jacobian.output.shape)
     with torch.no_grad():
         nll = likelihood.nll(output, targets)
@@ -132,5 +137,31 @@ def _held_out(
         )
     return LeaveOneOut(
         nll, output, hat.leverage, hat.effective_parameters, gradient, linear and gaussian, noise,
-        hat.log_det, tuple(said),
+        _log_evidence(prior, likelihood, jacobian.output.to(torch.float64), targets, hat.log_det, taken), tuple(said),
     )  # fmt: skip
+
+
+@torch.no_grad()
+def _log_evidence(
+    prior: ModelPrior,
+    likelihood: Likelihood,
+    output: Tensor,
+    targets: Tensor,
+    log_det: float,
+    precision: Mapping[str, Precision],
+) -> float:
+    """Return the integral of the Gaussian that touches the joint density at the weights.
+
+    Flat densities are 1; what is flat and was lent a precision counts as under that prior, at its best.
+    """
+    volume = -log_det
+    for entry, belief in prior.active():
+        value, elements = precision[entry.name], entry.parameter.numel()
+        if is_flat(belief) and value != 0.0:
+            continue
+        volume += elements * math.log(2.0 * math.pi)
+        if isinstance(value, Tensor):
+            volume -= float(value.log().sum())
+        elif value > 0.0:
+            volume -= elements * math.log(value)
+    return float(prior.log_prob()) - float(likelihood.nll(output, targets).sum()) + 0.5 * volume

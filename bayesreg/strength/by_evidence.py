@@ -111,11 +111,14 @@ def _steps(left_out: _Criterion, grid: Tensor, values: Tensor, at: float) -> lis
         columns = (
             left_out.log_scale(part).exp(), left_out.score(part) / spectrum.examples,
             spectrum.effective_parameters(part), setting.hyper_of(left_out.log_scale(part)),
+            -spectrum.evidence(part, left_out.noise),
         )  # fmt: skip
         found += list(zip(*(column.tolist() for column in columns), strict=True))
     return [
-        Step(scale, score, hyper, value, effective, None, 0.0)
-        for (scale, score, effective, hyper), value in zip(found, values[near].flip(0).tolist(), strict=True)
+        Step(scale, score, hyper, value, effective, None, 0.0, log_evidence)
+        for (scale, score, effective, hyper, log_evidence), value in zip(
+            found, values[near].flip(0).tolist(), strict=True
+        )
     ]
 
 

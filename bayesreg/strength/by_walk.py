@@ -88,6 +88,7 @@ def by_walk(setting: Setting, method: str) -> Found:
         Step(
             point.measured.scale, point.measured.held_out, point.measured.hyper, point.objective,
             point.measured.effective_parameters, point.measured.gradient, point.evaluations,
+            point.measured.log_evidence,
         )
         for point in points
     ]  # fmt: skip

@@ -36,6 +36,7 @@ class Step:
         effective_parameters: How many parameters the data determined; None where that was not measured.
         gradient: Largest entry of the objective's gradient, per example, at the fit; None where it was not measured.
         evaluations: Passes over all the data that it took.
+        log_evidence: Of the fit there, a second opinion; None where it was not measured.
     """
 
     scale: float
@@ -45,6 +46,7 @@ class Step:
     effective_parameters: float | None
     gradient: float | None
     evaluations: float
+    log_evidence: float | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -85,12 +87,15 @@ class Choice:
         """What was tried, as a table."""
         columns = (
             "scale", "held-out NLL", "hyperprior (nats)", "objective (nats)", "effective parameters", "gradient",
-            "evaluations",
+            "log evidence", "evaluations",
         )  # fmt: skip
         rows = [
-            (s.scale, s.held_out_nll, s.hyperprior, s.objective, s.effective_parameters, s.gradient, s.evaluations)
+            (
+                s.scale, s.held_out_nll, s.hyperprior, s.objective, s.effective_parameters, s.gradient, s.log_evidence,
+                s.evaluations,
+            )
             for s in self.steps
-        ]
+        ]  # fmt: skip
         return Table("Strengths tried", columns, rows)
 
     @answering

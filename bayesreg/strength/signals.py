@@ -68,7 +68,26 @@ def of_walk(walked: Walked, held_out: int) -> Iterator[tuple[str, str]]:
     if len(minima) > 1:
         shown = ", ".join(f"{points[i].measured.scale:.3g}" for i in minima)
         yield "several", f"The objective has several minima, at scales of {shown}; the lowest was taken."
+    yield from _other_opinion(points, best)
     yield from (("leverage", words) for words in points[best].measured.remarks if "leverage" in words)
+
+
+def _other_opinion(points: Sequence[Point], best: int) -> Iterator[tuple[str, str]]:
+    """Yield that the evidence of the fits asks for another strength."""
+    known = [(point.measured.log_evidence, point) for point in points]
+    values = [(value, point) for value, point in known if value is not None]
+    if len(values) < len(points):
+        return
+    _, there = max(values, key=lambda pair: pair[0])
+    apart = 2.0 * abs(there.at - points[best].at)
+    if apart > 1.0:
+        yield (
+            "disagree",
+            (
+                f"The evidence of the fits is largest at a scale of {there.measured.scale:.3g}, {apart:.1f} decades of "
+                f"the precision from the best."
+            ),
+        )
 
 
 def moved(measured: Measured, again: Measured) -> Iterator[tuple[str, str]]:

@@ -314,6 +314,7 @@ CALLS: dict[str, Callable[[], Made]] = {
     # strength
     "choose_strength": _choose,
     "strength.loo": _loo,
+    "strength.evidence": lambda: (br.strength.evidence, _loo()[1]),
     # transfer
     "transfer.l2_sp": lambda: (
         br.transfer.l2_sp,

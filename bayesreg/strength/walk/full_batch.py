@@ -97,6 +97,7 @@ class FullBatch(HeldOut[Tensor]):
         measured = known if found.noise_std is None or not self.task.noise else self.with_noise(at, found.noise_std**2)
         return replace(
             measured, effective_parameters=found.effective_parameters, gradient=found.gradient, error=found.error,
+            log_evidence=None if self.task.noise else found.log_evidence,
             remarks=found.warnings,
         )  # fmt: skip
 

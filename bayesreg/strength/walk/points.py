@@ -23,6 +23,7 @@ class Measured:
         effective_parameters: How many the data determine; None where that was not measured.
         gradient: Largest entry of the objective's gradient, per example; None where it was not measured.
         error: Standard error of `held_out` over examples; None where it was not measured.
+        log_evidence: Of the fit, by Laplace's approximation; None where it was not measured.
         remarks: What speaks against the numbers.
     """
 
@@ -32,6 +33,7 @@ class Measured:
     effective_parameters: float | None = None
     gradient: float | None = None
     error: float | None = None
+    log_evidence: float | None = None
     remarks: tuple[str, ...] = ()
 
 
