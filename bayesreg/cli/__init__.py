@@ -1,4 +1,4 @@
-"""The command line: `bayesreg convert`, `explain`, `fit`, `prior show` and `demo`."""
+"""The command line: `bayesreg convert`, `explain`, `fit`, `strength`, `prior show` and `demo`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from bayesreg.cli.demo import demo
 from bayesreg.cli.explain import explain
 from bayesreg.cli.fit import fit
 from bayesreg.cli.prior import prior
+from bayesreg.cli.strength import strength
 from bayesreg.errors import BayesRegError
 
 __all__ = ["app", "main"]
@@ -30,6 +31,7 @@ app.command(epilog="Example: bayesreg explain --optimizer adamw --lr 1e-3 --weig
     explain
 )
 app.command(epilog="Example: bayesreg fit breast_cancer --prior 'laplace(0.5)' --output runs/cancer")(fit)
+app.command(epilog="Example: bayesreg strength diabetes --prior 'gaussian(auto)'")(strength)
 app.command(epilog="Example: bayesreg demo --output bayesreg-demo")(demo)
 app.add_typer(prior, name="prior")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 
 from bayesreg._support import checks
 from bayesreg._support.files import atomic_folder, check_writable
+from bayesreg.cli._network import asks_to_choose, at_scale_one, likelihood_of, network_of
 from bayesreg.cli._output import for_json, require_no_option, say, show
 from bayesreg.errors import InvalidArgumentError
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bayesreg.likelihoods import Likelihood
     from bayesreg.model_prior import ModelPrior
     from bayesreg.priors import Belief
+    from bayesreg.strength import Choice
     from bayesreg.trainer import FitResult, MAPTrainer
 
 __all__ = ["fit"]
@@ -56,7 +57,7 @@ def fit(
     hidden: Annotated[
         int | None, typer.Option(min=1, max=1_000_000, help="Hidden units of --model mlp.  [default: 32]")
     ] = None,
-    prior: Annotated[str, typer.Option(help="In words: gaussian(0.1), laplace(0.1), flat().")] = "gaussian(1.0)",
+    prior: Annotated[str, typer.Option(help="In words: gaussian(0.1), laplace(auto), flat().")] = "gaussian(1.0)",
     noise_std: Annotated[
         str | None, typer.Option(help="Regression: noise std in target units, or learned.  [default: learned]")
     ] = None,
@@ -85,11 +86,8 @@ def fit(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """MAP-train a model on a table; write model, prior, metrics and plots to a run folder."""
-    import torch
-
     import bayesreg as br
     from bayesreg.cli.tabular import load_tabular
-    from bayesreg.runs import build_network, imported, standardise
 
     require_no_option("--output", output)
     if output.exists():
@@ -100,23 +98,13 @@ def fit(
         raise InvalidArgumentError(f"--val-fraction: expected a share in [0, 1), got {val_fraction:g}.")
     if lr is not None:
         checks.positive("--lr", lr)
-    if hidden is not None and model != "mlp":
-        raise InvalidArgumentError(f"--hidden: plays no part with --model {model}; leave it out.")
     table = load_tabular(data, target, task.value if task else None, header)
-    if noise_std is not None and table.task == "classification":
-        raise InvalidArgumentError("--noise-std: a classification has no noise std; leave it out.")
     train, val = _split(table, val_fraction, seed)
-    sizes = (len(table.names), _outputs(table), hidden or 32)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        net = imported(model, *sizes[:2]) if ":" in model else model
-        network = build_network(net, *sizes, table.task == "regression")
-        standardise(network, *train)
-    likelihood: Likelihood = br.likelihoods.Categorical() if len(table.classes) > 2 else br.likelihoods.Bernoulli()
-    if table.task == "regression":
-        likelihood = _gaussian_noise(noise_std or "learned", train[1])
-    family = br.prior_from_words(prior, len(train[1]))
-    name = _solver(optimizer, model, family.traits.smooth)
+    network, sizes = network_of(table, train, model, hidden, seed)
+    likelihood = likelihood_of(table, train[1], noise_std)
+    auto = asks_to_choose(prior)
+    family = br.prior_from_words(at_scale_one(prior) if auto else prior, len(train[1]))
+    name = _solver(optimizer, "linear" if auto else model, family.traits.smooth)
     chosen = _optimizer(name, 1e-2 if lr is None else lr)
     stochastic = {"--lr": lr, "--epochs": epochs, "--batch-size": batch_size, "--keep-last": keep_last or None}
     given = [option for option, value in stochastic.items() if value is not None]
@@ -137,17 +125,31 @@ def fit(
         if keep_last and val is None:
             raise InvalidArgumentError("--keep-last: without validation rows the last epoch is kept; leave it out.")
         how = {"max_epochs": epochs or 100, "batch_size": batch_size or 32, "restore_best": not keep_last}
-    trainer = br.MAPTrainer(network, family, likelihood, optimizer=chosen, seed=seed, **how)
-    _start_at_centre(family, trainer.prior)
+    choice = None
+    rules: Any = family
+    if auto:
+        if starts > 1:
+            raise InvalidArgumentError("--starts: plays no part where the strength is chosen; leave it out.")
+        choice = _chosen(network, family, likelihood, train, seed, chosen, how)
+        network, rules, likelihood = choice.model, choice.prior, choice.likelihood
+        if isinstance(chosen, str) and model != "linear":
+            # As far as it is worth to take a network; the residual is in the summary.
+            how = {"tolerance": 1e-3}
+    trainer = br.MAPTrainer(network, rules, likelihood, optimizer=chosen, seed=seed, **how)
+    if choice is None:
+        _start_at_centre(family, trainer.prior)
     result = trainer.fit(train, val)
     metrics = _metrics(table, data, model, prior, seed, trainer, result)
     metrics["build"] = dict(zip(("model", "inputs", "outputs", "hidden"), (model, *sizes), strict=True))
     metrics["architecture"] = str(network)
-    _write(output, network, trainer, result, metrics)
+    metrics["strength"] = None if choice is None else choice.to_dict()
+    _write(output, network, trainer, result, metrics, choice)
     if as_json:
         say(for_json(metrics))
         return
     say(f"Task: {table.words}")
+    if choice is not None:
+        show(choice.summary())
     show(trainer.prior.describe(result.num_data))
     show(result.summary())
     if result.modes is not None:
@@ -171,19 +173,22 @@ def _split(table: Tabular, val_fraction: float, seed: int) -> tuple[tuple[Any, A
     return train, (table.features[rest], table.target[rest]) if held else None
 
 
-def _gaussian_noise(noise_std: str, targets: Any) -> Likelihood:
-    from bayesreg.likelihoods import Gaussian
+def _chosen(
+    network: nn.Module,
+    family: Belief,
+    likelihood: Likelihood,
+    train: Any,
+    seed: int,
+    optimizer: Any,
+    how: dict[str, Any],
+) -> Choice:
+    """Choose the strength, with the same solver or optimizer that the fit has."""
+    import bayesreg as br
 
-    if noise_std != "learned":
-        return Gaussian(noise_std=_float(noise_std))
-    likelihood = Gaussian(noise_std="learned")
-    likelihood.log_noise_std.data.fill_(math.log(max(float(targets.std()), 1e-12)))
-    return likelihood
-
-
-def _outputs(table: Tabular) -> int:
-    """Return one output for two classes, as scikit-learn has: in a softmax of two a prior means half its precision."""
-    return len(table.classes) if len(table.classes) > 2 else 1
+    given: dict[str, Any] = {"optimizer": optimizer}
+    if not isinstance(optimizer, str):
+        given |= {"max_epochs": how["max_epochs"], "batch_size": how["batch_size"]}
+    return br.choose_strength(network, family, likelihood, train, seed=seed, **given)
 
 
 def _start_at_centre(family: Belief, prior: ModelPrior) -> None:
@@ -214,13 +219,6 @@ def _optimizer(name: OptimizerName, lr: float) -> Any:
     return name.value
 
 
-def _float(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise InvalidArgumentError(f"--noise-std: expected a number or 'learned', got {text!r}.") from None
-
-
 def _metrics(
     table: Tabular, data: str, model: str, prior: str, seed: int, trainer: MAPTrainer, result: FitResult
 ) -> dict[str, Any]:
@@ -243,7 +241,14 @@ def _metrics(
     }
 
 
-def _write(output: Path, network: nn.Module, trainer: MAPTrainer, result: FitResult, metrics: dict[str, Any]) -> None:
+def _write(
+    output: Path,
+    network: nn.Module,
+    trainer: MAPTrainer,
+    result: FitResult,
+    metrics: dict[str, Any],
+    choice: Choice | None,
+) -> None:
     """Write the run folder whole or not at all."""
     from safetensors.torch import save_model
 
@@ -252,10 +257,10 @@ def _write(output: Path, network: nn.Module, trainer: MAPTrainer, result: FitRes
         trainer.prior.save(folder / "prior.safetensors")
         (folder / "metrics.json").write_text(for_json(metrics) + "\n", encoding="utf-8")
         (folder / "history.json").write_text(for_json(list(result.history)) + "\n", encoding="utf-8")
-        _plots(folder, trainer, result)
+        _plots(folder, trainer, result, choice)
 
 
-def _plots(folder: Path, trainer: MAPTrainer, result: FitResult) -> None:
+def _plots(folder: Path, trainer: MAPTrainer, result: FitResult, choice: Choice | None) -> None:
     import importlib.util
 
     if importlib.util.find_spec("matplotlib") is None:
@@ -263,11 +268,11 @@ def _plots(folder: Path, trainer: MAPTrainer, result: FitResult) -> None:
         return
     from matplotlib.figure import Figure
 
-    from bayesreg.plots import plot_history, plot_weights, save
+    from bayesreg.plots import plot_history, plot_strength, plot_weights, save
 
     # Figures of their own: pyplot would look for a screen.
-    for name, draw in (
-        ("history.png", partial(plot_history, result)),
-        ("weights.png", partial(plot_weights, trainer.prior)),
-    ):
+    pictures = {"history.png": partial(plot_history, result), "weights.png": partial(plot_weights, trainer.prior)}
+    if choice is not None:
+        pictures["strength.png"] = partial(plot_strength, choice)
+    for name, draw in pictures.items():
         save(draw(Figure(figsize=(6.4, 4.0), layout="constrained").add_subplot()), folder / name)

@@ -6,6 +6,8 @@ import itertools
 import math
 from typing import Any
 
+import torch
+
 from bayesreg.curvature.left_out import STATIONARY
 from bayesreg.errors import UnsupportedError
 from bayesreg.likelihoods import Gaussian, Likelihood
@@ -22,7 +24,7 @@ from bayesreg.strength.walk.walk import Walked, walk
 
 __all__ = ["by_walk"]
 
-#: log₁₀ of the width at which a walk with unknown noise begins, in units of the noise.
+#: log₁₀ of the width at which a walk with unknown noise begins, in units of the targets' std.
 _NOISE_START = -0.375
 #: One step from the empty model on, where few weights come in at a time.
 _NULL_STEP = 0.25
@@ -83,7 +85,9 @@ def by_walk(setting: Setting, method: str) -> Found:
     if setting.learns_noise:
         noise = _noise(ground, at, best)
         scale, noisy = scale * noise, Gaussian(noise_std=noise)
-    ends = tuple(_scale_at(points, end) for end in interval(points))
+    # With unknown noise a place is no scale yet; the noise of the last fit is not quite that of its neighbours.
+    shift = scale / _scale_at(points, at)
+    ends = [None if end is None else shift * _scale_at(points, end) for end in interval(points)]
     steps = [
         Step(
             point.measured.scale, point.measured.held_out, point.measured.hyper, point.objective,
@@ -105,7 +109,10 @@ def _walked(setting: Setting, ground: FullBatch | Stochastic) -> Walked:
             null = 0.0
         if null > 0.0:
             return walk(ground, -math.log10(null), step=_NULL_STEP, only_weaker=True)
-    return walk(ground, _NOISE_START if setting.learns_noise else 0.0)
+    if setting.learns_noise:
+        spread = float(setting.targets.to(torch.float64).std()) or 1.0
+        return walk(ground, _NOISE_START - math.log10(spread))
+    return walk(ground)
 
 
 def _at_centre(setting: Setting, ground: FullBatch | Stochastic) -> Found:
@@ -124,10 +131,8 @@ def _at_centre(setting: Setting, ground: FullBatch | Stochastic) -> Found:
     return Found(scale, setting.at(scale), setting.likelihood, (None, None), [step], "", {"centre": said}, ground.spent)
 
 
-def _scale_at(points: list[Point], at: float | None) -> float | None:
+def _scale_at(points: list[Point], at: float) -> float:
     """Return the scale at a place of the walk: with unknown noise not 10^at."""
-    if at is None:
-        return None
     for low, high in itertools.pairwise(points):
         if low.at <= at <= high.at:
             share = (at - low.at) / (high.at - low.at)

@@ -97,6 +97,8 @@ def _no_leave_one_out(setting: Setting, *, asked: bool = False) -> str:
         return "training in batches ends at no minimum"
     if setting.prior.kinked():
         return "the prior has kinks"
+    if not all(prior.traits.convex for _, prior in setting.prior.active()):
+        return "−log p of the prior is not convex"
     try:
         diagonal_precision(setting.prior)
     except UnsupportedError:

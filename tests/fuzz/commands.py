@@ -70,6 +70,13 @@ _FIT = [
     "fit bare.csv --no-header --output out",
     "fit iris --output out --prior gaussian(1.0) --optimizer lbfgs --starts 1",
 ]
+_STRENGTH = [
+    "strength data.csv",
+    "strength data.csv --target b --prior laplace(auto) --method split",
+    "strength data.npz --task regression --noise-std 0.5 --method gcv --picture s.png",
+    "strength data.csv --model mlp --hidden 3 --method folds --seed 3",
+    "fit data.csv --output out --prior gaussian(auto)",
+]
 _OTHER = ["--version", "--help", "fit --help", "demo --help", "prior", ""]
 
 WORKING = {
@@ -77,6 +84,7 @@ WORKING = {
     "explain": _EXPLAIN,
     "prior": _PRIOR,
     "fit": _FIT,
+    "strength": _STRENGTH,
     "other": _OTHER,
 }
 
@@ -307,12 +315,12 @@ def cases(folder: Path, dice: random.Random) -> Iterator[tuple[str, str, Verdict
     prepare(folder)
     good = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     yield "commands: other", "prepared", Verdict("same")
-    weights = {"convert": 6, "explain": 6, "prior": 4, "fit": 3, "other": 1}
+    weights = {"convert": 6, "explain": 6, "prior": 4, "fit": 3, "strength": 1, "other": 1}
     while True:
         kind = dice.choices(list(WORKING), list(weights.values()))[0]
         line = dice.choice(WORKING[kind]).split()
         spoilt = ""
-        if dice.random() < 0.3 and kind in ("explain", "prior", "fit"):
+        if dice.random() < 0.3 and kind in ("explain", "prior", "fit", "strength"):
             spoilt = dice.choice([word for word in line if word in good] or [""])
         if spoilt:
             (folder / spoilt).write_bytes(damaged(good[spoilt], dice))

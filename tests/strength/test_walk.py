@@ -139,10 +139,22 @@ def points(pairs):
     return [Point(at, Measured(10.0**at, 0.0, 0.0), value, 0.0, None) for at, value in pairs]
 
 
-def test_the_interval_is_where_the_line_between_points_crosses():
-    made = points([(-1.0, 8.0), (0.0, 0.0), (1.0, 1.0), (2.0, 5.0)])
-    assert interval(made) == pytest.approx((-0.25, 1.25))
+def test_the_interval_is_of_the_parabola_near_by_and_of_lines_further_out():
+    # (x − 0.2)² · 4 is 2 at 0.2 ± √½; the left end is inside of the neighbours, the right one too.
+    made = points([(x, 4.0 * (x - 0.2) ** 2) for x in (-1.0, 0.0, 1.0)])
+    assert interval(made) == pytest.approx((0.2 - 0.5**0.5, 0.2 + 0.5**0.5))
+    # Shallow: beyond the neighbours a line from −1 (1.44·0.1) to −3 (50).
+    made = points([(-3.0, 50.0), *((x, 0.1 * (x - 0.2) ** 2) for x in (-1.0, 0.0, 1.0)), (2.0, 1.0)])
+    low, high = interval(made)
+    assert low == pytest.approx(-1.0 - 2.0 * (2.0 - 0.144) / (50.0 - 0.144))
+    assert high is None
     assert interval(points([(0.0, 0.0), (1.0, 4.0)])) == (None, pytest.approx(0.5))
+
+
+def test_the_choice_is_in_its_interval():
+    made = points([(-0.75, 100.0), (0.0, 0.0), (0.75, 29.0)])
+    low, high = interval(made)
+    assert low < vertex(made) < high
 
 
 def test_the_vertex_stays_between_its_neighbours():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from bayesreg.curvature.left_out import LeaveOneOut, held_out
@@ -49,6 +50,8 @@ class FullBatch(HeldOut[Tensor]):
     def __init__(self, task: Task, *, leave_one_out: bool) -> None:
         super().__init__(task)
         self._leave_one_out = leave_one_out
+        # The NLL of unit noise is in squared units of the targets.
+        self._unit = float(task.targets.to(torch.float64).var()) if task.noise else 1.0
         self._initial = self.weights()
 
     def _problem(self, at: float, part: int | None) -> _Counted:
@@ -60,9 +63,11 @@ class FullBatch(HeldOut[Tensor]):
     def _solve(self, at: float, part: int | None, start: Tensor, iterations: int, tolerance: float) -> Tensor:
         problem = self._problem(at, part)
         problem.set(start)
+        tolerance *= self._unit
         if problem.kinked:
-            last = tolerance < _TOLERANCE
-            flat = minimise_proximal(problem, tolerance, (5 if last else 2) * iterations, lambda *_: None, polish=last)
+            flat = minimise_proximal(
+                problem, tolerance, (5 if part is None else 2) * iterations, lambda *_: None, polish=part is None
+            )
         else:
             flat = start.clone().requires_grad_()
             descend(problem, flat, tolerance, iterations)
@@ -95,9 +100,11 @@ class FullBatch(HeldOut[Tensor]):
         found = self.left_out(at)
         known = self.known(at, found.mean_nll)
         measured = known if found.noise_std is None or not self.task.noise else self.with_noise(at, found.noise_std**2)
+        # In units of the noise, as everything else is.
+        unit = measured.scale / 10.0**at
         return replace(
-            measured, effective_parameters=found.effective_parameters, gradient=found.gradient, error=found.error,
-            log_evidence=None if self.task.noise else found.log_evidence,
+            measured, effective_parameters=found.effective_parameters, gradient=found.gradient / unit**2,
+            error=found.error, log_evidence=None if self.task.noise else found.log_evidence,
             remarks=found.warnings,
         )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,6 +63,20 @@ def _around(points: Sequence[Point]) -> list[Point]:
     return list(points[max(best - 1, 0) : best + 2])
 
 
+def _parabola(points: Sequence[Point]) -> tuple[float, float, float] | None:
+    """Return place, value and bend of the parabola through the lowest point and its neighbours; None if it has none."""
+    near = _around(points)
+    if len(near) < 3:
+        return None
+    x = np.array([point.at for point in near])
+    middle = x[1]
+    bend, slope, value = np.polyfit(x - middle, [point.objective for point in near], 2)
+    if not bend > 0:
+        return None
+    moved = float(np.clip(-slope / (2.0 * bend), x[0] - middle, x[-1] - middle))
+    return float(middle) + moved, float(value + slope * moved + bend * moved**2), float(bend)
+
+
 def vertex(points: Sequence[Point]) -> float:
     """Return where the parabola through the lowest point and its neighbours is lowest.
 
@@ -76,18 +91,14 @@ def vertex(points: Sequence[Point]) -> float:
         >>> round(vertex(made), 6)
         0.2
     """
-    near = _around(points)
-    if len(near) < 3:
-        return min(near, key=lambda point: point.objective).at
-    x = np.array([point.at for point in near])
-    bend, slope, _ = np.polyfit(x - x[1], [point.objective for point in near], 2)
-    if not bend > 0:
-        return float(x[1])
-    return float(np.clip(x[1] - slope / (2.0 * bend), x[0], x[-1]))
+    found = _parabola(points)
+    return min(points, key=lambda point: point.objective).at if found is None else found[0]
 
 
 def interval(points: Sequence[Point], within: float = 2.0) -> tuple[float | None, float | None]:
-    """Return the places at which the objective, interpolated, is `within` nats over the lowest.
+    """Return the places at which the objective is `within` nats over the lowest.
+
+    Next to the lowest point it is the parabola, further out lines between the points.
 
     Args:
         points: In order of `at`.
@@ -97,14 +108,21 @@ def interval(points: Sequence[Point], within: float = 2.0) -> tuple[float | None
         The lower and the upper one; None where the walk ended before.
     """
     best = min(range(len(points)), key=lambda i: points[i].objective)
-    limit = points[best].objective + within
+    found = _parabola(points)
+    lowest = points[best].objective if found is None else min(found[1], points[best].objective)
+    limit = lowest + within
 
     def towards(order: Sequence[int]) -> float | None:
         for inner, outer in itertools.pairwise(order):
             low, high = points[inner], points[outer]
-            if high.objective >= limit:
-                share = (limit - low.objective) / (high.objective - low.objective)
-                return low.at + share * (high.at - low.at)
+            if high.objective < limit:
+                continue
+            if inner == best and found is not None:
+                place, value, bend = found
+                edge = place + math.copysign(math.sqrt((limit - value) / bend), high.at - low.at)
+                return min(edge, high.at) if high.at > low.at else max(edge, high.at)
+            share = max(0.0, (limit - low.objective) / (high.objective - low.objective))
+            return low.at + share * (high.at - low.at)
         return None
 
     return towards(range(best, -1, -1)), towards(range(best, len(points)))

@@ -1,0 +1,79 @@
+"""`bayesreg strength`: how strong a prior should be for a table."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bayesreg._support.files import check_writable
+from bayesreg.cli._network import asks_to_choose, at_scale_one, likelihood_of, network_of
+from bayesreg.cli._output import for_json, require_no_option, say, show
+from bayesreg.cli.fit import TaskName
+from bayesreg.errors import InvalidArgumentError
+
+__all__ = ["strength"]
+
+
+class MethodName(StrEnum):
+    """By what a strength is chosen."""
+
+    AUTO = "auto"
+    EVIDENCE = "evidence"
+    LOO = "loo"
+    GCV = "gcv"
+    SPLIT = "split"
+    FOLDS = "folds"
+
+
+def strength(
+    data: Annotated[str, typer.Argument(help="A .csv or .npz file, or breast_cancer, diabetes, digits, iris, wine.")],
+    target: Annotated[str | None, typer.Option(help="Target column of a CSV; default the last.")] = None,
+    header: Annotated[
+        bool | None,
+        typer.Option("--header/--no-header", help="Whether a CSV begins with names.  [default: yes, unless numbers]"),
+    ] = None,
+    task: Annotated[TaskName | None, typer.Option(help="Default: by looking at the target, and said.")] = None,
+    model: Annotated[str, typer.Option(help="linear, mlp, or module:function (inputs, outputs) -> module.")] = "linear",
+    hidden: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000, help="Hidden units of --model mlp.  [default: 32]")
+    ] = None,
+    prior: Annotated[str, typer.Option(help="In words, with auto for its scale.")] = "gaussian(auto)",
+    noise_std: Annotated[
+        str | None, typer.Option(help="Regression: noise std in target units, or learned.  [default: learned]")
+    ] = None,
+    method: Annotated[MethodName, typer.Option(help="By what it is chosen.")] = MethodName.AUTO,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the initial weights and of divisions.")] = 0,
+    picture: Annotated[Path | None, typer.Option(help="Where to draw it, such as strength.png.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Choose how strong a prior should be for a table, from all its rows, and say how sure that is."""
+    import bayesreg as br
+    from bayesreg.cli.tabular import load_tabular
+
+    if picture is not None:
+        require_no_option("--picture", picture)
+        check_writable(picture)
+    if not asks_to_choose(prior):
+        raise InvalidArgumentError(
+            f"--prior: expected one with a number to be chosen, such as gaussian(auto), got {prior!r}."
+        )
+    table = load_tabular(data, target, task.value if task else None, header)
+    rows: Any = (table.features, table.target)
+    network, _ = network_of(table, rows, model, hidden, seed)
+    likelihood = likelihood_of(table, rows[1], noise_std)
+    family = br.prior_from_words(at_scale_one(prior), len(rows[1]))
+    choice = br.choose_strength(network, family, likelihood, rows, method=method.value, seed=seed)
+    if picture is not None:
+        from matplotlib.figure import Figure
+
+        br.plots.save(choice.plot(Figure(figsize=(6.4, 4.0), layout="constrained").add_subplot()), picture)
+    if as_json:
+        say(for_json({"task": table.task, "prior": prior, **choice.to_dict()}))
+        return
+    say(f"Task: {table.words}")
+    show(choice.summary())
+    show(choice.path)
+    say("Features (and a regression target) are standardised inside the model; the prior's scale is in those units.")
