@@ -70,6 +70,14 @@ class Likelihood(nn.Module, ABC):
         """The std of the noise where it is Gaussian, as it is now; None for other likelihoods."""
         return None
 
+    def penalty(self) -> Tensor | None:
+        """Return −log density of what the likelihood learns itself, nats, counted once; None without a prior on it.
+
+        Returns:
+            A scalar, differentiable.
+        """
+        return None
+
     def describe(self) -> str:
         """Return how reports call the likelihood."""
         return type(self).__name__

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from bayesreg._support import checks
 from bayesreg._support.calls import answering
 from bayesreg.errors import InvalidArgumentError
+from bayesreg.hyperpriors import HyperPrior
 from bayesreg.likelihoods.base import Likelihood, aligned
 
 __all__ = ["Gaussian"]
@@ -23,9 +24,12 @@ class Gaussian(Likelihood):
     Args:
         noise_std: τ > 0, in the units of the target, or "learned": then log τ is a parameter without prior, which
             the trainer fits together with the weights (start: τ = 1).
+        prior: Of a learned noise: `br.hyperpriors.HalfNormal(scale)` of τ, `InverseGamma(concentration, rate)` of τ²,
+            or another hyperprior. What is maximised is its density of log τ, the coordinate that is fitted. Default:
+            none, which is flat in log τ.
 
     Raises:
-        InvalidArgumentError: If `noise_std` is neither.
+        InvalidArgumentError: If `noise_std` is neither, or there is a prior on a noise that is not learned.
 
     Example:
         >>> Gaussian(noise_std=0.5).nll(torch.zeros(1, 1), torch.tensor([1.0]))
@@ -33,11 +37,16 @@ class Gaussian(Likelihood):
     """
 
     @answering
-    def __init__(self, noise_std: float | Literal["learned"]) -> None:
+    def __init__(self, noise_std: float | Literal["learned"], *, prior: HyperPrior | None = None) -> None:
         super().__init__()
         self.learned = isinstance(noise_std, str) and noise_std == "learned"
         if isinstance(noise_std, str) and not self.learned:
             raise InvalidArgumentError(f"noise_std: expected a number > 0 or 'learned', got {noise_std!r}.")
+        if prior is not None and not self.learned:
+            raise InvalidArgumentError(
+                "prior: is on a noise that is learned; leave it out, or say noise_std='learned'."
+            )
+        self.prior = prior
         start = 0.0 if self.learned else math.log(checks.positive_float("noise_std", noise_std))
         log_std = torch.tensor(start, dtype=torch.float64)
         if self.learned:
@@ -63,9 +72,14 @@ class Gaussian(Likelihood):
         squared = 0.5 * ((observed - mean) * torch.exp(-log_std)).square()
         return (squared + log_std + 0.5 * math.log(2.0 * math.pi)).sum(1)
 
+    def penalty(self) -> Tensor | None:
+        """Return −log p(log τ), nats; see `Likelihood.penalty`."""
+        return None if self.prior is None else -self.prior.log_scale_density(self.log_noise_std)[0]
+
     def predictive(self, output: Tensor) -> torch.distributions.Normal:
         return torch.distributions.Normal(output, self.log_noise_std.exp().to(output))
 
     def describe(self) -> str:
         """Return how reports call the likelihood."""
-        return f"Gaussian(noise_std={self.noise_std:.4g}{', learned' if self.learned else ''})"
+        under = "" if self.prior is None else f" under {self.prior!r}"
+        return f"Gaussian(noise_std={self.noise_std:.4g}{', learned' if self.learned else ''}{under})"

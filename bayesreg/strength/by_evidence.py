@@ -78,7 +78,10 @@ def by_evidence(setting: Setting, name: str) -> Found:
         None if end is None else float(left_out.log_scale(end).exp())
         for end in (crossing(limit, at, grid, values, way) for way in (1, -1))
     ]
-    std = math.sqrt(float(left_out.variance(at)))
+    mean_square = float(left_out.variance(at))
+    if setting.learns_noise:
+        mean_square = setting.noise_variance(mean_square, spectrum.rows * spectrum.columns)
+    std = math.sqrt(mean_square)
     scale = std / math.exp(0.5 * float(at))
     learned = setting.learns_noise
     why = f"The noise has the mean square of leave-one-out, a std of {std:.4g}." if learned else ""

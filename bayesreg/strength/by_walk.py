@@ -56,7 +56,7 @@ def by_walk(setting: Setting, method: str) -> Found:
         setting.targets,
         parts_of(setting.targets, method, setting.seed),
         setting.hyper,
-        noise=setting.learns_noise,
+        noise=setting.noise_variance if setting.learns_noise else None,
         linear=setting.linear,
     )
     ground = (
@@ -83,7 +83,7 @@ def by_walk(setting: Setting, method: str) -> Found:
         )
     scale, noisy = 10.0**at, setting.likelihood
     if setting.learns_noise:
-        noise = _noise(ground, at, best)
+        noise = _noise(setting, ground, at, best)
         scale, noisy = scale * noise, Gaussian(noise_std=noise)
     # With unknown noise a place is no scale yet; the noise of the last fit is not quite that of its neighbours.
     shift = scale / _scale_at(points, at)
@@ -141,10 +141,10 @@ def _scale_at(points: list[Point], at: float) -> float:
     return points[0].measured.scale
 
 
-def _noise(ground: FullBatch | Stochastic, at: float, best: Point) -> float:
+def _noise(setting: Setting, ground: FullBatch | Stochastic, at: float, best: Point) -> float:
     """Return the std of the noise at the final fit, by leave-one-out where that was the score."""
     if isinstance(ground, FullBatch) and best.measured.gradient is not None:
         found = ground.left_out(at).noise_std
         assert found is not None
-        return found
+        return math.sqrt(setting.noise_variance(found**2, ground.examples * ground.outputs))
     return best.measured.scale * float(10.0**-best.at)

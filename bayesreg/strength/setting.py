@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
+from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 
 from bayesreg.curvature.linear import is_linear
@@ -75,6 +76,28 @@ class Setting:
     def learns_noise(self) -> bool:
         """Whether the std of Gaussian noise is to be found too."""
         return self.gaussian and any(p.requires_grad for p in self.likelihood.parameters())
+
+    def noise_variance(self, mean_square: float, count: int) -> float:
+        """Return the variance of the noise for a mean square of what was held out: that, or what a prior makes of it.
+
+        Args:
+            mean_square: In squared units of the targets.
+            count: Of how many errors it is the mean.
+        """
+        believed = getattr(self.likelihood, "prior", None)
+        if believed is None or not mean_square > 0.0:
+            return mean_square
+        middle = 0.5 * math.log(mean_square)
+
+        def objective(eta: float) -> float:
+            density = believed.log_scale_density(torch.tensor(eta, dtype=torch.float64))[0]
+            return count * (eta + 0.5 * math.exp(2.0 * (middle - eta))) - float(density)
+
+        # The prior alone may be far away; the sum of two convex functions has its least between theirs.
+        other = believed.middle() / believed.power
+        low, high = min(middle, other) - 3.0, max(middle, other) + 3.0
+        found = minimize_scalar(objective, bounds=(low, high), method="bounded", options={"xatol": 1e-10})
+        return math.exp(2.0 * float(found.x))
 
     def at(self, scale: float) -> ModelPrior:
         """Return the prior with its widths multiplied."""

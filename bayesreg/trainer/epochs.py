@@ -116,6 +116,7 @@ def fit_epochs(task: Task, optimizer: Optimizer | OptimizerFactory, settings: Ep
             settings.clip_norm,
             settings.accumulate,
             settings.mixed_precision,
+            task.loss_scale.value,
         )
         history, best_epoch = _epochs(loop, batches, task, settings, scheduler if by_epoch else None)
         return task.result(task.loader, history, handle.describe(), best_epoch=best_epoch)

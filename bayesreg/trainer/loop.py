@@ -64,6 +64,7 @@ class Loop:
         scheduler: Stepped after each optimizer step, or None.
         clip_norm: Largest gradient norm, or None.
         accumulate: Micro-batches per step.
+        loss_scale: What a prior on the likelihood's own parameters is multiplied by.
         precision: "no", "bf16" or "fp16". Handled here: Accelerate fixes it once per process, for everybody in it.
     """
 
@@ -78,10 +79,12 @@ class Loop:
         clip_norm: float | None,
         accumulate: int,
         precision: str,
+        loss_scale: float,
     ) -> None:
         self.accelerator, self.model, self.likelihood = accelerator, model, likelihood
         self.optimizer, self.handle, self.scheduler = optimizer, handle, scheduler
         self.clip_norm, self.accumulate = clip_norm, accumulate
+        self.loss_scale = loss_scale
         self.half = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         if not accelerator.unwrap_model(model).training:
             # A model in evaluation mode is put in training mode as a whole; in one that trains already, modules that
@@ -136,7 +139,8 @@ class Loop:
 
             def closure() -> float:
                 met.append(self._backward(window, share, epoch, index, good))
-                return float(met[-1] * share)
+                own = self._own()
+                return float(met[-1] * share) + (0.0 if own is None else float(own.detach()))
 
             self.optimizer.step(closure)
             self._schedule()
@@ -154,6 +158,11 @@ class Loop:
         if self.scaler.get_scale() >= scale:
             self._schedule()
         return total, count
+
+    def _own(self) -> Tensor | None:
+        """Return the penalty of what the likelihood learns itself, as it is in the loss."""
+        own = self.likelihood.penalty()
+        return None if own is None else self.loss_scale * own
 
     def _schedule(self) -> None:
         if self.scheduler is not None:
@@ -175,7 +184,9 @@ class Loop:
                 stop(self.named(), good, epoch=epoch, batch=index, loss=value)
             total += value
             with contextlib.nullcontext() if last else accelerator.no_sync(self.model):
-                accelerator.backward(self.scaler.scale(nll * share))
+                own = self._own() if last else None
+                loss = nll * share if own is None else nll * share + own.to(nll)
+                accelerator.backward(self.scaler.scale(loss))
         return total
 
 

@@ -48,8 +48,9 @@ class Task:
 
     @torch.no_grad()
     def prior_terms(self) -> tuple[float, float]:
-        """Return penalty and constant of the log-prior, nats."""
-        return float(self.prior.penalty()), float(self.prior.log_constant())
+        """Return penalty and constant of the log-prior, that of a learned noise included, nats."""
+        own = self.likelihood.penalty()
+        return float(self.prior.penalty()) + (0.0 if own is None else float(own)), float(self.prior.log_constant())
 
     def bar(self, total: int, label: str, main: bool = True) -> Any:
         """Return a progress bar."""

@@ -307,7 +307,7 @@ CALLS: dict[str, Callable[[], Made]] = {
     "MAPTrainer": _trainer,
     "MAPTrainer, lbfgs": _solver,
     "MAPTrainer.fit": _fitted,
-    "likelihoods.Gaussian": lambda: (L.Gaussian, {"noise_std": 0.5}),
+    "likelihoods.Gaussian": lambda: (L.Gaussian, {"noise_std": "learned", "prior": H.HalfNormal(1.0)}),
     "likelihoods.Categorical": lambda: (L.Categorical, {"ignore_index": -100}),
     "likelihoods.FromLoss": lambda: (L.FromLoss, {"loss": nn.CrossEntropyLoss()}),
     "likelihoods.Bernoulli": lambda: (L.Bernoulli, {}),

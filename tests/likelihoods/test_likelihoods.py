@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -135,3 +136,45 @@ def test_labels_outside_the_classes_are_named():
 def test_constants_are_counted():
     assert L.Gaussian(1.0).nll(torch.zeros(1), torch.zeros(1)).item() == pytest.approx(0.5 * math.log(2 * math.pi))
     assert L.Poisson().nll(torch.zeros(1), torch.tensor([3.0])).item() == pytest.approx(1 + math.log(6))
+
+
+NOISE = {
+    "half-normal": br.hyperpriors.HalfNormal(0.2),
+    "inverse gamma": br.hyperpriors.InverseGamma(3.0, 0.5),
+    "gamma": br.hyperpriors.Gamma(2.0, 3.0),
+}
+
+
+@pytest.mark.parametrize(
+    ("prior", "how"),
+    [*((name, "lbfgs") for name in NOISE), ("gamma", "accumulated"), ("half-normal", "torch LBFGS")],
+)
+def test_a_prior_on_the_noise_counts_once_in_log_tau(prior, how):
+    prior = NOISE[prior]
+    generator = torch.Generator().manual_seed(0)
+    X = torch.randn(40, 2, generator=generator).double()
+    y = X @ torch.tensor([[1.0], [-1.0]]).double() + 0.5 * torch.randn(40, 1, generator=generator).double()
+    model, likelihood = nn.Linear(2, 1).double(), L.Gaussian("learned", prior=prior)
+    settings = {"optimizer": "lbfgs", "tolerance": 1e-10}
+    if how == "accumulated":
+        # Four micro-batches a step, and the prior once.
+        sgd = partial(torch.optim.SGD, lr=0.3)
+        settings = {"optimizer": sgd, "max_epochs": 300, "batch_size": 10, "accumulate": 4}
+    if how == "torch LBFGS":
+        solver = partial(torch.optim.LBFGS, line_search_fn="strong_wolfe", tolerance_grad=1e-12, tolerance_change=1e-16)
+        settings = {"optimizer": solver, "max_epochs": 20, "batch_size": 40}
+    result = br.MAPTrainer(model, br.Gaussian(1.0), likelihood, progress=False, **settings).fit((X, y))
+    eta = likelihood.log_noise_std.detach().clone().requires_grad_()
+    error = (y - model(X)).detach()
+    joint = (0.5 * (error * torch.exp(-eta)).square() + eta).sum() - prior.log_scale_density(eta)[0]
+    assert float(torch.autograd.grad(joint, eta)[0]) == pytest.approx(0.0, abs=1e-6)
+    # The density of log τ is normalised: with it log_prior is that of weights and noise together.
+    own = br.ModelPrior(model, br.Gaussian(1.0)).log_prob() + prior.log_scale_density(eta)[0]
+    assert result.log_prior == pytest.approx(float(own.detach()))
+    assert result.objective == pytest.approx(result.mean_nll - (result.log_prior - result.log_prior_constant) / 40)
+
+
+def test_a_prior_on_a_noise_that_is_known_is_refused():
+    with pytest.raises(br.InvalidArgumentError, match="on a noise that is learned"):
+        L.Gaussian(0.5, prior=br.hyperpriors.HalfNormal(1.0))
+    assert "HalfNormal" in L.Gaussian("learned", prior=br.hyperpriors.HalfNormal(1.0)).describe()

@@ -51,7 +51,7 @@ class FullBatch(HeldOut[Tensor]):
         super().__init__(task)
         self._leave_one_out = leave_one_out
         # The NLL of unit noise is in squared units of the targets.
-        self._unit = float(task.targets.to(torch.float64).var()) if task.noise else 1.0
+        self._unit = float(task.targets.to(torch.float64).var()) if task.noise is not None else 1.0
         self._initial = self.weights()
 
     def _problem(self, at: float, part: int | None) -> _Counted:
@@ -99,12 +99,14 @@ class FullBatch(HeldOut[Tensor]):
         self.use(state[0])
         found = self.left_out(at)
         known = self.known(at, found.mean_nll)
-        measured = known if found.noise_std is None or not self.task.noise else self.with_noise(at, found.noise_std**2)
+        measured = (
+            known if found.noise_std is None or self.task.noise is None else self.with_noise(at, found.noise_std**2)
+        )
         # In units of the noise, as everything else is.
         unit = measured.scale / 10.0**at
         return replace(
             measured, effective_parameters=found.effective_parameters, gradient=found.gradient / unit**2,
-            error=found.error, log_evidence=None if self.task.noise else found.log_evidence,
+            error=found.error, log_evidence=found.log_evidence if self.task.noise is None else None,
             remarks=found.warnings,
         )  # fmt: skip
 

@@ -40,7 +40,8 @@ class Task:
         targets: All targets.
         parts: What is fitted and what is held out.
         hyper: From a scale to −log density of its logarithm, nats.
-        noise: Whether the noise is estimated from what is held out; widths are then in units of its std.
+        noise: From the mean square of what is held out, and how many errors that is of, to the variance of the noise;
+            widths are then in units of its std. None where the noise is known or there is none.
         linear: Whether the model is linear in its weights: no fit of it can collapse.
     """
 
@@ -51,7 +52,7 @@ class Task:
     targets: Tensor
     parts: Sequence[Part]
     hyper: Callable[[float], float]
-    noise: bool
+    noise: Callable[[float, int], float] | None
     linear: bool
 
 
@@ -72,7 +73,7 @@ class HeldOut(ABC, Generic[Fit]):
         self.outputs = made[0].numel()
         null = best_constant_nll(task.likelihood, made, task.targets)
         self._most = null - _LEAST_GAIN * (null - saturated_nll(task.likelihood, made, task.targets))
-        self.null_nll = None if task.noise else null
+        self.null_nll = null if task.noise is None else None
 
     @abstractmethod
     def use(self, fit: Fit) -> None:
@@ -111,7 +112,7 @@ class HeldOut(ABC, Generic[Fit]):
             self.use(fit)
             total += len(outside) * self._mean_nll(outside)
         mean = total / self.examples
-        if not self.task.noise:
+        if self.task.noise is None:
             return self.known(at, mean)
         return self.with_noise(at, 2.0 * mean / self.outputs - math.log(2.0 * math.pi))
 
@@ -124,6 +125,8 @@ class HeldOut(ABC, Generic[Fit]):
         """Return what was measured where the noise has the variance that is held out: widths are in its units."""
         if not math.isfinite(mean_square):
             return self.known(at, math.nan)
-        scale = 10.0**at * math.sqrt(mean_square)
-        nll = 0.5 * self.outputs * (math.log(2.0 * math.pi * mean_square) + 1.0)
+        assert self.task.noise is not None
+        variance = self.task.noise(mean_square, self.examples * self.outputs)
+        scale = 10.0**at * math.sqrt(variance)
+        nll = 0.5 * self.outputs * (math.log(2.0 * math.pi * variance) + mean_square / variance)
         return Measured(scale, nll, self.task.hyper(scale))

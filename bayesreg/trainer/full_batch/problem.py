@@ -87,12 +87,17 @@ class FullBatchProblem:
         terms = [self.likelihood.nll(tensor_output(self.model, x), y).sum() for x, y in self.batches]
         return torch.stack(terms).sum() / self.examples
 
+    def _with_own(self, nll: Tensor) -> Tensor:
+        """Add what is believed of the likelihood's own parameters."""
+        own = self.likelihood.penalty()
+        return nll if own is None else nll + self.scale * own.to(nll)
+
     def value_and_grad(self, flat: Tensor) -> tuple[float, Tensor]:
         """Return value and gradient of the smooth part: mean NLL + s · penalties without kinks."""
         self.set(flat)
         with torch.enable_grad():
             nll = self.mean_nll()
-            grads = torch.autograd.grad(nll, self.parameters, allow_unused=True)
+            grads = torch.autograd.grad(self._with_own(nll), self.parameters, allow_unused=True)
         total = float(nll.detach())
         # Copies: autograd may give two parameters one tensor, or an expanded one, and the priors add to them in place.
         found = [torch.zeros_like(p) if g is None else g.clone() for g, p in zip(grads, self.parameters, strict=True)]
@@ -114,13 +119,17 @@ class FullBatchProblem:
     @torch.no_grad()
     def _smooth_penalty(self) -> float:
         values = self._values()
-        return sum(float(term.penalty(_of(term, values))) for term in self._smooth)
+        own = self.likelihood.penalty()
+        rest = 0.0 if own is None else float(own)
+        return rest + sum(float(term.penalty(_of(term, values))) for term in self._smooth)
 
     def hessian_times(self, flat: Tensor, direction: Tensor) -> Tensor:
         """Return Hessian · direction of the objective, off the kinks of its priors."""
         self.set(flat)
         with torch.enable_grad():
-            grads = torch.autograd.grad(self.mean_nll(), self.parameters, create_graph=True, allow_unused=True)
+            grads = torch.autograd.grad(
+                self._with_own(self.mean_nll()), self.parameters, create_graph=True, allow_unused=True
+            )
             inner = [
                 (g * v).sum()
                 for g, v in zip(grads, self._parts(direction), strict=True)
