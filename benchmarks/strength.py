@@ -1,0 +1,259 @@
+"""Is the strength that `br.choose_strength` picks as good as one from a grid, and what does it cost?
+
+    BAYESREG_DATA=... python benchmarks/strength.py --json docs/data/strength.json
+
+Every draw is fitted by all ways in turn, with the same data, the same initial weights and the same solver (L-BFGS):
+
+- choose: `br.choose_strength`, as it comes.
+- grid: 40 precisions over seven decades, each fitted from scratch to four fifths of the data, the lowest NLL of the
+  last fifth picked, and all data fitted with it. "grid and hyperprior" picks by the same score with the same
+  hyperprior, from the same fits.
+- five: precisions 0.01 to 100, each fitted from scratch to four fifths and stopped where the last fifth's NLL is
+  lowest; the best of those weights, as they are.
+- N(0, 1): no choice at all.
+- oracle: the point of the grid, fitted to all data, with the lowest *test* NLL, which nobody has.
+
+Evaluations are passes over all the data (of value and gradient; a Jacobian counts as many as there are outputs);
+seconds are of the processor, on one thread. Finished draws are kept in --out, so that a run that was stopped goes on.
+Seeds from 100 on: none of them was looked at while the method was built.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from _common import machine, markdown
+from _strength_tasks import SETTINGS, Problem, Setting
+from torch import Tensor
+
+import bayesreg as br
+from bayesreg.hyperpriors import HalfCauchy
+from bayesreg.model_prior.times import stretched
+from bayesreg.strength.walk.full_batch import FullBatch
+from bayesreg.strength.walk.held_out import Task
+from bayesreg.strength.walk.parts import parts_of
+
+GRID = [-4.0 + 7.0 * k / 39.0 for k in range(40)]
+FIVE = [-2.0, -1.0, 0.0, 1.0, 2.0]
+FIRST_SEED = 100
+_CHUNK, _PATIENCE = 10, 5
+
+
+class Fits(FullBatch):
+    """Fits from scratch, of four fifths or of all the data, by log₁₀ of the precision."""
+
+    def __init__(self, problem: Problem, seed: int) -> None:
+        model = copy.deepcopy(problem.model)
+        prior = br.ModelPrior(model, problem.prior)
+        learned = bool(list(problem.likelihood.parameters()))
+        inputs, targets = problem.train
+        task = Task(
+            model,
+            lambda at: stretched(prior, 10.0**at, ""),
+            br.likelihoods.Gaussian(1.0) if learned else problem.likelihood,
+            inputs,
+            targets,
+            parts_of(targets, "split", seed),
+            _hyper,
+            noise=(lambda square, _: square) if learned else None,
+            linear=False,
+        )
+        super().__init__(task, leave_one_out=False)
+
+    def fit(self, precision: float, part: int | None, iterations: int) -> Tensor:
+        return self._solve(-0.5 * precision, part, self._initial, iterations, 1e-5)
+
+
+def _hyper(scale: float) -> float:
+    density = HalfCauchy(1.0).log_scale_density
+    at, middle = (float(density(torch.tensor(eta, dtype=torch.float64))[0]) for eta in (math.log(scale), 0.0))
+    return middle - at
+
+
+@torch.no_grad()
+def tested(model: torch.nn.Module, likelihood: Any, problem: Problem) -> dict[str, float]:
+    X, y = problem.test
+    output = model(X)
+    return {"nll": float(likelihood.nll(output, y).mean()), "metric": float(likelihood.metric(output, y).mean())}
+
+
+def by_choice(problem: Problem, seed: int) -> dict[str, Any]:
+    choice = br.choose_strength(problem.model, problem.prior, problem.likelihood, problem.train, seed=seed)
+    return {
+        **tested(choice.model, choice.likelihood, problem),
+        "log10_precision": -2.0 * math.log10(choice.scale),
+        "evaluations": choice.evaluations,
+        "method": choice.method,
+        "warnings": sorted(choice.warnings),
+    }
+
+
+def _noisy(problem: Problem, measured: Any, precision: float) -> Any:
+    """Return the likelihood with the noise that the held-out fifth has."""
+    if not list(problem.likelihood.parameters()):
+        return problem.likelihood
+    return br.likelihoods.Gaussian(measured.scale / 10.0 ** (-0.5 * precision))
+
+
+def by_grid(problem: Problem, seed: int, setting: Setting) -> dict[str, dict[str, Any]]:
+    fits = Fits(problem, seed)
+    measured = {}
+    for precision in GRID:
+        flat = fits.fit(precision, 0, setting.iterations)
+        found = fits.measure(-0.5 * precision, [flat])
+        measured[precision] = found
+    spent, found = fits.spent, {}
+    for name, penalised in (("grid", False), ("grid and hyperprior", True)):
+        best = min(GRID, key=lambda p: fits.examples * measured[p].held_out + penalised * measured[p].hyper)
+        before = fits.spent
+        fits.use(fits.fit(best, None, setting.iterations))
+        likelihood = _noisy(problem, measured[best], best)
+        found[name] = {
+            **tested(fits.task.model, likelihood, problem),
+            "log10_precision": best,
+            "evaluations": spent + fits.spent - before,
+        }
+    return found
+
+
+def by_five(problem: Problem, seed: int, setting: Setting) -> dict[str, Any]:
+    """Early stopping on the same fifth that chooses."""
+    fits = Fits(problem, seed)
+    best: tuple[float, float, Tensor, Any] | None = None
+    for precision in FIVE:
+        flat, worse, lowest = fits._initial, 0, math.inf
+        for _ in range(setting.iterations // _CHUNK):
+            flat = fits._solve(-0.5 * precision, 0, flat, _CHUNK, 1e-5)
+            measured = fits.measure(-0.5 * precision, [flat])
+            worse = 0 if measured.held_out < lowest else worse + 1
+            lowest = min(lowest, measured.held_out)
+            if best is None or measured.held_out < best[0]:
+                best = (measured.held_out, precision, flat, measured)
+            if worse >= _PATIENCE:
+                break
+    assert best is not None
+    fits.use(best[2])
+    likelihood = _noisy(problem, best[3], best[1])
+    return {
+        **tested(fits.task.model, likelihood, problem),
+        "log10_precision": best[1],
+        "evaluations": fits.spent,
+    }
+
+
+def by_default(problem: Problem, setting: Setting) -> dict[str, Any]:
+    model, likelihood = copy.deepcopy(problem.model), copy.deepcopy(problem.likelihood)
+    trainer = br.MAPTrainer(
+        model, problem.prior, likelihood, optimizer="lbfgs", tolerance=1e-5, max_iterations=setting.iterations,
+        progress=False,
+    )  # fmt: skip
+    trainer.fit(problem.train)
+    return tested(model, likelihood, problem)
+
+
+def by_oracle(problem: Problem, seed: int, setting: Setting) -> dict[str, Any]:
+    fits = Fits(problem, seed)
+    best: dict[str, Any] = {"nll": math.inf}
+    for precision in GRID[:: setting.every]:
+        fits.use(fits.fit(precision, None, setting.iterations))
+        likelihood = problem.likelihood
+        if list(likelihood.parameters()):
+            # The noise of leave-one-out, as the choice has it.
+            noise = fits.left_out(-0.5 * precision).noise_std
+            likelihood = br.likelihoods.Gaussian(noise or 1.0)
+        found = {**tested(fits.task.model, likelihood, problem), "log10_precision": precision}
+        best = min(best, found, key=lambda result: result["nll"])
+    return best
+
+
+def timed(run: Callable[[], Any]) -> tuple[Any, float]:
+    start = time.process_time()
+    return run(), time.process_time() - start
+
+
+def draw(setting: Setting, seed: int) -> dict[str, Any]:
+    problem = setting.draw(seed)
+    chosen, seconds = timed(lambda: by_choice(problem, seed))
+    grid, grid_seconds = timed(lambda: by_grid(problem, seed, setting))
+    five, five_seconds = timed(lambda: by_five(problem, seed, setting))
+    return {
+        "name": setting.name,
+        "n": setting.n,
+        "seed": seed,
+        "choose": {**chosen, "seconds": seconds},
+        **{name: {**found, "seconds": grid_seconds} for name, found in grid.items()},
+        "five": {**five, "seconds": five_seconds},
+        "default": by_default(problem, setting),
+        "oracle": by_oracle(problem, seed, setting),
+    }
+
+
+# -- the report --------------------------------------------------------------------------------------------------------
+
+COLUMNS = ("choose", "grid", "grid and hyperprior", "five", "default", "oracle")
+
+
+def rows(done: list[dict[str, Any]]) -> Iterator[dict[str, object]]:
+    for setting in SETTINGS:
+        here = [d for d in done if (d["name"], d["n"]) == (setting.name, setting.n)]
+        if not here:
+            continue
+        row: dict[str, object] = {"setting": setting.name, "n": setting.n, "draws": len(here)}
+        row["by"] = "/".join(sorted({d["choose"]["method"] for d in here}))
+        for column in COLUMNS:
+            row[column] = statistics.mean(d[column]["nll"] for d in here)
+        against = [d["choose"]["nll"] - d["grid"]["nll"] for d in here]
+        penalised = [d["choose"]["nll"] - d["grid and hyperprior"]["nll"] for d in here]
+        row["− grid"] = f"{statistics.mean(against):+.3f}"
+        row["worst"] = f"{max(against):+.3f}"
+        row["− penalised grid"] = f"{statistics.mean(penalised):+.3f}"
+        for what in ("evaluations", "seconds"):
+            ratio = statistics.mean(d["grid"][what] for d in here) / max(
+                statistics.mean(d["choose"][what] for d in here), 1e-9
+            )
+            row[f"grid's {what}"] = f"{ratio:.1f}×"
+        yield row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("strength-draws.jsonl"), help="Finished draws, one a line.")
+    parser.add_argument("--json", type=Path, help="Where to write all draws.")
+    parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
+    parser.add_argument("--only", nargs="*", help="Names, or beginnings of names, of settings.")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    kept = arguments.out.read_text().splitlines() if arguments.out.exists() else []
+    done = [json.loads(line) for line in kept]
+    have = {(d["name"], d["n"], d["seed"]) for d in done}
+    for setting in SETTINGS:
+        if arguments.only and not any(setting.name.startswith(name) for name in arguments.only):
+            continue
+        for seed in range(arguments.first_seed, arguments.first_seed + setting.seeds):
+            if (setting.name, setting.n, seed) in have:
+                continue
+            found = draw(setting, seed)
+            done.append(found)
+            with arguments.out.open("a") as file:
+                file.write(json.dumps(found) + "\n")
+            scores = ", ".join(f"{column} {found[column]['nll']:.4f}" for column in COLUMNS)
+            print(f"{setting.name} n={setting.n} seed {seed}: {scores}", flush=True)
+    print(machine())
+    print(markdown(list(rows(done))))
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"machine": machine(), "draws": done}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
