@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent
 RETURNED = {
     "Conversion", "DecayRule", "Explanation", "FitResult", "Handle", "ParameterInfo", "Quadratic", "Reference",
     "Selector", "WeightDecayReadings", "sparsity.Compacted", "sparsity.Path", "sparsity.PathPoint", "transfer.Fisher",
-    "strength.Choice", "strength.Evidence", "strength.LeaveOneOut", "strength.Step",
+    "transfer.Rehearsal", "strength.Choice", "strength.Evidence", "strength.LeaveOneOut", "strength.Step",
     "biases", "norms", "kernels", "embeddings", "hyperpriors.Quantity",
 }  # fmt: skip
 

@@ -1,5 +1,6 @@
 """Priors that remember pretrained weights: the published methods by name, and starting from a reference."""
 
+from bayesreg.strength.rehearsal import Rehearsal, rehearse
 from bayesreg.transfer.adapters import lora_prior
 from bayesreg.transfer.depth import depth_graded
 from bayesreg.transfer.ewc import ewc_prior
@@ -13,6 +14,7 @@ from bayesreg.transfer.swag import SWAG, low_rank_prior
 __all__ = [
     "SWAG",
     "Fisher",
+    "Rehearsal",
     "centered_prior",
     "depth_graded",
     "ewc_prior",
@@ -24,5 +26,6 @@ __all__ = [
     "load_into",
     "lora_prior",
     "low_rank_prior",
+    "rehearse",
     "rescaled",
 ]

@@ -104,6 +104,13 @@ def _choose() -> Made:
     }
 
 
+def _rehearse() -> Made:
+    _, arguments = _choose()
+    X, y = training_data()
+    wanted = {name: arguments[name] for name in ("model", "prior", "likelihood")}
+    return br.transfer.rehearse, {**wanted, "data": (X, y), "num_data": 6, "draws": 2, "validation": 4, "seed": 0}
+
+
 def _loo() -> Made:
     _, arguments = _choose()
     return br.strength.loo, {
@@ -316,6 +323,7 @@ CALLS: dict[str, Callable[[], Made]] = {
     "strength.loo": _loo,
     "strength.evidence": lambda: (br.strength.evidence, _loo()[1]),
     # transfer
+    "transfer.rehearse": _rehearse,
     "transfer.l2_sp": lambda: (
         br.transfer.l2_sp,
         {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import torch
@@ -107,13 +107,14 @@ class HeldOut(ABC, Generic[Fit]):
 
     def measure(self, at: float, state: list[Fit]) -> Measured:
         """Return how good the fits are on what each has not seen."""
-        total = 0.0
+        total, parts = 0.0, []
         for fit, (_, outside) in zip(state, self.task.parts, strict=True):
             self.use(fit)
-            total += len(outside) * self._mean_nll(outside)
+            parts.append(self._mean_nll(outside))
+            total += len(outside) * parts[-1]
         mean = total / self.examples
         if self.task.noise is None:
-            return self.known(at, mean)
+            return replace(self.known(at, mean), parts=tuple(parts))
         return self.with_noise(at, 2.0 * mean / self.outputs - math.log(2.0 * math.pi))
 
     def known(self, at: float, mean: float) -> Measured:

@@ -25,6 +25,7 @@ class Measured:
         gradient: Largest entry of the objective's gradient, per example; None where it was not measured.
         error: Standard error of `held_out` over examples; None where it was not measured.
         log_evidence: Of the fit, by Laplace's approximation; None where it was not measured.
+        parts: `held_out` of each part of the data by itself.
         remarks: What speaks against the numbers.
     """
 
@@ -35,6 +36,7 @@ class Measured:
     gradient: float | None = None
     error: float | None = None
     log_evidence: float | None = None
+    parts: tuple[float, ...] = ()
     remarks: tuple[str, ...] = ()
 
 
