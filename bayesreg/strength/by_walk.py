@@ -76,7 +76,7 @@ def by_walk(setting: Setting, method: str) -> Found:
     if isinstance(ground, FullBatch) and (best.measured.gradient or 0.0) > STATIONARY:
         again = ground.measure(best.at, ground.go_on(best.at, best.state))
         said |= dict(moved(best.measured, again))
-    if ground.ended_collapsed():
+    if ground.ended_collapsed() and "collapsed" not in said:
         said["collapsed"] = (
             "At the strength that was chosen the weights of the fit to all data collapsed to nothing; the network says "
             "no more than the frequencies of the targets."

@@ -27,6 +27,15 @@ def of_walk(walked: Walked, held_out: int) -> Iterator[tuple[str, str]]:
     Yields:
         Names and words.
     """
+    if walked.dead:
+        yield (
+            "collapsed",
+            (
+                f"Whatever the prior, up to {walked.begun_weaker} steps weaker than as given, the fits learn next to "
+                f"nothing beyond the frequencies of the targets: train longer, or at another rate."
+            ),
+        )
+        return
     points = walked.points
     best = min(range(len(points)), key=lambda i: points[i].objective)
     scores = [held_out * point.measured.held_out for point in points]
@@ -47,13 +56,8 @@ def of_walk(walked: Walked, held_out: int) -> Iterator[tuple[str, str]]:
             f"The {which} prior that was tried, of scale {points[best].measured.scale:.3g}, is the best; {why}.",
         )
     if walked.begun_weaker:
-        yield (
-            "collapse at start",
-            (
-                f"Under the prior as given all weights collapsed to nothing; the walk began {walked.begun_weaker} "
-                f"steps weaker."
-            ),
-        )
+        words = f"Under the prior as given all weights collapsed to nothing; the walk began {walked.begun_weaker} steps"
+        yield "collapse at start", f"{words} weaker."
     if walked.collapsed and best == 0 and len(points) > 1:
         yield (
             "collapse",

@@ -51,11 +51,13 @@ class Walked:
         points: In order of width, from the strongest prior.
         collapsed: The widths at which the weights collapsed.
         begun_weaker: How many steps weaker than asked for it had to begin.
+        dead: Whether even there the weights had learned nothing.
     """
 
     points: list[Point]
     collapsed: tuple[float, ...]
     begun_weaker: int
+    dead: bool = False
 
 
 def walk(ground: Ground, start: float = 0.0, *, step: float = STEP, only_weaker: bool = False) -> Walked:
@@ -78,15 +80,15 @@ def walk(ground: Ground, start: float = 0.0, *, step: float = STEP, only_weaker:
     """
     begun = 0
     state = ground.begin(start)
-    while ground.collapsed(state) and begun < 2 * _REACH / step:
+    while (dead := ground.collapsed(state)) and begun < _REACH / step:
         begun += 1
         start += step
         state = ground.begin(start)
     points = {start: _point(ground, start, state, 0.0)}
     collapsed: list[float] = []
-    for direction in (1.0,) if only_weaker else (1.0, -1.0):
+    for direction in () if dead else (1.0,) if only_weaker else (1.0, -1.0):
         collapsed += _one_way(ground, points, start, direction, step)
-    return Walked([points[at] for at in sorted(points)], tuple(collapsed), begun)
+    return Walked([points[at] for at in sorted(points)], tuple(collapsed), begun, dead)
 
 
 def _one_way(ground: Ground, points: dict[float, Point], start: float, direction: float, step: float) -> list[float]:
