@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bayesreg._support import checks
 from bayesreg._support.calls import answering
-from bayesreg.errors import InvalidArgumentError
+from bayesreg.errors import InvalidArgumentError, kind_of
 from bayesreg.hyperpriors import HyperPrior
 from bayesreg.likelihoods.base import Likelihood, aligned
 
@@ -42,6 +42,10 @@ class Gaussian(Likelihood):
         self.learned = isinstance(noise_std, str) and noise_std == "learned"
         if isinstance(noise_std, str) and not self.learned:
             raise InvalidArgumentError(f"noise_std: expected a number > 0 or 'learned', got {noise_std!r}.")
+        if not (prior is None or isinstance(prior, HyperPrior)):
+            raise InvalidArgumentError(
+                f"prior: expected a hyperprior such as br.hyperpriors.HalfNormal(1.0), got {kind_of(prior)}."
+            )
         if prior is not None and not self.learned:
             raise InvalidArgumentError(
                 "prior: is on a noise that is learned; leave it out, or say noise_std='learned'."

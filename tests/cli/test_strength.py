@@ -49,6 +49,7 @@ def test_a_network_with_its_strength_chosen(run):
     assert found["val_nll"] < 0.25
 
 
+@pytest.mark.slow
 def test_training_in_batches_is_kept(run):
     found = answer(
         run, "fit", "wine", "--model", "mlp", "--prior", "gaussian(auto)", "--optimizer", "adam", "--epochs", "10"

@@ -90,7 +90,7 @@ EDGES = [
     ),
     Mutation("cli/tabular.py", '    if "" in header:\n', "    if False:\n", "cli/test_fit_edges.py"),
     Mutation(
-        "cli/fit.py",
+        "cli/_network.py",
         "return len(table.classes) if len(table.classes) > 2 else 1",
         "return max(len(table.classes), 1)",
         "cli/test_fit_edges.py",

@@ -36,6 +36,7 @@ def nll(choice, data):
         return float(F.cross_entropy(choice.model(data[0]), data[1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extra", [[], [nn.BatchNorm1d(32)], [nn.Dropout(0.2)]], ids=["plain", "batch norm", "dropout"])
 def test_any_optimizer(extra):
     train, test = digits()
@@ -59,6 +60,7 @@ def test_any_optimizer(extra):
     assert again.scale == choice.scale
 
 
+@pytest.mark.slow
 def test_random_models_are_trained_in_batches_unasked():
     train, _ = digits(100)
     choice = br.choose_strength(
@@ -160,6 +162,7 @@ def cancer(n, seed):
     return (torch.tensor(X[a]), torch.tensor(y[a])), (torch.tensor(X[b]), torch.tensor(y[b]))
 
 
+@pytest.mark.slow
 def test_a_lasso_is_walked_from_its_empty_model():
     train, test = cancer(100, 10)
     model = nn.Linear(30, 2).double()
