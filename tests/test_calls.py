@@ -198,6 +198,7 @@ def test_a_whole_models_penalty_compiles_without_a_break():
     torch.testing.assert_close(compiled(), prior.penalty())
 
 
+@pytest.mark.slow
 def test_a_folder_called_pyro_is_not_imported(tmp_path):
     """A prior file may ask for a distribution of Pyro; what is in the current folder is no library."""
     pytest.importorskip("pyro")

@@ -81,6 +81,7 @@ def fresh(code):
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 def test_heavy_packages_load_on_use():
     loaded = fresh(
         "import sys, torch; before = set(sys.modules); import bayesreg\n"
@@ -97,6 +98,7 @@ def test_heavy_packages_load_on_use():
     assert using == ""
 
 
+@pytest.mark.slow
 def test_importing_everything_changes_no_global_state():
     code = (
         "import warnings; warnings.simplefilter('error', UserWarning)\n"

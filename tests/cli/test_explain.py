@@ -111,6 +111,7 @@ def test_the_checkpoint_of_a_run_with_a_prior_is_not_called_flat(run, tmp_path):
     assert found["groups"][0]["std"] is None
 
 
+@pytest.mark.slow
 def test_the_module_runs(tmp_path):
     command = [sys.executable, "-m", "bayesreg", "convert", "5e-4", "--num-data", "50000"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=True)

@@ -31,7 +31,14 @@ def test_it_says_what_it_did_and_draws_it(run, tmp_path):
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("prior", ["gaussian(auto)", "laplace(scale=auto)", "student_t(df=4, scale=auto)"])
+@pytest.mark.parametrize(
+    "prior",
+    [
+        "gaussian(auto)",
+        pytest.param("laplace(scale=auto)", marks=pytest.mark.slow),
+        pytest.param("student_t(df=4, scale=auto)", marks=pytest.mark.slow),
+    ],
+)
 def test_a_fit_with_its_strength_chosen(run, tmp_path, prior):
     found = answer(run, "fit", "breast_cancer", "--prior", prior)
     scale = found["strength"]["scale"]

@@ -54,6 +54,7 @@ def test_linear_gaussian_is_ridge_cv(features, bias, ridge):
     assert found.noise_std**2 == pytest.approx(weights.cv_results_.mean(), rel=1e-11)
 
 
+@pytest.mark.slow
 def test_logistic_regression_is_near_its_refits():
     X, y = load_breast_cancer(return_X_y=True)
     X, y = X[:50], torch.tensor(y[:50])

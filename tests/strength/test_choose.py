@@ -97,7 +97,7 @@ def test_scale_multiplies_the_shape():
     assert same.scale == choice.scale
 
 
-@pytest.mark.parametrize("method", ["split", "folds"])
+@pytest.mark.parametrize("method", ["split", pytest.param("folds", marks=pytest.mark.slow)])
 def test_held_out_fifths(method):
     data, (X, y) = standardised(load_breast_cancer, 60, 0)
     choice = br.choose_strength(network(30, 4, 2), br.Gaussian(1.0), CLASSES, data, method=method)
@@ -145,6 +145,7 @@ def test_learned_noise_of_a_network():
     assert found.noise_std == pytest.approx(choice.likelihood.noise_std, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_a_centre_with_few_examples_decides():
     data, _ = standardised(load_wine, 12, 0)
     model = network(13, 8, 3)

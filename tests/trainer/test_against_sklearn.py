@@ -73,6 +73,7 @@ def test_l2_logistic_regression_on_breast_cancer(logistic_c):
 
 
 @pytest.mark.parametrize("logistic_c", [0.01, slow(1.0)])
+@pytest.mark.slow
 def test_softmax_regression_on_digits(logistic_c):
     X, y = standardised(load_digits, classification=True)
     model = linear(64, 10)

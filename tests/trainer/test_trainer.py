@@ -176,6 +176,7 @@ def test_history_of_a_solver_begins_before_its_first_step(iris):
     assert last["kkt_residual"] <= 1e-9 < first["kkt_residual"]
 
 
+@pytest.mark.slow
 def test_learned_noise_is_fitted_with_the_weights():
     X, y = load_diabetes(return_X_y=True)
     X, y = (X - X.mean(0)) / X.std(0), (y - y.mean()) / y.std()

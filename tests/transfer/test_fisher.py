@@ -80,6 +80,7 @@ def test_empirical_against_brute_force(name):
 
 
 @pytest.mark.parametrize("name", [slow("gaussian"), "bernoulli", slow("poisson")])
+@pytest.mark.slow
 def test_expected_is_the_mean_over_the_models_own_labels(name):
     model, x, y, likelihood = task(name)
     torch.manual_seed(3)

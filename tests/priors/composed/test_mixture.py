@@ -178,6 +178,7 @@ def test_its_map_is_scipys():
 
 
 @pytest.mark.parametrize("optimizer", ["SGD", slow("Adam")])
+@pytest.mark.slow
 def test_optimizers_reach_its_zeros(optimizer):
     torch.manual_seed(0)
     X = torch.randn(60, 5, dtype=torch.float64)
