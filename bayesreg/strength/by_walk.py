@@ -14,7 +14,7 @@ from bayesreg.likelihoods import Gaussian, Likelihood
 from bayesreg.sparsity.null import null_strength
 from bayesreg.strength.choice import Step
 from bayesreg.strength.setting import Found, Setting
-from bayesreg.strength.signals import moved, of_walk
+from bayesreg.strength.signals import moved, of_norms, of_walk
 from bayesreg.strength.walk.full_batch import FullBatch
 from bayesreg.strength.walk.held_out import Task
 from bayesreg.strength.walk.parts import parts_of
@@ -71,7 +71,7 @@ def by_walk(setting: Setting, method: str) -> Found:
     at = vertex(points)
     nearest = min(points, key=lambda point: abs(point.at - at))
     ground.finish(at, nearest.state)
-    said = dict(of_walk(walked, ground.examples))
+    said = dict(of_walk(walked, ground.examples)) | dict(of_norms(setting.model, setting.prior))
     best = min(points, key=lambda point: point.objective)
     if isinstance(ground, FullBatch) and (best.measured.gradient or 0.0) > STATIONARY:
         again = ground.measure(best.at, ground.go_on(best.at, best.state))

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from torch import nn
+
+from bayesreg.explaining.scale_free import scale_free_weights
+from bayesreg.model_prior import ModelPrior
+from bayesreg.priors.contract.asking import is_flat
 from bayesreg.strength.walk.points import Measured, Point
 from bayesreg.strength.walk.walk import Walked
 
-__all__ = ["LOUD", "moved", "of_walk"]
+__all__ = ["LOUD", "moved", "of_norms", "of_walk"]
 
 #: Those that are Python warnings too.
 LOUD = frozenset({"collapsed", "end", "gradient"})
@@ -90,6 +95,29 @@ def _other_opinion(points: Sequence[Point], best: int) -> Iterator[tuple[str, st
             (
                 f"The evidence of the fits is largest at a scale of {there.measured.scale:.3g}, {apart:.1f} decades of "
                 f"the precision from the best."
+            ),
+        )
+
+
+def of_norms(model: nn.Module, prior: ModelPrior) -> Iterator[tuple[str, str]]:
+    """Yield that a normalisation takes the scale of weights away again, where those have a prior.
+
+    Args:
+        model: The model.
+        prior: Its prior.
+
+    Yields:
+        Name and words, or nothing.
+    """
+    free = scale_free_weights(model)
+    under = [entry.name for entry, belief in prior.active() if entry.name in free and not is_flat(belief)]
+    if under:
+        shown = f"{', '.join(under[:3])}{', ...' if len(under) > 3 else ''}"
+        yield (
+            "batch norm",
+            (
+                f"A normalisation removes the scale of {shown}: there the strength acts on the learning rate, and belongs "
+                f"to this training run. Take the weights of choice.model; the number does not carry over to another run."
             ),
         )
 

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import bayesreg as br
+from bayesreg.strength.signals import of_norms
 from bayesreg.strength.walk.held_out import Task
 from bayesreg.strength.walk.parts import parts_of
 from bayesreg.strength.walk.stochastic import Stochastic
@@ -67,6 +68,17 @@ def test_random_models_are_trained_in_batches_unasked():
         network(nn.Dropout(0.1)), br.Gaussian(1.0), CLASSES, train, max_epochs=40, batch_size=10
     )
     assert choice.method == "folds"
+
+
+@pytest.mark.parametrize("on_head", [True, False])
+def test_a_norm_behind_weights_with_a_prior_is_said(on_head):
+    rules = (
+        {br.biases | br.norms: br.Flat(), "0.weight": br.Flat(), "*": br.Gaussian(1.0)} if on_head else br.Gaussian(1.0)
+    )
+    model = network(nn.BatchNorm1d(32))
+    found = dict(of_norms(model, br.ModelPrior(model, rules)))
+    assert ("batch norm" in found) != on_head
+    assert on_head or "0.weight" in found["batch norm"]
 
 
 def test_training_that_learns_nothing_says_so():
