@@ -113,13 +113,9 @@ def of_norms(model: nn.Module, prior: ModelPrior) -> Iterator[tuple[str, str]]:
     under = [entry.name for entry, belief in prior.active() if entry.name in free and not is_flat(belief)]
     if under:
         shown = f"{', '.join(under[:3])}{', ...' if len(under) > 3 else ''}"
-        yield (
-            "batch norm",
-            (
-                f"A normalisation removes the scale of {shown}: there the strength acts on the learning rate, and belongs "
-                f"to this training run. Take the weights of choice.model; the number does not carry over to another run."
-            ),
-        )
+        words = "there the strength acts on the learning rate, and belongs to this training run"
+        way_on = "Take the weights of choice.model; the number does not carry over to another run"
+        yield "batch norm", f"A normalisation removes the scale of {shown}: {words}. {way_on}."
 
 
 def moved(measured: Measured, again: Measured) -> Iterator[tuple[str, str]]:
