@@ -70,12 +70,12 @@ def by_walk(setting: Setting, method: str) -> Found:
     points = walked.points
     at = vertex(points)
     nearest = min(points, key=lambda point: abs(point.at - at))
-    ground.finish(at, nearest.state)
     said = dict(of_walk(walked, ground.examples)) | dict(of_norms(setting.model, setting.prior))
     best = min(points, key=lambda point: point.objective)
     if isinstance(ground, FullBatch) and (best.measured.gradient or 0.0) > STATIONARY:
         again = ground.measure(best.at, ground.go_on(best.at, best.state))
         said |= dict(moved(best.measured, again))
+    ground.finish(at, nearest.state)
     if ground.ended_collapsed() and "collapsed" not in said:
         said["collapsed"] = (
             "At the strength that was chosen the weights of the fit to all data collapsed to nothing; the network says "

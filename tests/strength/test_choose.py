@@ -56,6 +56,19 @@ def test_a_network_on_wine():
         assert torch.equal(value, again.model.state_dict()[name])
 
 
+def test_a_second_look_at_a_fit_leaves_the_last_one_in_the_model(monkeypatch):
+    """Where the gradient is large the best fit is taken further, to see whether its score stays."""
+    data, _ = standardised(load_wine, 40, 1)
+    choices = []
+    for limit in (float("inf"), -1.0):
+        monkeypatch.setattr("bayesreg.strength.by_walk.STATIONARY", limit)
+        choices.append(br.choose_strength(network(13, 8, 3), br.Gaussian(1.0), CLASSES, data))
+    assert choices[0].evaluations < choices[1].evaluations
+    assert choices[0].scale == choices[1].scale
+    for one, other in zip(choices[0].model.parameters(), choices[1].model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
 def test_the_prior_belongs_to_the_copy():
     data, _ = standardised(load_wine, 40, 1)
     model = network(13, 8, 3)
