@@ -12,6 +12,15 @@ import typer
 from bayesreg._support import checks
 from bayesreg._support.files import atomic_folder, check_writable
 from bayesreg.cli._network import asks_to_choose, at_scale_one, likelihood_of, network_of
+from bayesreg.cli._options import (
+    DataArgument,
+    HeaderOption,
+    HiddenOption,
+    ModelOption,
+    NoiseOption,
+    TargetOption,
+    TaskOption,
+)
 from bayesreg.cli._output import for_json, require_no_option, say, show
 from bayesreg.errors import InvalidArgumentError
 
@@ -28,13 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["fit"]
 
 
-class TaskName(StrEnum):
-    """What kind of target it is."""
-
-    classification = "classification"
-    regression = "regression"
-
-
 class OptimizerName(StrEnum):
     """How to train."""
 
@@ -46,21 +48,14 @@ class OptimizerName(StrEnum):
 
 
 def fit(
-    data: Annotated[str, typer.Argument(help="A .csv or .npz file, or breast_cancer, diabetes, digits, iris, wine.")],
-    target: Annotated[str | None, typer.Option(help="Target column of a CSV; default the last.")] = None,
-    header: Annotated[
-        bool | None,
-        typer.Option("--header/--no-header", help="Whether a CSV begins with names.  [default: yes, unless numbers]"),
-    ] = None,
-    task: Annotated[TaskName | None, typer.Option(help="Default: by looking at the target, and said.")] = None,
-    model: Annotated[str, typer.Option(help="linear, mlp, or module:function (inputs, outputs) -> module.")] = "linear",
-    hidden: Annotated[
-        int | None, typer.Option(min=1, max=1_000_000, help="Hidden units of --model mlp.  [default: 32]")
-    ] = None,
+    data: DataArgument,
+    target: TargetOption = None,
+    header: HeaderOption = None,
+    task: TaskOption = None,
+    model: ModelOption = "linear",
+    hidden: HiddenOption = None,
     prior: Annotated[str, typer.Option(help="In words: gaussian(0.1), laplace(auto), flat().")] = "gaussian(1.0)",
-    noise_std: Annotated[
-        str | None, typer.Option(help="Regression: noise std in target units, or learned.  [default: learned]")
-    ] = None,
+    noise_std: NoiseOption = None,
     optimizer: Annotated[OptimizerName, typer.Option(help="auto: lbfgs or proximal if linear, else adam.")] = (
         OptimizerName.auto
     ),

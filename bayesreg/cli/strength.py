@@ -10,8 +10,16 @@ import typer
 
 from bayesreg._support.files import check_writable
 from bayesreg.cli._network import asks_to_choose, at_scale_one, likelihood_of, network_of
+from bayesreg.cli._options import (
+    DataArgument,
+    HeaderOption,
+    HiddenOption,
+    ModelOption,
+    NoiseOption,
+    TargetOption,
+    TaskOption,
+)
 from bayesreg.cli._output import for_json, require_no_option, say, show
-from bayesreg.cli.fit import TaskName
 from bayesreg.errors import InvalidArgumentError
 
 __all__ = ["strength"]
@@ -29,21 +37,14 @@ class MethodName(StrEnum):
 
 
 def strength(
-    data: Annotated[str, typer.Argument(help="A .csv or .npz file, or breast_cancer, diabetes, digits, iris, wine.")],
-    target: Annotated[str | None, typer.Option(help="Target column of a CSV; default the last.")] = None,
-    header: Annotated[
-        bool | None,
-        typer.Option("--header/--no-header", help="Whether a CSV begins with names.  [default: yes, unless numbers]"),
-    ] = None,
-    task: Annotated[TaskName | None, typer.Option(help="Default: by looking at the target, and said.")] = None,
-    model: Annotated[str, typer.Option(help="linear, mlp, or module:function (inputs, outputs) -> module.")] = "linear",
-    hidden: Annotated[
-        int | None, typer.Option(min=1, max=1_000_000, help="Hidden units of --model mlp.  [default: 32]")
-    ] = None,
+    data: DataArgument,
+    target: TargetOption = None,
+    header: HeaderOption = None,
+    task: TaskOption = None,
+    model: ModelOption = "linear",
+    hidden: HiddenOption = None,
     prior: Annotated[str, typer.Option(help="In words, with auto for its scale.")] = "gaussian(auto)",
-    noise_std: Annotated[
-        str | None, typer.Option(help="Regression: noise std in target units, or learned.  [default: learned]")
-    ] = None,
+    noise_std: NoiseOption = None,
     method: Annotated[MethodName, typer.Option(help="By what it is chosen.")] = MethodName.AUTO,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the initial weights and of divisions.")] = 0,
     picture: Annotated[Path | None, typer.Option(help="Where to draw it, such as strength.png.")] = None,

@@ -26,14 +26,12 @@ class Hat:
             the weights; exactly, of a linear model with Gaussian noise.
         leverage: (examples,): trace of Λ_iS_i over the rank of Λ_i: 0 where the example does not matter, 1 where it
             alone decides its output.
-        largest_leverage: The largest eigenvalue of any Λ_iS_i.
         effective_parameters: Σ trace Λ_iS_i.
         log_det: log det H − log det P, over the parameters with a prior; flat ones integrated out.
     """
 
     shift: Tensor
     leverage: Tensor
-    largest_leverage: float
     effective_parameters: float
     log_det: float
 
@@ -85,7 +83,6 @@ def hat_matrix(jacobian: Jacobian, curvature: OutputCurvature, precision: Mappin
     return Hat(
         shift,
         traces / rank,
-        1.0 - float(torch.linalg.eigvalsh(solved.rest).min()),
         float(traces.sum()),
         solved.log_det,
     )
@@ -203,15 +200,6 @@ def _in_weight_space(jacobian: Jacobian, root: Tensor, precision: Mapping[str, P
 def _widths(block: Block, precision: Precision) -> Tensor:
     """Return the standard deviation that the prior gives each element, as far as it is a parabola there."""
     if isinstance(precision, Tensor):
-        return precision.reshape(-1).to(torch.float64).rsqrt()
-    return torch.full((_elements(block),), 1.0 / math.sqrt(precision), dtype=torch.float64)
-
-
-def _scales(block: Block, precision: Precision) -> Tensor:
-    """Return the standard deviation of the prior of each element."""
-    if isinstance(precision, Tensor):
-        if not bool((precision > 0).all()):
-            raise UnsupportedError(f"{block.name}: expected a precision > 0 of every weight, got 0 for some.")
         return precision.reshape(-1).to(torch.float64).rsqrt()
     return torch.full((_elements(block),), 1.0 / math.sqrt(precision), dtype=torch.float64)
 

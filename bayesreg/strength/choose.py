@@ -63,7 +63,8 @@ def choose_strength(
         data: Inputs and targets, all of them: nothing is set aside for good.
         method: "auto" (default), or how a fit is scored. "evidence": exactly, of models that are linear in their
             weights with Gaussian noise. "loo": leave-one-out from the one fit, of smooth priors of independent weights.
-            "split": a fifth of the data held out, classes alike. "folds": each fifth in turn.
+            "split": a fifth of the data held out, classes alike. "folds": each fifth in turn. "gcv": generalized
+            cross-validation, where the evidence is exact.
         hyperprior: Of the scale: what is believed of it before the data. Default: half-Cauchy with median 1, at which
             the prior is as given. None: nothing.
         seed: Of the division into fifths, and of what is random in training.

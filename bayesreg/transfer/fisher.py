@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
 from bayesreg._support.calls import answering
+from bayesreg.curvature.outputs import output_curvature, output_slope
 from bayesreg.data import as_tensors
 from bayesreg.errors import DataError, InvalidArgumentError, UnsupportedError, kind_of, nearest
 from bayesreg.likelihoods import Likelihood
@@ -201,21 +202,12 @@ def _add(
 
 def _directions(likelihood: Likelihood, output: Tensor, target: Tensor, labels: Labels) -> Tensor:
     """Return a root of the information that each output has, (examples, outputs, directions)."""
-    flat = output.detach().to(torch.float64).reshape(len(output), -1).requires_grad_()
-    nll = likelihood.nll(flat.reshape(output.shape), target).sum()
-    (slope,) = torch.autograd.grad(nll, flat, create_graph=labels == "expected")
     if labels == "empirical":
-        return slope.unsqueeze(-1)
-    rows = []
-    for k in range(flat.shape[1]):
-        (row,) = torch.autograd.grad(slope[:, k].sum(), flat, retain_graph=True, allow_unused=True)
-        rows.append(torch.zeros_like(flat) if row is None else row)
-    hessian = torch.stack(rows, 1).detach()
-    values, vectors = torch.linalg.eigh(hessian)
-    if float(values.min()) < -1e-8 * max(1.0, float(values.abs().max())):
+        return output_slope(likelihood, output, target)[1].unsqueeze(-1)
+    try:
+        return output_curvature(likelihood, output, target).root
+    except UnsupportedError as error:
         raise UnsupportedError(
             f"{likelihood.describe()}: its NLL is not convex in the output, so it has no expected information here; "
             f"use labels='empirical'."
-        )
-    root: Tensor = vectors * values.clamp_min(0.0).sqrt().unsqueeze(1)
-    return root
+        ) from error

@@ -1,0 +1,44 @@
+"""Options that the commands on a table have in common."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "DataArgument",
+    "HeaderOption",
+    "HiddenOption",
+    "ModelOption",
+    "NoiseOption",
+    "TargetOption",
+    "TaskName",
+    "TaskOption",
+]
+
+
+class TaskName(StrEnum):
+    """What kind of target it is."""
+
+    classification = "classification"
+    regression = "regression"
+
+
+DataArgument = Annotated[
+    str, typer.Argument(help="A .csv or .npz file, or breast_cancer, diabetes, digits, iris, wine.")
+]
+TargetOption = Annotated[str | None, typer.Option(help="Target column of a CSV; default the last.")]
+HeaderOption = Annotated[
+    bool | None,
+    typer.Option("--header/--no-header", help="Whether a CSV begins with names.  [default: yes, unless numbers]"),
+]
+TaskOption = Annotated[TaskName | None, typer.Option(help="Default: by looking at the target, and said.")]
+ModelOption = Annotated[str, typer.Option(help="linear, mlp, or module:function (inputs, outputs) -> module.")]
+HiddenOption = Annotated[
+    int | None, typer.Option(min=1, max=1_000_000, help="Hidden units of --model mlp.  [default: 32]")
+]
+NoiseOption = Annotated[
+    str | None, typer.Option(help="Regression: noise std in target units, or learned.  [default: learned]")
+]
