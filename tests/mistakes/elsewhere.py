@@ -160,7 +160,7 @@ ELSEWHERE = [
             ("transfer", "swag", "transfer/test_swag", "self._deviations.append(after)", "self._deviations.append(list(before))"),
             ("transfer", "fisher", "transfer/test_fisher", "(total / count)", "total"),
             ("transfer", "fisher", "transfer/test_fisher", "    model.eval()\n", "    model.train()\n"),
-            ("transfer", "fisher", "transfer/test_fisher", "clamp_min(0.0).sqrt()", "clamp_min(0.0)"),
+            ("curvature", "outputs", "transfer/test_fisher", "clamp_min(0.0).sqrt()", "clamp_min(0.0)"),
             ("transfer", "fisher", "transfer/test_fisher", "rows_of.square().sum(0, dtype=torch.float64)", "rows_of.sum(0).square()"),
             ("transfer", "fisher", "transfer/test_fisher", "module.training = mode", "pass"),
             ("transfer", "ewc", "transfer/test_fisher", "discount**age * task.num_data", "discount**age"),
