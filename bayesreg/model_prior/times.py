@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+
+from torch import Tensor
 
 from bayesreg.errors import UnsupportedError
 from bayesreg.model_prior.entry import Entry
 from bayesreg.model_prior.model_prior import ModelPrior
-from bayesreg.priors import FAMILIES, Belief, Traits
+from bayesreg.priors import FAMILIES, Belief, Gaussian, Traits
 from bayesreg.priors.contract.asking import learns
 
-__all__ = ["stretched", "times"]
+__all__ = ["each_stretched", "stretched", "times"]
 
 # Families that are made with their abilities declare none.
 _NONE = Traits(proper=False, convex=False, smooth=False, elementwise=False, has_prox=False)
@@ -40,7 +42,7 @@ def stretched(prior: ModelPrior, factor: float, note: str, only: Collection[str]
     Args:
         prior: The prior; unchanged.
         factor: > 0; over 1 is wider, weaker.
-        note: A sentence for `describe()`.
+        note: A sentence for `describe()`; empty for none.
         only: Names of the parameters whose prior changes; all by default.
 
     Returns:
@@ -67,6 +69,30 @@ def stretched(prior: ModelPrior, factor: float, note: str, only: Collection[str]
     return _mapped(prior, wider, note, only)
 
 
+def each_stretched(prior: ModelPrior, factors: Mapping[str, Tensor], note: str) -> ModelPrior:
+    """Return Gaussian priors with the width of each element multiplied by a factor of its own.
+
+    Args:
+        prior: The prior, a parabola on each of the parameters; unchanged.
+        factors: > 0, of the parameter's shape, by name.
+        note: A sentence for `describe()`.
+
+    Returns:
+        The prior.
+    """
+    entries = []
+    for entry in prior:
+        if entry.prior is None or entry.name not in factors:
+            entries.append(entry)
+            continue
+        parabola = entry.prior.quadratic()
+        assert parabola is not None
+        scale = factors[entry.name] * parabola.variance**0.5
+        made = Gaussian(scale=scale.to(entry.parameter.device), loc=entry.prior.centre())
+        entries.append(Entry(entry.info, made, entry.rule))
+    return ModelPrior._from_entries(entries, (*prior.notes, note))
+
+
 def _mapped(
     prior: ModelPrior, change: Callable[[str, Belief], Belief], note: str, only: Collection[str] | None = None
 ) -> ModelPrior:
@@ -80,7 +106,7 @@ def _mapped(
         if id(entry.prior) not in done:
             done[id(entry.prior)] = change(entry.name, entry.prior)
         entries.append(Entry(entry.info, done[id(entry.prior)], entry.rule))
-    return ModelPrior._from_entries(entries, (*prior.notes, note))
+    return ModelPrior._from_entries(entries, (*prior.notes, note) if note else prior.notes)
 
 
 def _one(name: str, prior: Belief, factor: float, gaussian: bool) -> Belief:

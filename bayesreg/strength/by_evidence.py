@@ -5,14 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from bayesreg.likelihoods import Gaussian
-from bayesreg.strength.choice import Step
+from bayesreg.model_prior import ModelPrior
+from bayesreg.model_prior.times import each_stretched
+from bayesreg.strength.choice import OwnScale, Step
+from bayesreg.strength.groups import Group
 from bayesreg.strength.linear.design import design_of
 from bayesreg.strength.linear.minimum import crossing, lowest
+from bayesreg.strength.linear.several import best_ratios, rescaled
 from bayesreg.strength.linear.spectrum import Spectrum
 from bayesreg.strength.route import NAMES
 from bayesreg.strength.setting import Found, Setting
@@ -66,35 +71,87 @@ def by_evidence(setting: Setting, name: str) -> Found:
     Returns:
         What was found. Noise that is learned has the mean square of leave-one-out.
     """
-    spectrum = Spectrum(design_of(setting.model, setting.prior, setting.inputs, setting.targets))
+    design = design_of(setting.model, setting.prior, setting.inputs, setting.targets, by_weight=setting.each)
+    spectrum = Spectrum(design)
     criterion = _Criterion(setting, spectrum, name, _known_noise(setting))
     left_out = _Criterion(setting, spectrum, "loo", criterion.noise)
     top = math.log(float(spectrum.squares.max())) if len(spectrum.squares) else 0.0
     grid = torch.tensor([top + _STEP * step for step in range(-_BELOW, _ABOVE + 1)], dtype=torch.float64)
     at, values, inside = lowest(criterion.value, grid, spectrum.many)
-    spectrum.write(at)
     limit = float(criterion.value(at)) + _WITHIN
     ends = [
         None if end is None else float(left_out.log_scale(end).exp())
         for end in (crossing(limit, at, grid, values, way) for way in (1, -1))
     ]
-    mean_square = float(left_out.variance(at))
-    if setting.learns_noise:
-        mean_square = setting.noise_variance(mean_square, spectrum.rows * spectrum.columns)
-    std = math.sqrt(mean_square)
+    widths = _Widths.of(criterion, at)
+    last, place = (spectrum, at) if widths is None else (widths.spectrum, torch.zeros_like(at))
+    last.write(place)
+    square = float(_Criterion(setting, last, "loo", criterion.noise).variance(place))
+    variance = setting.noise_variance(square, spectrum.rows * spectrum.columns) if setting.learns_noise else square
+    std = math.sqrt(variance)
     scale = std / math.exp(0.5 * float(at))
-    learned = setting.learns_noise
-    why = f"The noise has the mean square of leave-one-out, a std of {std:.4g}." if learned else ""
+    prior, own = (setting.at(scale), ()) if widths is None else widths.prior(std, scale)
+    why = f"The noise has the mean square of leave-one-out, a std of {std:.4g}." if setting.learns_noise else ""
     return Found(
-        scale,
-        setting.at(scale),
-        Gaussian(noise_std=std) if learned else setting.likelihood,
-        (ends[0], ends[1]),
-        _steps(left_out, grid, values, float(at)),
-        why,
-        dict(_signals(criterion, at, inside, grid)),
-        0.0,
-    )
+        scale if widths is None else widths.scale(std, scale), prior,
+        Gaussian(noise_std=std) if setting.learns_noise else setting.likelihood, (ends[0], ends[1]),
+        _steps(left_out, grid, values, float(at)), why, dict(_signals(criterion, at, inside, grid)), 0.0, own,
+        (last.moved(place, 2.0 * math.log(2.0)) / variance, last.moved(place, -2.0 * math.log(2.0)) / variance),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Widths:
+    """Scales of groups, or of every weight, at the maximum of the evidence.
+
+    Attributes:
+        setting: What the choice is for.
+        spectrum: The problem with its columns as wide as they are to be.
+        relative: What each column is multiplied by, in units of the noise, by parameter.
+    """
+
+    setting: Setting
+    spectrum: Spectrum
+    relative: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, criterion: _Criterion, at: Tensor) -> Self | None:
+        """Return the best widths, begun at the common one; None where none were asked for."""
+        setting, spectrum = criterion.setting, criterion.spectrum
+        design = spectrum.design
+        if setting.each:
+            index = torch.arange(design.features.shape[1], device=design.features.device)
+        elif setting.groups:
+            of = {name: k for k, group in enumerate(setting.groups) for name in group.names}
+            numbers = [of.get(name, len(setting.groups)) for name, count in design.owners.items() for _ in range(count)]
+            index = torch.tensor(numbers, device=design.features.device)
+        else:
+            return None
+        ratios = best_ratios(spectrum, index, float(at), criterion.noise, setting.hyper_of)
+        factors = torch.exp(-0.5 * ratios)[index]
+        parts = factors.split(list(design.owners.values()))
+        return cls(setting, Spectrum(rescaled(design, factors)), dict(zip(design.owners, parts, strict=True)))
+
+    def _of(self, group: Group) -> float:
+        return float(self.relative[group.names[0]][0])
+
+    def scale(self, std: float, common: float) -> float:
+        """Return the scale of what no group has; the common one where there is none such."""
+        taken = {name for group in self.setting.groups for name in group.names}
+        rest = [] if self.setting.each else [name for name in self.relative if name not in taken]
+        return std * float(self.relative[rest[0]][0]) if rest else common
+
+    def prior(self, std: float, common: float) -> tuple[ModelPrior, tuple[OwnScale, ...]]:
+        """Return the prior with these widths, and the scales."""
+        setting = self.setting
+        if setting.each:
+            shapes = {entry.name: entry.parameter.shape for entry, _ in setting.prior.active()}
+            scales = {name: (std * part).reshape(shapes[name]) for name, part in self.relative.items()}
+            prior = each_stretched(setting.prior, scales, "The width of every weight was chosen by br.choose_strength.")
+            return prior, tuple(OwnScale(name, (name,), scale) for name, scale in scales.items())
+        found = {group: std * self._of(group) for group in setting.groups}
+        own = tuple(OwnScale(group.label, group.names, scale) for group, scale in found.items())
+        return setting.at(self.scale(std, common), found), own
 
 
 def _known_noise(setting: Setting) -> float | None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from bayesreg.curvature.left_out import STATIONARY
+from bayesreg.curvature.moves import moved_by
 from bayesreg.errors import UnsupportedError
 from bayesreg.likelihoods import Gaussian, Likelihood
+from bayesreg.model_prior import ModelPrior
 from bayesreg.sparsity.null import null_strength
-from bayesreg.strength.choice import Step
+from bayesreg.strength.choice import OwnScale, Step
+from bayesreg.strength.groups import Group
 from bayesreg.strength.setting import Found, Setting
 from bayesreg.strength.signals import moved, of_norms, of_walk
 from bayesreg.strength.walk.full_batch import FullBatch
@@ -69,26 +73,63 @@ def by_walk(setting: Setting, method: str) -> Found:
     walked = _walked(setting, ground)
     points = walked.points
     at = vertex(points)
-    nearest = min(points, key=lambda point: abs(point.at - at))
+    state = _nearest(points, at).state
     said = dict(of_walk(walked, ground.examples)) | dict(of_norms(setting.model, setting.prior))
     best = min(points, key=lambda point: point.objective)
     if isinstance(ground, FullBatch) and (best.measured.gradient or 0.0) > STATIONARY:
         again = ground.measure(best.at, ground.go_on(best.at, best.state))
         said |= dict(moved(best.measured, again))
-    ground.finish(at, nearest.state)
+    sensitivity = _sensitivity(ground, points)
+    trodden: dict[Group, list[Point]] = {}
+    places: dict[Group, float] = {}
+
+    def prior_with(own: dict[Group, float], unit: float = 1.0) -> ModelPrior:
+        return setting.at(unit * 10.0**at, {group: unit * 10.0**place for group, place in own.items()})
+
+    for group in setting.groups:
+
+        def prior_at(to: float, group: Group = group) -> ModelPrior:
+            return prior_with({**places, group: to})
+
+        ground.task = replace(task, prior_at=prior_at)
+        trodden[group] = walk(ground, at, state=state).points
+        places[group] = vertex(trodden[group])
+        state = _nearest(trodden[group], places[group]).state
+    ground.task = replace(task, prior_at=lambda _: prior_with(places))
+    ground.finish(at, state)
     if ground.ended_collapsed() and "collapsed" not in said:
         said["collapsed"] = (
             "At the strength that was chosen the weights of the fit to all data collapsed to nothing; the network says "
             "no more than the frequencies of the targets."
         )
-    scale, noisy = 10.0**at, setting.likelihood
+    noise, noisy = 1.0, setting.likelihood
     if setting.learns_noise:
         noise = _noise(setting, ground, at, best)
-        scale, noisy = scale * noise, Gaussian(noise_std=noise)
+        noisy = Gaussian(noise_std=noise)
+    own = tuple(
+        OwnScale(group.label, group.names, noise * 10.0 ** places[group], _ends(it, places[group], noise), _steps(it))
+        for group, it in trodden.items()
+    )
+    return Found(
+        noise * 10.0**at, prior_with(places, noise), noisy, _ends(points, at, noise), _steps(points), "", said,
+        ground.spent, own, sensitivity,
+    )  # fmt: skip
+
+
+def _nearest(points: list[Point], at: float) -> Point:
+    return min(points, key=lambda point: abs(point.at - at))
+
+
+def _ends(points: list[Point], at: float, noise: float) -> tuple[float | None, float | None]:
+    """Return the interval as scales."""
     # With unknown noise a place is no scale yet; the noise of the last fit is not quite that of its neighbours.
-    shift = scale / _scale_at(points, at)
-    ends = [None if end is None else shift * _scale_at(points, end) for end in interval(points)]
-    steps = [
+    shift = noise * 10.0**at / _scale_at(points, at)
+    low, high = (None if end is None else shift * _scale_at(points, end) for end in interval(points))
+    return low, high
+
+
+def _steps(points: list[Point]) -> list[Step]:
+    return [
         Step(
             point.measured.scale, point.measured.held_out, point.measured.hyper, point.objective,
             point.measured.effective_parameters, point.measured.gradient, point.evaluations,
@@ -96,7 +137,23 @@ def by_walk(setting: Setting, method: str) -> Found:
         )
         for point in points
     ]  # fmt: skip
-    return Found(scale, setting.at(scale), noisy, (ends[0], ends[1]), steps, "", said, ground.spent)
+
+
+def _sensitivity(ground: FullBatch | Stochastic, points: list[Point]) -> tuple[float | None, float | None]:
+    """Return how far predictions move with half and with twice the scale, from the fits next to the best."""
+    best = min(range(len(points)), key=lambda i: points[i].objective)
+    here, task = points[best], ground.task
+    unit = 1.0 if task.noise is None else here.measured.scale / 10.0**here.at
+    output, found = ground.output(here.state[0]), []
+    for side in (best - 1, best + 1):
+        apart: float | None = None
+        if 0 <= side < len(points):
+            other = points[side]
+            apart = moved_by(task.likelihood, output, ground.output(other.state[0]), task.targets)
+            if apart is not None:
+                apart *= (math.log10(2.0) / (other.at - here.at) / unit) ** 2
+        found.append(apart)
+    return found[0], found[1]
 
 
 def _walked(setting: Setting, ground: FullBatch | Stochastic) -> Walked:

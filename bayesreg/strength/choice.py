@@ -21,7 +21,7 @@ from bayesreg.priors.contract.asking import is_flat
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Choice", "Step"]
+__all__ = ["Choice", "OwnScale", "Step"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,25 @@ class Step:
     log_evidence: float | None = None
 
 
+@dataclass(frozen=True)
+class OwnScale:
+    """The scale of some of the parameters.
+
+    Attributes:
+        group: The rule; with groups="each" a parameter's name.
+        names: The parameters.
+        scale: What their widths were multiplied by; with groups="each" a tensor of the parameter's shape.
+        interval: As of the choice; (None, None) with groups="each".
+        steps: What was tried, the other scales at their best.
+    """
+
+    group: str
+    names: tuple[str, ...]
+    scale: float | Tensor
+    interval: tuple[float | None, float | None] = (None, None)
+    steps: Sequence[Step] = field(default=(), repr=False)
+
+
 @dataclass(frozen=True, repr=False)
 class Choice:
     """What `choose_strength` found.
@@ -67,6 +86,9 @@ class Choice:
         num_data: n.
         evaluations: Passes over all the data (of value and gradient) in all.
         seconds: Wall-clock time.
+        groups: The scales of groups, where they were asked for; `scale` is then that of all others.
+        sensitivity: How far the predictions for the training inputs move when the scale is halved and when it is
+            doubled, nats per example (see `summary`); None where no fit tells.
     """
 
     model: nn.Module = field(repr=False)
@@ -81,6 +103,8 @@ class Choice:
     num_data: int
     evaluations: float
     seconds: float
+    groups: tuple[OwnScale, ...] = ()
+    sensitivity: tuple[float | None, float | None] = (None, None)
 
     @property
     def path(self) -> Table:
@@ -129,7 +153,13 @@ class Choice:
         return first
 
     def summary(self) -> Table:
-        """Return the choice as a table, with what speaks against it."""
+        """Return the choice as a table, with what speaks against it.
+
+        Its rows on halving and doubling are the prior's sensitivity: the Kullback-Leibler divergence between the
+        predictions under the chosen scale and those under half of it or twice, to second order, a mean over the
+        training inputs. It is exact where the strength is; elsewhere it comes from the walk's own fits next to the
+        best, as the square of the step goes.
+        """
         low, high = (None if end is None else float(end) for end in self.interval)
         rows: list[tuple[Any, ...]] = [
             ("scale", self.scale),
@@ -139,6 +169,10 @@ class Choice:
             ("evaluations", self.evaluations),
             ("seconds", self.seconds),
         ]
+        rows += [(f"scale of {own.group}", _range(own.scale)) for own in self.groups]
+        for value, words in zip(self.sensitivity, ("half", "twice"), strict=True):
+            if value is not None:
+                rows.append((f"predictions move with {words} the scale (nats)", value))
         best = min(self.steps, key=lambda step: abs(step.scale / self.scale - 1.0), default=None)
         if best is not None and best.held_out_nll is not None:
             rows.insert(2, ("held-out mean NLL near it (nats)", best.held_out_nll))
@@ -155,6 +189,8 @@ class Choice:
             "why": self.why,
             "warnings": dict(self.warnings),
             "steps": [dict(vars(step)) for step in self.steps],
+            "groups": [_as_dict(own) for own in self.groups],
+            "sensitivity": list(self.sensitivity),
             "num_data": self.num_data,
             "evaluations": self.evaluations,
             "seconds": self.seconds,
@@ -180,3 +216,17 @@ class Choice:
 
 def _end(value: float | None) -> str:
     return "open" if value is None else f"{value:.4g}"
+
+
+def _range(scale: float | Tensor) -> float | str:
+    return f"{float(scale.min()):.3g} to {float(scale.max()):.3g}" if isinstance(scale, Tensor) else scale
+
+
+def _as_dict(own: OwnScale) -> dict[str, Any]:
+    return {
+        "group": own.group,
+        "names": list(own.names),
+        "scale": own.scale.tolist() if isinstance(own.scale, Tensor) else own.scale,
+        "interval": list(own.interval),
+        "steps": [dict(vars(step)) for step in own.steps],
+    }

@@ -24,15 +24,16 @@ from bayesreg.selection import SelectorLike
 from bayesreg.strength.by_evidence import by_evidence
 from bayesreg.strength.by_walk import by_walk
 from bayesreg.strength.choice import Choice
+from bayesreg.strength.groups import ONE, Groups
 from bayesreg.strength.route import NAMES, route
 from bayesreg.strength.setting import Setting
 from bayesreg.strength.signals import LOUD
-from bayesreg.strength.training import require_settings, stochastic_settings
+from bayesreg.strength.walk.settings import require_settings, stochastic_settings
 
 __all__ = ["Method", "choose_strength"]
 
 _STANDARD = HalfCauchy(1.0)
-_OWN = ("model", "prior", "likelihood", "data", "method", "hyperprior", "seed")
+_OWN = ("model", "prior", "likelihood", "data", "method", "hyperprior", "groups", "seed")
 
 Method = Literal["auto", "evidence", "loo", "gcv", "split", "folds"]
 
@@ -46,6 +47,7 @@ def choose_strength(
     *,
     method: Method = "auto",
     hyperprior: HyperPrior | None = _STANDARD,
+    groups: Groups = ONE,
     seed: int = 0,
     **trainer: Any,
 ) -> Choice:
@@ -67,6 +69,10 @@ def choose_strength(
             cross-validation, where the evidence is exact.
         hyperprior: Of the scale: what is believed of it before the data. Default: half-Cauchy with median 1, at which
             the prior is as given. None: nothing.
+        groups: "one" (default): one scale for all widths. A list of rules, such as ["head.*"]: after the common scale,
+            one for the parameters of each, in turn (jointly, where the evidence is exact); what no rule matches keeps
+            the common one. "each": one for every weight (automatic relevance determination), of linear models with
+            Gaussian noise and priors.
         seed: Of the division into fifths, and of what is random in training.
         **trainer: How a fit from scratch is made, as `MAPTrainer` takes it: optimizer (a factory; default: a full-batch
             solver, and Adam for models that are random or have batch norms), scheduler, scheduler_interval, max_epochs,
@@ -79,6 +85,7 @@ def choose_strength(
         CoverageError: If the prior is over another model.
         DataError: If the data cannot be used.
         InvalidArgumentError: If an argument is out of range, or nothing has a prior.
+        PatternError: If a rule of `groups` matches nothing that has a prior.
         UnsupportedError: If the method cannot serve this prior, model or likelihood; the message says which can.
 
     Warns:
@@ -95,7 +102,8 @@ def choose_strength(
         (True, 'evidence')
 
     References:
-        docs/strength.md has the method, what it was measured to do, and where it fails.
+        docs/strength.md has the method, what it was measured to do, and where it fails. Automatic relevance
+        determination: MacKay (1994), Bayesian Nonlinear Modeling for the Prediction Competition; Tipping (2001).
     """
     start = time.perf_counter()
     if method not in get_args(Method):
@@ -115,7 +123,7 @@ def choose_strength(
     inputs, targets = inputs.to(device), targets.to(device)
     copied.eval()
     training = stochastic_settings(copied, trainer)
-    setting = Setting.of(copied, own, likelihood, inputs, targets, hyperprior, seed, training)
+    setting = Setting.of(copied, own, likelihood, inputs, targets, hyperprior, seed, training, groups)
     way = route(setting, method)
     found = by_evidence(setting, way.method) if way.exact else by_walk(setting, way.method)
     for name, words in found.warnings.items():
@@ -134,6 +142,8 @@ def choose_strength(
         num_data=len(targets),
         evaluations=found.evaluations,
         seconds=time.perf_counter() - start,
+        groups=found.own,
+        sensitivity=found.sensitivity,
     )
 
 

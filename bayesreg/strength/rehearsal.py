@@ -26,11 +26,11 @@ from bayesreg.selection import SelectorLike
 from bayesreg.strength.choice import Step
 from bayesreg.strength.setting import Setting
 from bayesreg.strength.signals import LOUD, of_walk
-from bayesreg.strength.training import require_settings, stochastic_settings
 from bayesreg.strength.walk.full_batch import FullBatch
 from bayesreg.strength.walk.held_out import Task
 from bayesreg.strength.walk.parts import Part
 from bayesreg.strength.walk.points import Point, vertex
+from bayesreg.strength.walk.settings import require_settings, stochastic_settings
 from bayesreg.strength.walk.stochastic import Stochastic
 from bayesreg.strength.walk.walk import walk
 

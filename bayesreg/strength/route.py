@@ -59,6 +59,13 @@ def route(setting: Setting, method: str) -> Way:
         raise UnsupportedError(f"method={method!r}: it cannot serve here, as {why}; leave method out.")
     if method == "loo" and _not_exact(setting) and (why := _no_leave_one_out(setting, asked=True)):
         raise UnsupportedError(f"method='loo': leave-one-out cannot serve here, as {why}; use method='folds'.")
+    if setting.each and (why := _not_exact(setting)):
+        raise UnsupportedError(
+            f"groups='each': one scale for every weight needs the exact evidence, which does not serve here, as {why}; "
+            f"give groups as rules."
+        )
+    if (setting.each or setting.groups) and method in ("loo", "gcv") and not _not_exact(setting):
+        raise UnsupportedError(f"method={method!r}: groups of a linear model go by the evidence; leave method out.")
     if method != "auto":
         return Way(method, "it was asked for", exact=method in (*_EXACT, "loo") and not _not_exact(setting))
     n = len(setting.targets)

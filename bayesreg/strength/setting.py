@@ -16,9 +16,12 @@ from bayesreg.hyperpriors import HyperPrior
 from bayesreg.likelihoods import Likelihood
 from bayesreg.model_prior import ModelPrior
 from bayesreg.model_prior.times import stretched
-from bayesreg.strength.choice import Step
+from bayesreg.strength.choice import OwnScale, Step
+from bayesreg.strength.groups import EACH, ONE, Group, groups_of
 
 __all__ = ["Found", "Setting"]
+
+_CHOSEN = "chosen by br.choose_strength."
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Setting:
         linear: Whether the outputs are linear in the trained weights.
         outputs: How many outputs an example has.
         training: How to train in batches; None for full-batch solvers.
+        groups: Parameters with a scale of their own.
+        each: Whether every weight is to have one.
     """
 
     model: nn.Module
@@ -48,6 +53,8 @@ class Setting:
     linear: bool
     outputs: int
     training: Mapping[str, Any] | None
+    groups: tuple[Group, ...] = ()
+    each: bool = False
 
     @classmethod
     def of(
@@ -60,12 +67,16 @@ class Setting:
         hyperprior: HyperPrior | None,
         seed: int,
         training: Mapping[str, Any] | None,
+        groups: object = ONE,
     ) -> Self:
         """Return the setting, the model looked at."""
         linear = is_linear(model, [entry.info for entry, _ in prior.active()], inputs)
         with torch.no_grad():
             outputs = model(inputs[:1])[0].numel()
-        return cls(model, prior, likelihood, inputs, targets, hyperprior, seed, linear, outputs, training)
+        return cls(
+            model, prior, likelihood, inputs, targets, hyperprior, seed, linear, outputs, training,
+            groups_of(prior, groups), groups == EACH,
+        )  # fmt: skip
 
     @property
     def gaussian(self) -> bool:
@@ -99,9 +110,16 @@ class Setting:
         found = minimize_scalar(objective, bounds=(low, high), method="bounded", options={"xatol": 1e-10})
         return math.exp(2.0 * float(found.x))
 
-    def at(self, scale: float) -> ModelPrior:
-        """Return the prior with its widths multiplied."""
-        return stretched(self.prior, scale, f"All widths times {scale:.4g}, chosen by br.choose_strength.")
+    def at(self, scale: float, own: Mapping[Group, float] | None = None) -> ModelPrior:
+        """Return the prior with its widths multiplied, those of groups by scales of their own."""
+        if not own:
+            return stretched(self.prior, scale, f"All widths times {scale:.4g}, {_CHOSEN}")
+        taken = {name for group in own for name in group.names}
+        rest = [entry.name for entry, _ in self.prior.active() if entry.name not in taken]
+        made = stretched(self.prior, scale, f"All other widths times {scale:.4g}, {_CHOSEN}", only=rest)
+        for group, its in own.items():
+            made = stretched(made, its, f"Widths of {group.label} times {its:.4g}, {_CHOSEN}", only=group.names)
+        return made
 
     def hyper(self, scale: float) -> float:
         """Return −log density of log scale, nats, 0 at the middle of the hyperprior."""
@@ -128,6 +146,8 @@ class Found:
         why: How it was decided.
         warnings: What speaks against it.
         evaluations: Passes over the data.
+        own: Scales of groups.
+        sensitivity: How far predictions move with half and with twice the scale, nats per example.
     """
 
     scale: float
@@ -138,3 +158,5 @@ class Found:
     why: str
     warnings: dict[str, str]
     evaluations: float
+    own: tuple[OwnScale, ...] = ()
+    sensitivity: tuple[float | None, float | None] = (None, None)

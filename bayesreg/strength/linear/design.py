@@ -26,6 +26,7 @@ class Design:
         targets: z, (rows, columns).
         block: Rows per example.
         write: Writes δ and β, a column per column of z, into the model.
+        owners: How many columns of X belong to each parameter, by name, in order.
     """
 
     features: Tensor
@@ -33,9 +34,12 @@ class Design:
     targets: Tensor
     block: int
     write: Callable[[Tensor, Tensor], None]
+    owners: dict[str, int]
 
 
-def design_of(model: nn.Module, prior: ModelPrior, inputs: Tensor, targets: Tensor) -> Design:
+def design_of(
+    model: nn.Module, prior: ModelPrior, inputs: Tensor, targets: Tensor, *, by_weight: bool = False
+) -> Design:
     """Return the least-squares problem that a model and its Gaussian priors are.
 
     Args:
@@ -43,6 +47,7 @@ def design_of(model: nn.Module, prior: ModelPrior, inputs: Tensor, targets: Tens
         prior: Gaussian or flat on each.
         inputs: All inputs.
         targets: All targets.
+        by_weight: Whether every weight needs a column of its own; the outputs of one layer share theirs otherwise.
 
     Returns:
         The problem, in float64.
@@ -51,7 +56,8 @@ def design_of(model: nn.Module, prior: ModelPrior, inputs: Tensor, targets: Tens
     jacobian = model_jacobian(model, [entry.info for entry in entries], inputs)
     pairs = list(zip(entries, jacobian.blocks, strict=True))
     wanted = targets.to(torch.float64).reshape(jacobian.rows) - jacobian.output.to(torch.float64).reshape(jacobian.rows)
-    return _one_layer(pairs, wanted) or _any(pairs, wanted, jacobian)
+    shared = None if by_weight else _one_layer(pairs, wanted)
+    return shared or _any(pairs, wanted, jacobian)
 
 
 def _spread(entry: Entry) -> tuple[float | Tensor, Tensor]:
@@ -97,7 +103,8 @@ def _any(pairs: list[tuple[Entry, Block]], wanted: Tensor, jacobian: Jacobian) -
             entry.parameter.copy_((centre.reshape(-1) + change).reshape(entry.parameter.shape))
 
     empty = torch.zeros(n * k, 0, dtype=torch.float64, device=rows.device)
-    return Design(torch.cat([empty, *columns], 1), torch.cat([empty, *free], 1), rows, k, write)
+    owners = {entry.name: entry.parameter.numel() for entry, width, _ in places if width is not None}
+    return Design(torch.cat([empty, *columns], 1), torch.cat([empty, *free], 1), rows, k, write, owners)
 
 
 def _one_layer(pairs: list[tuple[Entry, Block]], wanted: Tensor) -> Design | None:
@@ -128,4 +135,4 @@ def _one_layer(pairs: list[tuple[Entry, Block]], wanted: Tensor) -> Design | Non
         if bias is not None and before is not None:
             bias[0].parameter.copy_(before + added[0])
 
-    return Design(std * inputs, ones, targets, 1, write)
+    return Design(std * inputs, ones, targets, 1, write, {entry.name: inputs.shape[1]})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from scipy.optimize import brentq
 from torch import Tensor
@@ -13,15 +14,34 @@ __all__ = ["crossing", "lowest"]
 Objective = Callable[[Tensor], Tensor]
 
 
-def _place(at: float) -> Tensor:
-    return torch.tensor(at, dtype=torch.float64)
+# Chebyshev points of a bracket. What is looked at here is smooth over several times its width, and then the polynomial
+# through so many slopes is as good as the slopes.
+_NODES = np.polynomial.chebyshev.chebpts2(14)
+_CLOSE = 1e-9
+
+
+def _slopes(objective: Objective, places: Tensor) -> Tensor:
+    with torch.enable_grad():
+        places = places.detach().requires_grad_()
+        (slopes,) = torch.autograd.grad(objective(places).sum(), places)
+    return slopes
 
 
 def _slope(objective: Objective, at: float) -> float:
-    with torch.enable_grad():
-        place = _place(at).requires_grad_()
-        (slope,) = torch.autograd.grad(objective(place), place)
-    return float(slope)
+    return float(_slopes(objective, torch.tensor([at], dtype=torch.float64)))
+
+
+def _rest(objective: Objective, low: float, high: float) -> float | None:
+    """Return where the slope is 0, to the last digits; None where it does not go from below to above."""
+    middle, half = 0.5 * (low + high), 0.5 * (high - low)
+    slopes = _slopes(objective, torch.from_numpy(middle + half * _NODES)).numpy()
+    if not slopes[0] < 0.0 < slopes[-1]:
+        return None
+    series = np.polynomial.chebyshev.Chebyshev.fit(_NODES, slopes, len(_NODES) - 1)
+    found = middle + half * float(brentq(series, -1.0, 1.0, xtol=1e-14))
+    if abs(_slope(objective, found)) <= _CLOSE * (slopes[-1] - slopes[0]):
+        return found
+    return float(brentq(lambda at: _slope(objective, at), low, high, xtol=1e-13, rtol=1e-14))
 
 
 def lowest(objective: Objective, grid: Tensor, many: int = 1000) -> tuple[Tensor, Tensor, bool]:
@@ -41,10 +61,8 @@ def lowest(objective: Objective, grid: Tensor, many: int = 1000) -> tuple[Tensor
     if best in (0, len(grid) - 1):
         return grid[best], values, False
     low, high = float(grid[best - 1]), float(grid[best + 1])
-    if not _slope(objective, low) < 0.0 < _slope(objective, high):
-        return grid[best], values, True
-    found = brentq(lambda at: _slope(objective, at), low, high, xtol=1e-13, rtol=1e-14)
-    return _place(found), values, True
+    found = _rest(objective, low, high)
+    return grid[best] if found is None else torch.tensor(found, dtype=torch.float64), values, True
 
 
 def crossing(limit: float, at: Tensor, grid: Tensor, values: Tensor, way: int) -> Tensor | None:

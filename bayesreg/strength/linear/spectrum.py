@@ -28,7 +28,7 @@ class Spectrum:
         self.design = design
         self.rows, self.columns = design.targets.shape
         self._free = _basis(design.flat)
-        inside = design.features - self._free @ (self._free.T @ design.features)
+        self.inside = inside = design.features - self._free @ (self._free.T @ design.features)
         self.targets = design.targets - self._free @ (self._free.T @ design.targets)
         left, values, self._right = torch.linalg.svd(inside, full_matrices=False)
         kept = values > values.amax().clamp_min(1e-300) * max(inside.shape) * torch.finfo(values.dtype).eps
@@ -111,6 +111,11 @@ class Spectrum:
     def effective_parameters(self, log_ratio: Tensor) -> Tensor:
         """Return how many parameters the data determine, flat ones included, (...)."""
         return self.columns * (self._share(log_ratio).sum(-1) + self._free.shape[1])
+
+    def moved(self, log_ratio: Tensor, change: float) -> float:
+        """Return half the mean square by which an example's predictions move when log λ changes."""
+        shares = self._share(log_ratio + change) - self._share(log_ratio)
+        return 0.5 * float((shares.unsqueeze(1) * self._met).square().sum()) / self.examples
 
     def write(self, log_ratio: Tensor) -> None:
         """Put the MAP into the model."""

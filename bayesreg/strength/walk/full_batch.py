@@ -17,8 +17,8 @@ from bayesreg.trainer.full_batch.proximal import minimise_proximal
 __all__ = ["FullBatch"]
 
 #: Gradient per example that a fit on the way is taken to, and the last one.
-_TOLERANCE, _LAST_TOLERANCE = 1e-5, 1e-7
-_FIRST, _NEXT, _LAST = 100, 30, 100
+_TOLERANCE, _LAST_TOLERANCE = 1e-4, 1e-6
+_FIRST, _NEXT, _LAST = 100, 30, 200
 
 
 class _Counted(FullBatchProblem):

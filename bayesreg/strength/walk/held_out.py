@@ -91,6 +91,13 @@ class HeldOut(ABC, Generic[Fit]):
         output = tensor_output(task.model, task.inputs[which].to(device))
         return float(task.likelihood.nll(output, task.targets[which].to(device)).mean())
 
+    @torch.no_grad()
+    def output(self, fit: Fit) -> Tensor:
+        """Return what a fit says of all examples."""
+        self.use(fit)
+        model = self.task.model
+        return tensor_output(model, self.task.inputs.to(next(model.parameters()).device))
+
     def collapsed(self, state: list[Fit]) -> bool:
         """Return whether the fits have lost all that they could say."""
         if self.task.linear:

@@ -60,7 +60,9 @@ class Walked:
     dead: bool = False
 
 
-def walk(ground: Ground, start: float = 0.0, *, step: float = STEP, only_weaker: bool = False) -> Walked:
+def walk(
+    ground: Ground, start: float = 0.0, *, step: float = STEP, only_weaker: bool = False, state: Any = None
+) -> Walked:
     """Walk to weaker and to stronger priors, each fit from the one before.
 
     A direction ends after two points in a row that are not better than its best, or, to weaker priors, one that is far
@@ -74,17 +76,18 @@ def walk(ground: Ground, start: float = 0.0, *, step: float = STEP, only_weaker:
         start: Where to begin, log₁₀ of the width.
         step: How far one step is, in the same.
         only_weaker: Whether the start is the strongest prior that there is anything to say of.
+        state: Of a fit near the start to go on from; a fit from scratch by default.
 
     Returns:
         The points.
     """
-    begun = 0
-    state = ground.begin(start)
+    begun, before = 0, ground.spent
+    state = ground.begin(start) if state is None else ground.go_on(start, state)
     while (dead := ground.collapsed(state)) and begun < _REACH / step:
         begun += 1
         start += step
         state = ground.begin(start)
-    points = {start: _point(ground, start, state, 0.0)}
+    points = {start: _point(ground, start, state, before)}
     collapsed: list[float] = []
     for direction in () if dead else (1.0,) if only_weaker else (1.0, -1.0):
         collapsed += _one_way(ground, points, start, direction, step)
