@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +12,16 @@ import numpy as np
 import sklearn.datasets
 import torch
 from _transfer_tasks import TASKS as TRANSFERS
-from _transfer_tasks import folder, idx
+from _transfer_tasks import Pool, folder, idx
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import bayesreg as br
 
 __all__ = ["SETTINGS", "Problem", "Setting"]
+
+
+STANDARD = br.hyperpriors.HalfCauchy(1.0)
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Problem:
         model: The network.
         likelihood: The likelihood.
         prior: The prior of scale 1.
+        hyperprior: Of the scale.
     """
 
     train: tuple[Tensor, Tensor]
@@ -38,6 +42,7 @@ class Problem:
     model: nn.Module
     likelihood: br.likelihoods.Likelihood
     prior: Any
+    hyperprior: br.hyperpriors.HyperPrior = STANDARD
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class Setting:
         iterations: Of a fit from scratch, at most.
         every: The oracle looks at every so many points of the grid.
         draw: From a seed to a problem.
-        few: Whether the call must say that the centre decides.
+        grid: log₁₀ of the precisions.
     """
 
     name: str
@@ -60,7 +65,7 @@ class Setting:
     iterations: int
     every: int
     draw: Callable[[int], Problem]
-    few: bool = False
+    grid: Sequence[float]
 
 
 def _initialised(model: nn.Module, seed: int) -> nn.Module:
@@ -138,10 +143,48 @@ def _sentences(n: int, seed: int) -> Problem:
     return Problem(*parts, model, br.likelihoods.Bernoulli(), br.Gaussian(1.0))
 
 
+@functools.cache
+def _rehearsed(name: str, n: int) -> br.hyperpriors.HyperPrior:
+    """Return what source data say of how far weights travel, once for all draws."""
+    pool = TRANSFERS[name].rehearsal()
+    model = _pretrained(name, pool)
+    prior = br.Gaussian.centered_at(pool.reference, scale=1.0)
+    return br.transfer.rehearse(model, {"*": prior}, _of(name), (pool.x, _labels(name, pool)), num_data=n).hyperprior
+
+
+def _of(name: str) -> br.likelihoods.Likelihood:
+    return br.likelihoods.Bernoulli() if name == "sentences" else br.likelihoods.Categorical()
+
+
+def _labels(name: str, pool: Pool) -> Tensor:
+    return pool.y.reshape(-1, 1) if name == "sentences" else pool.y
+
+
+def _pretrained(name: str, pool: Pool) -> nn.Module:
+    model = TRANSFERS[name].network(10 if name == "digits" else 2)
+    br.transfer.load_into(model, pool.reference)
+    return model
+
+
+def _transfer(name: str, n: int, seed: int) -> Problem:
+    """The weights' prior is about pretrained ones; how far they travel was rehearsed on other data."""
+    pool = TRANSFERS[name].target()
+    a, b = pool.draw(n, seed, 500)
+    train, test = ((pool.x[i], _labels(name, pool)[i]) for i in (a, b))
+    prior = {"*": br.Gaussian.centered_at(pool.reference, scale=1.0)}
+    return Problem(train, test, _pretrained(name, pool), _of(name), prior, _rehearsed(name, n))
+
+
+ORDINARY = [-4.0 + 7.0 * k / 39.0 for k in range(40)]
+#: About pretrained weights.
+NEAR = [-2.0 + 7.0 * k / 39.0 for k in range(40)]
+
+
 def _setting(
-    name: str, n: int, seeds: int, draw: Callable[..., Problem], *arguments: Any, every: int = 1, iterations: int = 200
-) -> Setting:
-    return Setting(name, n, seeds, iterations, every, lambda seed: draw(*arguments, n, seed))
+    name: str, n: int, seeds: int, draw: Callable[..., Problem], *arguments: Any, every: int = 1, iterations: int = 200,
+    grid: Sequence[float] = ORDINARY,
+) -> Setting:  # fmt: skip
+    return Setting(name, n, seeds, iterations, every, lambda seed: draw(*arguments, n, seed), grid)
 
 
 CANCER, WINE = (30, 50, 2), (13, 50, 3)
@@ -163,4 +206,8 @@ SETTINGS = [
     _setting("Fashion, CNN", 1000, 2, _fashion, "cnn", every=4, iterations=150),
     _setting("diabetes, 10-50-1, noise learned", 100, 5, _table, "diabetes", (10, 50, 1)),
     _setting("sentences, 1448 words, linear", 200, 5, _sentences),
+    _setting("sentences, about weights from others", 20, 5, _transfer, "sentences", grid=NEAR),
+    _setting("sentences, about weights from others", 100, 5, _transfer, "sentences", grid=NEAR),
+    _setting("digits, about weights from MNIST", 20, 5, _transfer, "digits", every=2, iterations=60, grid=NEAR),
+    _setting("digits, about weights from MNIST", 100, 5, _transfer, "digits", every=4, iterations=60, grid=NEAR),
 ]

@@ -5,13 +5,16 @@
 Every draw is fitted by all ways in turn, with the same data, the same initial weights and the same solver (L-BFGS):
 
 - choose: `br.choose_strength`, as it comes.
-- grid: 40 precisions over seven decades, each fitted from scratch to four fifths of the data, the lowest NLL of the
-  last fifth picked, and all data fitted with it. "grid and hyperprior" picks by the same score with the same
-  hyperprior, from the same fits.
+- grid: 40 precisions over seven decades (10⁻⁴ to 10³; about pretrained weights 10⁻² to 10⁵), each fitted from scratch
+  to four fifths of the data, the lowest NLL of the last fifth picked, and all data fitted with it. "grid and
+  hyperprior" picks by the same score with the same hyperprior, from the same fits.
 - five: precisions 0.01 to 100, each fitted from scratch to four fifths and stopped where the last fifth's NLL is
   lowest; the best of those weights, as they are.
 - N(0, 1): no choice at all.
 - oracle: the point of the grid, fitted to all data, with the lowest *test* NLL, which nobody has.
+
+About pretrained weights all ways begin at those, and the hyperprior is what `br.transfer.rehearse` finds on data of the
+source, once for each n; what that takes is counted for no way.
 
 Evaluations are passes over all the data (of value and gradient; a Jacobian counts as many as there are outputs);
 seconds are of the processor, on one thread. Finished draws are kept in --out, so that a run that was stopped goes on.
@@ -22,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import functools
 import json
 import math
 import statistics
@@ -37,13 +41,12 @@ from _strength_tasks import SETTINGS, Problem, Setting
 from torch import Tensor
 
 import bayesreg as br
-from bayesreg.hyperpriors import HalfCauchy
+from bayesreg.hyperpriors import HyperPrior
 from bayesreg.model_prior.times import stretched
 from bayesreg.strength.walk.full_batch import FullBatch
 from bayesreg.strength.walk.held_out import Task
 from bayesreg.strength.walk.parts import parts_of
 
-GRID = [-4.0 + 7.0 * k / 39.0 for k in range(40)]
 FIVE = [-2.0, -1.0, 0.0, 1.0, 2.0]
 FIRST_SEED = 100
 _CHUNK, _PATIENCE = 10, 5
@@ -64,7 +67,7 @@ class Fits(FullBatch):
             inputs,
             targets,
             parts_of(targets, "split", seed),
-            _hyper,
+            functools.partial(_hyper, problem.hyperprior),
             noise=(lambda square, _: square) if learned else None,
             linear=False,
         )
@@ -74,10 +77,9 @@ class Fits(FullBatch):
         return self._solve(-0.5 * precision, part, self._initial, iterations, 1e-5)
 
 
-def _hyper(scale: float) -> float:
-    density = HalfCauchy(1.0).log_scale_density
-    at, middle = (float(density(torch.tensor(eta, dtype=torch.float64))[0]) for eta in (math.log(scale), 0.0))
-    return middle - at
+def _hyper(hyperprior: HyperPrior, scale: float) -> float:
+    at = torch.tensor(math.log(scale), dtype=torch.float64)
+    return -float(hyperprior.log_scale_density(at)[0])
 
 
 @torch.no_grad()
@@ -88,7 +90,9 @@ def tested(model: torch.nn.Module, likelihood: Any, problem: Problem) -> dict[st
 
 
 def by_choice(problem: Problem, seed: int) -> dict[str, Any]:
-    choice = br.choose_strength(problem.model, problem.prior, problem.likelihood, problem.train, seed=seed)
+    choice = br.choose_strength(
+        problem.model, problem.prior, problem.likelihood, problem.train, hyperprior=problem.hyperprior, seed=seed
+    )
     return {
         **tested(choice.model, choice.likelihood, problem),
         "log10_precision": -2.0 * math.log10(choice.scale),
@@ -108,13 +112,13 @@ def _noisy(problem: Problem, measured: Any, precision: float) -> Any:
 def by_grid(problem: Problem, seed: int, setting: Setting) -> dict[str, dict[str, Any]]:
     fits = Fits(problem, seed)
     measured = {}
-    for precision in GRID:
+    for precision in setting.grid:
         flat = fits.fit(precision, 0, setting.iterations)
         found = fits.measure(-0.5 * precision, [flat])
         measured[precision] = found
     spent, found = fits.spent, {}
     for name, penalised in (("grid", False), ("grid and hyperprior", True)):
-        best = min(GRID, key=lambda p: fits.examples * measured[p].held_out + penalised * measured[p].hyper)
+        best = min(setting.grid, key=lambda p: fits.examples * measured[p].held_out + penalised * measured[p].hyper)
         before = fits.spent
         fits.use(fits.fit(best, None, setting.iterations))
         likelihood = _noisy(problem, measured[best], best)
@@ -164,7 +168,7 @@ def by_default(problem: Problem, setting: Setting) -> dict[str, Any]:
 def by_oracle(problem: Problem, seed: int, setting: Setting) -> dict[str, Any]:
     fits = Fits(problem, seed)
     best: dict[str, Any] = {"nll": math.inf}
-    for precision in GRID[:: setting.every]:
+    for precision in setting.grid[:: setting.every]:
         fits.use(fits.fit(precision, None, setting.iterations))
         likelihood = problem.likelihood
         if list(likelihood.parameters()):
@@ -236,6 +240,9 @@ def main() -> None:
     warnings.simplefilter("ignore")
     kept = arguments.out.read_text().splitlines() if arguments.out.exists() else []
     done = [json.loads(line) for line in kept]
+    # What torch loads when something is done for the first time is no part of any way.
+    first = SETTINGS[0].draw(0)
+    by_choice(first, 0)
     have = {(d["name"], d["n"], d["seed"]) for d in done}
     for setting in SETTINGS:
         if arguments.only and not any(setting.name.startswith(name) for name in arguments.only):
