@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,7 +101,7 @@ def regularization_path(
     likelihood: Likelihood,
     data: tuple[Any, Any],
     *,
-    strengths: Sequence[float] | None = None,
+    strengths: Iterable[float] | None = None,
     count: int = 30,
     floor: float = 1e-3,
     validation: tuple[Any, Any] | None = None,

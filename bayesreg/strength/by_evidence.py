@@ -21,6 +21,7 @@ from bayesreg.strength.linear.several import best_ratios, rescaled
 from bayesreg.strength.linear.spectrum import Spectrum
 from bayesreg.strength.route import NAMES
 from bayesreg.strength.setting import Found, Setting
+from bayesreg.strength.signals import several
 
 __all__ = ["by_evidence"]
 
@@ -95,7 +96,7 @@ def by_evidence(setting: Setting, name: str) -> Found:
     return Found(
         scale if widths is None else widths.scale(std, scale), prior,
         Gaussian(noise_std=std) if setting.learns_noise else setting.likelihood, (ends[0], ends[1]),
-        _steps(left_out, grid, values, float(at)), why, dict(_signals(criterion, at, inside, grid)), 0.0, own,
+        _steps(left_out, grid, values, float(at)), why, dict(_signals(criterion, at, inside, grid, values)), 0.0, own,
         (last.moved(place, 2.0 * math.log(2.0)) / variance, last.moved(place, -2.0 * math.log(2.0)) / variance),
     )  # fmt: skip
 
@@ -182,7 +183,9 @@ def _steps(left_out: _Criterion, grid: Tensor, values: Tensor, at: float) -> lis
     ]
 
 
-def _signals(criterion: _Criterion, at: Tensor, inside: bool, grid: Tensor) -> Iterator[tuple[str, str]]:
+def _signals(
+    criterion: _Criterion, at: Tensor, inside: bool, grid: Tensor, values: Tensor
+) -> Iterator[tuple[str, str]]:
     spectrum, name = criterion.spectrum, criterion.name
     near = grid[(grid - at).abs() <= 2.0 * _DECADE]
     scores = torch.cat([criterion.score(part) for part in near.split(spectrum.many)])
@@ -199,6 +202,7 @@ def _signals(criterion: _Criterion, at: Tensor, inside: bool, grid: Tensor) -> I
                 f"{'none at all' if weak else 'nothing but what is flat'}."
             ),
         )
+    yield from several(list(zip(criterion.log_scale(grid).exp().tolist(), values.tolist(), strict=True)))
     other = _Criterion(criterion.setting, spectrum, "loo" if name == "evidence" else "evidence", criterion.noise)
     there = grid[int(torch.cat([other.score(part) for part in grid.split(spectrum.many)]).argmin())]
     apart = abs(float(there - at)) / _DECADE

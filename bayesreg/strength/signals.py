@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from torch import nn
@@ -12,7 +13,7 @@ from bayesreg.priors.contract.asking import is_flat
 from bayesreg.strength.walk.points import Measured, Point
 from bayesreg.strength.walk.walk import Walked
 
-__all__ = ["LOUD", "moved", "of_norms", "of_walk"]
+__all__ = ["LOUD", "moved", "of_norms", "of_walk", "several"]
 
 #: Those that are Python warnings too.
 LOUD = frozenset({"collapsed", "end", "gradient"})
@@ -73,10 +74,7 @@ def of_walk(walked: Walked, held_out: int) -> Iterator[tuple[str, str]]:
         )
     if held_out < _FEW:
         yield "few", f"Each strength is scored by {held_out} held-out examples; that is not many."
-    minima = [i for i in _minima(points) if points[i].objective < points[best].objective + _RIVAL]
-    if len(minima) > 1:
-        shown = ", ".join(f"{points[i].measured.scale:.3g}" for i in minima)
-        yield "several", f"The objective has several minima, at scales of {shown}; the lowest was taken."
+    yield from several([(point.measured.scale, point.objective) for point in points])
     yield from _other_opinion(points, best)
     yield from (("leverage", words) for words in points[best].measured.remarks if "leverage" in words)
 
@@ -140,11 +138,27 @@ def moved(measured: Measured, again: Measured) -> Iterator[tuple[str, str]]:
         )
 
 
-def _minima(points: Sequence[Point]) -> Iterator[int]:
-    """Yield the minima that are apart by rises of more than the nats that decide."""
-    values = [point.objective for point in points]
+def several(tried: Sequence[tuple[float, float]]) -> Iterator[tuple[str, str]]:
+    """Yield that there is more than one minimum, apart by rises of more than the nats that decide.
+
+    Args:
+        tried: Scales and objectives, in order.
+
+    Yields:
+        Name and words, or nothing.
+    """
+    values = [value for _, value in tried]
+    lowest = min(values)
+    minima = [scale for (scale, value), deep in zip(tried, _deep(values), strict=True) if deep < lowest + _RIVAL]
+    if len(minima) > 1:
+        shown = ", ".join(f"{scale:.3g}" for scale in minima)
+        yield "several", f"The objective has several minima, at scales of {shown}; the lowest was taken."
+
+
+def _deep(values: Sequence[float]) -> Iterator[float]:
+    """Yield each value that is a minimum, and infinity for the others."""
     for i, value in enumerate(values):
         left = next((max(values[j : i + 1]) for j in range(i - 1, -1, -1) if values[j] < value), None)
         right = next((max(values[i : j + 1]) for j in range(i + 1, len(values)) if values[j] < value), None)
-        if all(barrier is None or barrier - value > _DECIDES for barrier in (left, right)):
-            yield i
+        is_one = all(barrier is None or barrier - value > _DECIDES for barrier in (left, right))
+        yield value if is_one else math.inf
