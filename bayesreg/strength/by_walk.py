@@ -24,7 +24,7 @@ from bayesreg.strength.walk.held_out import Task
 from bayesreg.strength.walk.parts import parts_of
 from bayesreg.strength.walk.points import Point, interval, vertex
 from bayesreg.strength.walk.stochastic import Stochastic
-from bayesreg.strength.walk.walk import Walked, walk
+from bayesreg.strength.walk.walk import STRONGER, WEAKER, Walked, walk
 
 __all__ = ["by_walk"]
 
@@ -32,6 +32,13 @@ __all__ = ["by_walk"]
 _NOISE_START = -0.375
 #: One step from the empty model on, where few weights come in at a time.
 _NULL_STEP = 0.25
+#: log₁₀ of the width at which a network under a prior with kinks begins.
+_SPARSE_START = 1.125
+
+_ENDED_COLLAPSED = (
+    "At the strength that was chosen the weights of the fit to all data collapsed to nothing; the network says no more "
+    "than the frequencies of the targets."
+)
 
 
 def by_walk(setting: Setting, method: str) -> Found:
@@ -73,7 +80,7 @@ def by_walk(setting: Setting, method: str) -> Found:
     walked = _walked(setting, ground)
     points = walked.points
     at = vertex(points)
-    state = _nearest(points, at).state
+    state = _near(setting, points, at).state
     said = dict(of_walk(walked, ground.examples)) | dict(of_norms(setting.model, setting.prior))
     best = min(points, key=lambda point: point.objective)
     if isinstance(ground, FullBatch) and (best.measured.gradient or 0.0) > STATIONARY:
@@ -94,14 +101,11 @@ def by_walk(setting: Setting, method: str) -> Found:
         ground.task = replace(task, prior_at=prior_at)
         trodden[group] = walk(ground, at, state=state).points
         places[group] = vertex(trodden[group])
-        state = _nearest(trodden[group], places[group]).state
+        state = _near(setting, trodden[group], places[group]).state
     ground.task = replace(task, prior_at=lambda _: prior_with(places))
     ground.finish(at, state)
     if ground.ended_collapsed() and "collapsed" not in said:
-        said["collapsed"] = (
-            "At the strength that was chosen the weights of the fit to all data collapsed to nothing; the network says "
-            "no more than the frequencies of the targets."
-        )
+        said["collapsed"] = _ENDED_COLLAPSED
     noise, noisy = 1.0, setting.likelihood
     if setting.learns_noise:
         noise = _noise(setting, ground, at, best)
@@ -116,8 +120,10 @@ def by_walk(setting: Setting, method: str) -> Found:
     )  # fmt: skip
 
 
-def _nearest(points: list[Point], at: float) -> Point:
-    return min(points, key=lambda point: abs(point.at - at))
+def _near(setting: Setting, points: list[Point], at: float) -> Point:
+    """Return the point to go on from: the nearest, with kinks the nearest of a weaker prior, with fewer zeros."""
+    weaker = [point for point in points if point.at >= at] if setting.prior.kinked() else points
+    return min(weaker or points, key=lambda point: abs(point.at - at))
 
 
 def _ends(points: list[Point], at: float, noise: float) -> tuple[float | None, float | None]:
@@ -157,19 +163,33 @@ def _sensitivity(ground: FullBatch | Stochastic, points: list[Point]) -> tuple[f
 
 
 def _walked(setting: Setting, ground: FullBatch | Stochastic) -> Walked:
-    """Walk from the prior as given; where a kink has an empty model, from the strongest prior that leaves it so."""
-    if setting.linear and setting.prior.kinked() and isinstance(ground, FullBatch) and not setting.learns_noise:
-        try:
-            data = (setting.inputs, setting.targets)
-            null = null_strength(setting.model, setting.prior, setting.likelihood, data)
-        except UnsupportedError:
-            null = 0.0
-        if null > 0.0:
-            return walk(ground, -math.log10(null), step=_NULL_STEP, only_weaker=True)
+    """Walk from the prior as given, both ways; where it makes weights exactly 0 from one end to the other.
+
+    A linear model is walked from the strongest prior that leaves it empty, where fits are cheap. Of a network a weight
+    that is 0 beside others that are 0 stays 0 whatever prior follows: it is walked from a weak prior to stronger ones.
+
+    Args:
+        setting: What the choice is for.
+        ground: What is walked over.
+
+    Returns:
+        The walk.
+    """
+    start = 0.0
     if setting.learns_noise:
-        spread = float(setting.targets.to(torch.float64).std()) or 1.0
-        return walk(ground, _NOISE_START - math.log10(spread))
-    return walk(ground)
+        start = _NOISE_START - math.log10(float(setting.targets.to(torch.float64).std()) or 1.0)
+    if not setting.prior.kinked() or not isinstance(ground, FullBatch):
+        return walk(ground, start)
+    if not setting.linear:
+        return walk(ground, start + _SPARSE_START, directions=(STRONGER,), otherwise=(WEAKER,))
+    if setting.learns_noise:
+        return walk(ground, start)
+    try:
+        data = (setting.inputs, setting.targets)
+        null = null_strength(setting.model, setting.prior, setting.likelihood, data)
+    except UnsupportedError:
+        null = 0.0
+    return walk(ground, -math.log10(null), step=_NULL_STEP, directions=(WEAKER,)) if null > 0.0 else walk(ground)
 
 
 def _at_centre(setting: Setting, ground: FullBatch | Stochastic) -> Found:
@@ -179,13 +199,18 @@ def _at_centre(setting: Setting, ground: FullBatch | Stochastic) -> Found:
     state: Any = ground.begin(at)
     ground.finish(at, state)
     scale = 10.0**at
-    said = (
-        f"The strength was not chosen from these data but set by the hyperprior, to its middle of {scale:.3g}: with so "
-        f"few examples of each class what is held out points the wrong way. A rehearsal on data of the source can set "
-        f"the middle, hyperprior=br.hyperpriors.HalfCauchy(scale); method='folds' chooses all the same."
-    )
+    said = {
+        "centre": (
+            f"The strength was not chosen from these data but set by the hyperprior, to its middle of {scale:.3g}: "
+            f"with so few examples of each class what is held out points the wrong way. "
+            f"hyperprior=br.hyperpriors.HalfCauchy(scale) sets another middle, which br.transfer.rehearse finds about "
+            f"pretrained weights; method='folds' chooses all the same."
+        )
+    }
+    if ground.ended_collapsed():
+        said["collapsed"] = _ENDED_COLLAPSED
     step = Step(scale, None, 0.0, 0.0, None, None, ground.spent)
-    return Found(scale, setting.at(scale), setting.likelihood, (None, None), [step], "", {"centre": said}, ground.spent)
+    return Found(scale, setting.at(scale), setting.likelihood, (None, None), [step], "", said, ground.spent)
 
 
 def _scale_at(points: list[Point], at: float) -> float:

@@ -19,13 +19,13 @@ NAMES = {
     "loo": "leave-one-out",
     "split": "a fifth of the data, held out",
     "folds": "each fifth of the data, held out in turn",
-    "centre": "the prior's own centre",
+    "centre": "the middle of the hyperprior",
 }
 
 #: Examples times outputs up to which leave-one-out is affordable.
 _ROWS = 2000
 _HELD_OUT = 40
-_PER_CLASS = 5
+_PER_CLASS, _LEAST = 5, 2
 
 
 class Way(NamedTuple):
@@ -74,7 +74,7 @@ def route(setting: Setting, method: str) -> Way:
     why = _no_leave_one_out(setting)
     if not why:
         return Way("loo", f"{n} examples of {_counted(setting.outputs, 'output')} are few enough for it")
-    if _is_centred_on_few(setting):
+    if _too_few_per_class(setting):
         return Way("centre", why)
     if n // 5 >= _HELD_OUT:
         return Way("split", f"{why}, and a fifth of the data is {n // 5} examples")
@@ -110,21 +110,26 @@ def _no_leave_one_out(setting: Setting, *, asked: bool = False) -> str:
         diagonal_precision(setting.prior)
     except UnsupportedError:
         return "the prior does not have a convex, diagonal curvature"
-    if _is_centred_on_few(setting):
-        return (
-            f"the prior is centred on other weights, and with fewer than {_PER_CLASS} examples of a class leaving one "
-            f"out takes much of what is known of its class away"
-        )
+    if few := _too_few_per_class(setting):
+        return few
     rows = n * setting.outputs
     if rows > (5 if asked else 1) * _ROWS:
         return f"{n} examples of {_counted(setting.outputs, 'output')} make matrices of {rows} rows"
     return ""
 
 
-def _is_centred_on_few(setting: Setting) -> bool:
-    """Return whether a prior has a centre of its own, and there are few examples per class."""
-    centred = any(not is_flat(prior) and bool((prior.centre() != 0).any()) for _, prior in setting.prior.active())
+def _too_few_per_class(setting: Setting) -> str:
+    """Return why what is left out of a class would not tell; an empty string where it does."""
     labels = setting.targets
-    if not centred or labels.is_floating_point() or labels.ndim != 1:
-        return False
-    return len(labels) < _PER_CLASS * max(setting.outputs, 2)
+    if labels.is_floating_point() or labels.ndim != 1:
+        return ""
+    per_class = len(labels) / max(setting.outputs, 2)
+    centred = any(not is_flat(prior) and bool((prior.centre() != 0).any()) for _, prior in setting.prior.active())
+    if centred and per_class < _PER_CLASS:
+        return (
+            f"the prior is centred on other weights, and with fewer than {_PER_CLASS} examples of a class leaving one "
+            f"out takes much of what is known of its class away"
+        )
+    if per_class < _LEAST:
+        return f"with fewer than {_LEAST} examples of a class leaving one out leaves nothing of its class"
+    return ""

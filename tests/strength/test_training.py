@@ -189,11 +189,46 @@ def test_a_lasso_is_walked_from_its_empty_model():
     assert 0.2 < zeros < 0.95
 
 
-def test_a_network_with_kinks_is_walked_both_ways():
+def test_a_network_with_kinks_is_walked_from_a_weak_prior():
     train, test = cancer(250, 0)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(30, 6), nn.Tanh(), nn.Linear(6, 2)).double()
     choice = br.choose_strength(model, br.Laplace(1.0), CLASSES, train)
     scales = [step.scale for step in choice.steps]
-    assert min(scales) < 1.0 < max(scales)
-    assert nll(choice, test) < 0.2
+    assert min(scales) < 2.0 < max(scales)
+    assert choice.steps[-1].evaluations > 2 * choice.steps[0].evaluations  # the fit from scratch
+    assert nll(choice, test) < 0.15
+    assert 0.1 < (choice.model[0].weight == 0).double().mean() < 1.0
+
+
+@pytest.mark.slow
+def test_a_network_with_kinks_does_not_stay_empty():
+    """Walked from where it is nearly empty to weaker priors, it stayed so: an accuracy of .41, and not a word."""
+    X, y = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(y))
+    X, y = torch.tensor(X[order]) / 16.0, torch.tensor(y[order])
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 10)).double()
+    choice = br.choose_strength(model, br.Laplace(1.0), CLASSES, (X[:100], y[:100]))
+    with torch.no_grad():
+        right = (choice.model(X[100:]).argmax(1) == y[100:]).double().mean()
+    assert right > 0.8
+    assert 0.3 < (choice.model[0].weight == 0).double().mean() < 1.0
+
+
+def test_one_example_of_a_class_does_not_choose():
+    """Leaving it out leaves none: it is never predicted, and the score asks for a network that says nothing."""
+    X, y = load_digits(return_X_y=True)
+    first = np.concatenate([np.flatnonzero(y == k)[:1] for k in range(10)])
+    data = torch.tensor(X[first]) / 16.0, torch.tensor(y[first])
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 10)).double()
+    choice = br.choose_strength(model, br.Gaussian(3.0), CLASSES, data)
+    assert (choice.method, choice.scale) == ("centre", 1.0)
+    assert "leaves nothing of its class" in choice.why
+    twice = np.concatenate([np.flatnonzero(y == k)[:2] for k in range(10)])
+    data = torch.tensor(X[twice]) / 16.0, torch.tensor(y[twice])
+    assert br.choose_strength(model, br.Gaussian(3.0), CLASSES, data).method == "loo"
+    with pytest.warns(br.StrengthWarning, match="no more than the frequencies"):
+        dead = br.choose_strength(model, br.Gaussian(0.01), CLASSES, (data[0][::2], data[1][::2]))
+    assert {"centre", "collapsed"} <= dead.warnings.keys()

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from bayesreg.strength.walk.points import Measured, Point, interval, vertex
-from bayesreg.strength.walk.walk import STEP, walk
+from bayesreg.strength.walk.walk import STEP, STRONGER, WEAKER, walk
 
 
 class Ground:
@@ -127,6 +127,23 @@ def test_worse_than_nothing_goes_on_to_stronger_priors():
     assert found == pytest.approx(-4 * STEP, abs=STEP)
     # And without knowing what nothing scores it stops in front of the hill.
     assert vertex(walk(Ground(score, null=None)).points) > -2 * STEP
+
+
+def test_one_direction_and_the_other_only_if_the_start_is_the_best():
+    ground = Ground(parabola(-1.0, 0.1))
+    walk(ground, directions=(STRONGER,), otherwise=(WEAKER,))
+    assert all(at < 0.0 for at, _ in ground.gone)
+    ground = Ground(parabola(0.3, 0.1))
+    walked = walk(ground, directions=(STRONGER,), otherwise=(WEAKER,))
+    assert vertex(walked.points) == pytest.approx(0.3, abs=1e-9)
+
+
+def test_it_goes_on_from_a_fit_that_there_is():
+    ground = Ground(parabola(0.0))
+    walked = walk(ground, 0.1, state=0.2)
+    assert ground.begun == []
+    assert ground.gone[0] == (0.1, 0.2)
+    assert {p.evaluations for p in walked.points} == {30.0}
 
 
 def test_it_ends_somewhere():

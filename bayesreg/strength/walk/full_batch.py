@@ -39,6 +39,21 @@ class _Counted(FullBatchProblem):
         return super().hessian_times(flat, direction)
 
 
+class _Whole:
+    """A counted problem as if it had no kinks: its slope where there is one, for a solver that is fast far from them.
+
+    Args:
+        problem: The problem.
+    """
+
+    def __init__(self, problem: _Counted) -> None:
+        self._problem, self.dtype = problem, problem.dtype
+
+    def value_and_grad(self, flat: Tensor) -> tuple[float, Tensor]:
+        value, grad = self._problem.value_and_grad(flat)
+        return value + self._problem.kinked_value(flat), self._problem.slope(flat, grad)
+
+
 class FullBatch(HeldOut[Tensor]):
     """Fits of a model on tensors in memory; a fit is its weights as one vector.
 
@@ -65,9 +80,14 @@ class FullBatch(HeldOut[Tensor]):
         problem.set(start)
         tolerance *= self._unit
         if problem.kinked:
-            flat = minimise_proximal(
-                problem, tolerance, (5 if part is None else 2) * iterations, lambda *_: None, polish=part is None
-            )
+            rounds = 5 if part is None else 2
+            if not self.task.linear and problem.has_no_boundary():
+                # Proximal steps alone take thousands of iterations of a network.
+                flat = start.clone().requires_grad_()
+                descend(_Whole(problem), flat, tolerance, iterations)
+                problem.set(flat.detach())
+                rounds = 1
+            flat = minimise_proximal(problem, tolerance, rounds * iterations, lambda *_: None, polish=part is None)
         else:
             flat = start.clone().requires_grad_()
             descend(problem, flat, tolerance, iterations)

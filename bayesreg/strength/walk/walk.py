@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from bayesreg.strength.walk.points import Measured, Point
 
-__all__ = ["Ground", "Walked", "walk"]
+__all__ = ["STRONGER", "WEAKER", "Ground", "Walked", "walk"]
 
 #: log₁₀ of the width of one step: three quarters of a decade of the precision.
 STEP = 0.375
+WEAKER, STRONGER = 1.0, -1.0
 _REACH = 3.0
 _STEEP = 0.3
 _COLLAPSES = 3
@@ -61,7 +63,13 @@ class Walked:
 
 
 def walk(
-    ground: Ground, start: float = 0.0, *, step: float = STEP, only_weaker: bool = False, state: Any = None
+    ground: Ground,
+    start: float = 0.0,
+    *,
+    step: float = STEP,
+    directions: Sequence[float] = (WEAKER, STRONGER),
+    otherwise: Sequence[float] = (),
+    state: Any = None,
 ) -> Walked:
     """Walk to weaker and to stronger priors, each fit from the one before.
 
@@ -75,7 +83,8 @@ def walk(
         ground: What is walked over.
         start: Where to begin, log₁₀ of the width.
         step: How far one step is, in the same.
-        only_weaker: Whether the start is the strongest prior that there is anything to say of.
+        directions: Where to go from there, in this order.
+        otherwise: Where to go as well if nothing there was better than the start.
         state: Of a fit near the start to go on from; a fit from scratch by default.
 
     Returns:
@@ -89,14 +98,17 @@ def walk(
         state = ground.begin(start)
     points = {start: _point(ground, start, state, before)}
     collapsed: list[float] = []
-    for direction in () if dead else (1.0,) if only_weaker else (1.0, -1.0):
+    for direction in () if dead else directions:
         collapsed += _one_way(ground, points, start, direction, step)
+    for direction in () if dead else otherwise:
+        if points[start].objective <= min(point.objective for point in points.values()):
+            collapsed += _one_way(ground, points, start, direction, step)
     return Walked([points[at] for at in sorted(points)], tuple(collapsed), begun, dead)
 
 
 def _one_way(ground: Ground, points: dict[float, Point], start: float, direction: float, step: float) -> list[float]:
-    """Walk to wider (+1) or narrower (−1) priors; return the widths of collapse."""
-    stronger = direction < 0
+    """Walk to wider or to narrower priors; return the widths of collapse."""
+    stronger = direction == STRONGER
     last = best = points[start]
     collapsed: list[float] = []
     worse = 0

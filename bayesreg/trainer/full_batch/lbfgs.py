@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -57,11 +58,24 @@ def minimise_lbfgs(problem: FullBatchProblem, tolerance: float, max_iterations: 
     return flat.detach()
 
 
-def descend(problem: FullBatchProblem, flat: Tensor, tolerance: float, iterations: int) -> int:
+class Slope(Protocol):
+    """An objective as L-BFGS sees it.
+
+    Attributes:
+        dtype: Of its parameters.
+    """
+
+    dtype: torch.dtype
+
+    def value_and_grad(self, flat: Tensor) -> tuple[float, Tensor]:
+        """Return value and gradient."""
+
+
+def descend(problem: Slope, flat: Tensor, tolerance: float, iterations: int) -> int:
     """Run L-BFGS in place, with a fresh memory.
 
     Args:
-        problem: The objective; all priors smooth.
+        problem: The objective; smooth where it goes.
         flat: Where to begin, a leaf that requires a gradient; the end is written into it.
         tolerance: Largest gradient entry to stop at, per example.
         iterations: At most.

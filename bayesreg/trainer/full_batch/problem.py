@@ -178,6 +178,11 @@ class FullBatchProblem:
             result[at] = kept_on_side(prior, part, part).reshape(-1)
         return result
 
+    def has_no_boundary(self) -> bool:
+        """Return whether every prior has a density on both sides of its kinks."""
+        ones = torch.ones_like(self.get())
+        return all(torch.equal(self.inside(side), side) for side in (ones, -ones))
+
     def free(self, flat: Tensor) -> Tensor:
         """Return which coordinates are not at a kink."""
         mask = torch.ones_like(flat, dtype=torch.bool)
