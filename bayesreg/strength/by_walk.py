@@ -26,7 +26,7 @@ from bayesreg.strength.walk.points import Point, interval, vertex
 from bayesreg.strength.walk.stochastic import Stochastic
 from bayesreg.strength.walk.walk import STRONGER, WEAKER, Walked, walk
 
-__all__ = ["by_walk"]
+__all__ = ["by_walk", "walked_over"]
 
 #: log₁₀ of the width at which a walk with unknown noise begins, in units of the targets' std.
 _NOISE_START = -0.375
@@ -77,7 +77,7 @@ def by_walk(setting: Setting, method: str) -> Found:
     )
     if method == "centre":
         return _at_centre(setting, ground)
-    walked = _walked(setting, ground)
+    walked = walked_over(setting, ground)
     points = walked.points
     at = vertex(points)
     state = _near(setting, points, at).state
@@ -162,7 +162,7 @@ def _sensitivity(ground: FullBatch | Stochastic, points: list[Point]) -> tuple[f
     return found[0], found[1]
 
 
-def _walked(setting: Setting, ground: FullBatch | Stochastic) -> Walked:
+def walked_over(setting: Setting, ground: FullBatch | Stochastic) -> Walked:
     """Walk from the prior as given, both ways; where it makes weights exactly 0 from one end to the other.
 
     A linear model is walked from the strongest prior that leaves it empty, where fits are cheap. Of a network a weight

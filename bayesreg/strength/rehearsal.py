@@ -23,6 +23,7 @@ from bayesreg.model_prior import ModelPrior
 from bayesreg.model_prior.coverage import check_prior_of
 from bayesreg.priors import Belief
 from bayesreg.selection import SelectorLike
+from bayesreg.strength.by_walk import walked_over
 from bayesreg.strength.choice import Step
 from bayesreg.strength.setting import Setting
 from bayesreg.strength.signals import LOUD, of_walk
@@ -32,7 +33,6 @@ from bayesreg.strength.walk.parts import Part
 from bayesreg.strength.walk.points import Point, vertex
 from bayesreg.strength.walk.settings import require_settings, stochastic_settings
 from bayesreg.strength.walk.stochastic import Stochastic
-from bayesreg.strength.walk.walk import walk
 
 __all__ = ["Rehearsal", "rehearse"]
 
@@ -166,7 +166,7 @@ def rehearse(
         linear=setting.linear,
     )
     ground = FullBatch(task, leave_one_out=False) if training is None else Stochastic(task, training, seed)
-    walked = walk(ground)
+    walked = walked_over(setting, ground)
     said = dict(of_walk(walked, ground.examples))
     for name in LOUD & said.keys():
         warnings.warn(f"rehearse: {said[name]}", StrengthWarning, stacklevel=3)

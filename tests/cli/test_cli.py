@@ -386,17 +386,25 @@ def test_demo_keeps_its_promises(run, tmp_path):
     assert {row["n"] for row in rows} == {10, 20, 50, 100}
     assert len(rows) == len(methods) * 4 * 5
     assert "turned by 30 degrees" in found["shift"]
-    assert "rehearsal" in found["strength"]
+    assert "br.choose_strength" in found["strength"]
     for row in rows:
         assert 0 <= row["accuracy"] <= 1
         assert (row["exact_zeros"] is not None) == (row["method"] == "L1")
         assert row["equivalent"]
-    assert {row["method"] for row in rows if row["converged"]} >= methods - {"L1"}
-    # The strength comes from the rehearsal, by its own rule.
-    for method, by_n in found["scales"].items():
-        for n, scale in by_n.items():
-            tried = [r for r in found["rehearsal"] if r["method"] == method and str(r["n"]) == n]
-            assert scale == min(tried, key=lambda r: r["nll"])["scale"]
+    assert all(row["converged"] for row in rows if row["method"] in ("no prior", "fine-tuning, no prior"))
+    # L1 has the rehearsed strength; the others choose, and where they cannot tell that is their hyperprior's middle.
+    for row in rows:
+        rehearsed = found["rehearsed"].get(row["method"], {}).get(str(row["n"]), 1.0)
+        per_class = row["n"] / 10
+        if row["method"] == "L1":
+            assert (row["chosen by"], row["scale"]) == ("rehearsal", rehearsed)
+        elif row["method"] in ("L2", "source prior"):
+            too_few = per_class < (5 if row["method"] == "source prior" else 2)
+            assert row["chosen by"] == ("hyperprior" if too_few else "loo")
+            assert (row["scale"] == pytest.approx(rehearsed, rel=1e-9)) == too_few
+    means = {m: np.mean([row["accuracy"] for row in rows if row["method"] == m]) for m in methods}
+    assert means["source prior"] > means["L2"] > means["no prior"]
+    assert means["source prior"] > means["fine-tuning, no prior"]
 
 
 def test_the_demo_tasks_share_no_image():
