@@ -110,15 +110,13 @@ def main() -> None:
     rows: list[dict[str, object]] = []
     for way in (*WAYS, "mean-field bound"):
         here = [row for row in draws if row["way"] == way]
-        rows.append(
-            {
-                "way": way,
-                "length": statistics.median(row["length"] for row in here),
-                "noise std": statistics.median(row["noise"] for row in here),
-                "error": statistics.median(row["rmse"] for row in here),
-                "worst error": max(row["rmse"] for row in here),
-            }
-        )
+        rows.append({
+            "way": way,
+            "length": statistics.median(row["length"] for row in here),
+            "noise std": statistics.median(row["noise"] for row in here),
+            "error": statistics.median(row["rmse"] for row in here),
+            "worst error": max(row["rmse"] for row in here),
+        })
     print(machine())
     print(markdown(rows))
     if arguments.json:

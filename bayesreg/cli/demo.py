@@ -26,7 +26,7 @@ def demo(
     require("matplotlib", "demo", "the demo's picture")
     require_no_option("--output", output)
     check_writable(output / "demo.json")
-    typer.echo("A source model, 8 rehearsals, 60 small fits and 40 choices of a strength: one to two minutes.", err=True)
+    typer.echo("A source model, 8 rehearsals, 60 small fits and 40 choices: one to two minutes.", err=True)
     result = run_demo()
     output.mkdir(parents=True, exist_ok=True)
     draw_accuracy(result, output / "accuracy.png")

@@ -24,7 +24,7 @@ from bayesreg.strength.walk.held_out import Task
 from bayesreg.strength.walk.parts import parts_of
 from bayesreg.strength.walk.points import Point, interval, vertex
 from bayesreg.strength.walk.stochastic import Stochastic
-from bayesreg.strength.walk.walk import STRONGER, WEAKER, Walked, walk
+from bayesreg.strength.walk.walk import STRONGER, WEAKER, Walked, settle, walk
 
 __all__ = ["by_walk", "walked_over"]
 
@@ -78,6 +78,8 @@ def by_walk(setting: Setting, method: str) -> Found:
     if method == "centre":
         return _at_centre(setting, ground)
     walked = walked_over(setting, ground)
+    if isinstance(ground, FullBatch) and method != "loo" and not walked.dead:
+        walked = settle(ground, walked)  # leave-one-out looks at the gradient instead
     points = walked.points
     at = vertex(points)
     state = _near(setting, points, at).state

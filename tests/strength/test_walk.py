@@ -5,7 +5,7 @@ import math
 import pytest
 
 from bayesreg.strength.walk.points import Measured, Point, interval, vertex
-from bayesreg.strength.walk.walk import STEP, STRONGER, WEAKER, walk
+from bayesreg.strength.walk.walk import STEP, STRONGER, WEAKER, settle, walk
 
 
 class Ground:
@@ -144,6 +144,35 @@ def test_it_goes_on_from_a_fit_that_there_is():
     assert ground.begun == []
     assert ground.gone[0] == (0.1, 0.2)
     assert {p.evaluations for p in walked.points} == {30.0}
+
+
+def test_the_lowest_points_are_taken_further_until_the_lowest_stays():
+    """The fit from the start on was no fit yet: with more iterations its weak side scores far worse."""
+    ground = Ground(parabola(0.2, 0.1))
+    walked = walk(ground)
+    assert vertex(walked.points) == pytest.approx(0.2)
+    later = Ground(lambda at: 0.1 * (at + 0.4) ** 2)
+    settled = settle(later, walked)
+    assert vertex(settled.points) == pytest.approx(-0.4)
+    # Three around the first lowest, then those that are new.
+    assert [at for at, _ in later.gone] == [0.0, STEP, 2 * STEP, -STEP, -2 * STEP]
+    assert all(state == at for at, state in later.gone)
+    costs = {p.at: p.evaluations for p in settled.points}
+    assert costs[0.0] == 130.0
+    assert costs[STEP] == 60.0
+
+
+def test_fits_at_rest_are_left_as_they_are():
+    class AtRest(Ground):
+        def go_on(self, at, state):
+            self.spent += 1.0
+            return [at]
+
+        def measure(self, at, state):
+            raise AssertionError
+
+    walked = walk(Ground(parabola(0.2, 0.1)))
+    assert settle(AtRest(None), walked).points == walked.points
 
 
 def test_it_ends_somewhere():

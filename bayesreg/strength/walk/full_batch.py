@@ -18,7 +18,7 @@ __all__ = ["FullBatch"]
 
 #: Gradient per example that a fit on the way is taken to, and the last one.
 _TOLERANCE, _LAST_TOLERANCE = 1e-4, 1e-6
-_FIRST, _NEXT, _LAST = 100, 30, 200
+_FIRST, _NEXT, _LAST = 100, 30, 100
 
 
 class _Counted(FullBatchProblem):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from bayesreg.strength.walk.points import Measured, Point
 
-__all__ = ["STRONGER", "WEAKER", "Ground", "Walked", "walk"]
+__all__ = ["STRONGER", "WEAKER", "Ground", "Walked", "settle", "walk"]
 
 #: log₁₀ of the width of one step: three quarters of a decade of the precision.
 STEP = 0.375
@@ -17,6 +17,8 @@ _REACH = 3.0
 _STEEP = 0.3
 _COLLAPSES = 3
 _ENOUGH = 2
+#: How often the lowest point may change when fits are taken further; evaluations up to which it was at rest.
+_ROUNDS, _AT_REST = 3, 10.0
 
 
 class Ground(Protocol):
@@ -104,6 +106,37 @@ def walk(
         if points[start].objective <= min(point.objective for point in points.values()):
             collapsed += _one_way(ground, points, start, direction, step)
     return Walked([points[at] for at in sorted(points)], tuple(collapsed), begun, dead)
+
+
+def settle(ground: Ground, walked: Walked) -> Walked:
+    """Take the fits of the lowest point and its neighbours further, until the lowest one stays the same.
+
+    A fit that ended early is one under a stronger prior than its own, and the more so the weaker that is: the curve
+    between the points is then too flat on that side.
+
+    Args:
+        ground: What was walked over.
+        walked: The walk.
+
+    Returns:
+        The walk, with these points scored again.
+    """
+    points = list(walked.points)
+    done: set[float] = set()
+    for _ in range(_ROUNDS):
+        best = min(range(len(points)), key=lambda i: points[i].objective)
+        near = [i for i in range(max(best - 1, 0), min(best + 2, len(points))) if points[i].at not in done]
+        for i in near:
+            done.add(points[i].at)
+            before = ground.spent
+            state = ground.go_on(points[i].at, points[i].state)
+            if ground.collapsed(state) or ground.spent - before <= _AT_REST:
+                continue
+            again = _point(ground, points[i].at, state, before)
+            points[i] = replace(again, evaluations=points[i].evaluations + again.evaluations)
+        if not near:
+            break
+    return replace(walked, points=points)
 
 
 def _one_way(ground: Ground, points: dict[float, Point], start: float, direction: float, step: float) -> list[float]:
