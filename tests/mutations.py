@@ -19,10 +19,11 @@ from tests.mistakes.edges import EDGES
 from tests.mistakes.elsewhere import ELSEWHERE
 from tests.mistakes.families import FAMILIES
 from tests.mistakes.mutation import Mutation
+from tests.mistakes.strength import STRENGTH
 
 ROOT = Path(__file__).parent.parent
 
-MUTATIONS = [*FAMILIES, *ELSEWHERE, *EDGES]
+MUTATIONS = [*FAMILIES, *ELSEWHERE, *EDGES, *STRENGTH]
 
 
 def caught(mutation: Mutation) -> bool:

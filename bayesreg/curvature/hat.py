@@ -172,7 +172,7 @@ def _in_weight_space(jacobian: Jacobian, root: Tensor, precision: Mapping[str, P
     half = reached = torch.zeros(0, n * k, dtype=torch.float64, device=root.device)
     if penalised:
         # Each weight in units of its prior: H is then I + something, and log det P falls out.
-        outer = torch.cat([block.matrix() * _widths(block, precision[block.name]) for block in penalised], 1)
+        outer = torch.cat([_in_units(block, precision[block.name]) for block in penalised], 1)
         seen = _rooted(outer, root)
         inner = seen.T @ seen
         inner.diagonal().add_(1.0)
@@ -197,11 +197,12 @@ def _in_weight_space(jacobian: Jacobian, root: Tensor, precision: Mapping[str, P
     return _Blocks(eye - root.mT @ ahead, ahead, own if whole else None, log_det)
 
 
-def _widths(block: Block, precision: Precision) -> Tensor:
-    """Return the standard deviation that the prior gives each element, as far as it is a parabola there."""
+def _in_units(block: Block, precision: Precision) -> Tensor:
+    """Return the Jacobian in units of the standard deviation that the prior gives each element, as a parabola there."""
+    matrix = block.matrix()
     if isinstance(precision, Tensor):
-        return precision.reshape(-1).to(torch.float64).rsqrt()
-    return torch.full((_elements(block),), 1.0 / math.sqrt(precision), dtype=torch.float64)
+        return matrix * precision.reshape(-1).to(matrix).rsqrt()
+    return matrix / math.sqrt(precision)
 
 
 def _rooted(matrix: Tensor, root: Tensor) -> Tensor:
