@@ -10,7 +10,7 @@ from sklearn.linear_model import RidgeCV
 from torch import nn
 
 import bayesreg as br
-from bayesreg.curvature.hat import _in_function_space, _in_weight_space, _solved
+from bayesreg.curvature.hat import _in_function_space, _in_weight_space, _solved, hat_matrix
 from bayesreg.curvature.jacobian import model_jacobian
 from bayesreg.curvature.outputs import output_curvature
 from bayesreg.curvature.precision import diagonal_precision
@@ -191,6 +191,9 @@ def test_both_spaces_are_the_formula(kind, flat):
         torch.testing.assert_close(hats, traces, atol=tolerance, rtol=tolerance)
         if not flat:
             assert solved.log_det == pytest.approx(log_det, abs=1e-9)
+    whole = hat_matrix(jacobian, curvature, precision).shift
+    whole = whole - whole.mean(1, keepdim=True) if kind == "classes" else whole
+    torch.testing.assert_close(whole, shift, atol=tolerance, rtol=tolerance)
     both = [
         solve(jacobian, curvature.root, precision, False).log_det for solve in (_in_function_space, _in_weight_space)
     ]
