@@ -191,7 +191,9 @@ def test_both_spaces_are_the_formula(kind, flat):
         torch.testing.assert_close(hats, traces, atol=tolerance, rtol=tolerance)
         if not flat:
             assert solved.log_det == pytest.approx(log_det, abs=1e-9)
-    whole = hat_matrix(jacobian, curvature, precision).shift
+    hat = hat_matrix(jacobian, curvature, precision)
+    torch.testing.assert_close(hat.leverage, traces / curvature.root.shape[2], atol=tolerance, rtol=tolerance)
+    whole = hat.shift
     whole = whole - whole.mean(1, keepdim=True) if kind == "classes" else whole
     torch.testing.assert_close(whole, shift, atol=tolerance, rtol=tolerance)
     both = [

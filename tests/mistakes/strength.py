@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.mistakes.mutation import Mutation
 
+_FIT = "strength/test_evidence_of_a_fit.py"
 _HAT, _LEFT_OUT = "curvature/hat.py", "curvature/test_left_out.py"
 _SPECTRUM, _EVIDENCE = "strength/linear/spectrum.py", "strength/test_evidence.py"
 _SEVERAL, _GROUPS = "strength/linear/several.py", "strength/test_groups.py"
@@ -18,13 +19,13 @@ STRENGTH = [
     Mutation(_HAT, "schur = schur - through.T @ through", "pass", _LEFT_OUT),
     Mutation(_HAT, "free = free - half.T @ through", "pass", _LEFT_OUT),
     Mutation(_HAT, "matrix / math.sqrt(precision)", "matrix / precision", _LEFT_OUT),
-    Mutation(_HAT, "        log_det += extra\n        moved", "        moved", "strength/test_evidence.py"),
+    Mutation(_HAT, "        log_det += extra\n        moved", "        moved", _LEFT_OUT),
     Mutation(_HAT, "traces / rank,", "traces,", _LEFT_OUT),
     Mutation("curvature/left_out.py", "+ hat.shift.reshape", "- hat.shift.reshape", _LEFT_OUT),
     Mutation("curvature/left_out.py", "precision if linear else beside(prior, precision)", "precision", "strength"),
     Mutation("curvature/left_out.py", "not gradient <= STATIONARY", "False", _LEFT_OUT),
-    Mutation("curvature/left_out.py", "+ 0.5 * volume", "+ volume", _EVIDENCE),
-    Mutation("curvature/left_out.py", "elements * math.log(value)", "math.log(value)", _EVIDENCE),
+    Mutation("curvature/left_out.py", "+ 0.5 * volume", "+ volume", _FIT),
+    Mutation("curvature/left_out.py", "elements * math.log(value)", "math.log(value)", _FIT),
     Mutation("curvature/linear.py", "_STEPS = (1.0, 8.0)", "_STEPS = ()", _CHOOSE),
     Mutation("curvature/moves.py", "return 0.5 * float", "return float", "strength/test_sensitivity.py"),
     # the exact evidence
