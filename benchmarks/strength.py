@@ -1,6 +1,6 @@
 """Is the strength that `br.choose_strength` picks as good as one from a grid, and what does it cost?
 
-    BAYESREG_DATA=... python benchmarks/strength.py --json docs/data/strength.json
+    BAYESREG_DATA=... python benchmarks/strength.py --json docs/data/strength.json --figure docs/images/strength.png
 
 Every draw is fitted by all ways in turn, with the same data, the same initial weights and the same solver (L-BFGS):
 
@@ -28,15 +28,15 @@ import copy
 import functools
 import json
 import math
-import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from _common import machine, markdown
+from _strength_report import COLUMNS, costs, draw_figure, misses, scores
 from _strength_tasks import SETTINGS, Problem, Setting
 from torch import Tensor
 
@@ -202,38 +202,13 @@ def draw(setting: Setting, seed: int) -> dict[str, Any]:
     }
 
 
-# -- the report --------------------------------------------------------------------------------------------------------
-
-COLUMNS = ("choose", "grid", "grid and hyperprior", "five", "default", "oracle")
-
-
-def rows(done: list[dict[str, Any]]) -> Iterator[dict[str, object]]:
-    for setting in SETTINGS:
-        here = [d for d in done if (d["name"], d["n"]) == (setting.name, setting.n)]
-        if not here:
-            continue
-        row: dict[str, object] = {"setting": setting.name, "n": setting.n, "draws": len(here)}
-        row["by"] = "/".join(sorted({d["choose"]["method"] for d in here}))
-        for column in COLUMNS:
-            row[column] = statistics.mean(d[column]["nll"] for d in here)
-        against = [d["choose"]["nll"] - d["grid"]["nll"] for d in here]
-        penalised = [d["choose"]["nll"] - d["grid and hyperprior"]["nll"] for d in here]
-        row["− grid"] = f"{statistics.mean(against):+.3f}"
-        row["worst"] = f"{max(against):+.3f}"
-        row["− penalised grid"] = f"{statistics.mean(penalised):+.3f}"
-        for what in ("evaluations", "seconds"):
-            ratio = statistics.mean(d["grid"][what] for d in here) / max(
-                statistics.mean(d["choose"][what] for d in here), 1e-9
-            )
-            row[f"grid's {what}"] = f"{ratio:.1f}×"
-        yield row
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("strength-draws.jsonl"), help="Finished draws, one a line.")
     parser.add_argument("--json", type=Path, help="Where to write all draws.")
+    parser.add_argument("--figure", type=Path, help="Where to draw them.")
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
+    parser.add_argument("--seeds", type=int, help="How many of each setting, in place of its own number.")
     parser.add_argument("--only", nargs="*", help="Names, or beginnings of names, of settings.")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -247,19 +222,24 @@ def main() -> None:
     for setting in SETTINGS:
         if arguments.only and not any(setting.name.startswith(name) for name in arguments.only):
             continue
-        for seed in range(arguments.first_seed, arguments.first_seed + setting.seeds):
+        for seed in range(arguments.first_seed, arguments.first_seed + (arguments.seeds or setting.seeds)):
             if (setting.name, setting.n, seed) in have:
                 continue
             found = draw(setting, seed)
             done.append(found)
             with arguments.out.open("a") as file:
                 file.write(json.dumps(found) + "\n")
-            scores = ", ".join(f"{column} {found[column]['nll']:.4f}" for column in COLUMNS)
-            print(f"{setting.name} n={setting.n} seed {seed}: {scores}", flush=True)
+            found_by = ", ".join(f"{column} {found[column]['nll']:.4f}" for column in COLUMNS)
+            print(f"{setting.name} n={setting.n} seed {seed}: {found_by}", flush=True)
     print(machine())
-    print(markdown(list(rows(done))))
+    print(markdown(scores(done)))
+    print(markdown(costs(done)))
+    for words in misses(done):
+        print(words)
     if arguments.json:
         arguments.json.write_text(json.dumps({"machine": machine(), "draws": done}, indent=1) + "\n")
+    if arguments.figure:
+        draw_figure(done, arguments.figure)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize_scalar
 from sklearn.datasets import load_diabetes
 from sklearn.linear_model import BayesianRidge, RidgeCV
 from torch import nn
@@ -103,6 +104,35 @@ def test_the_evidence_of_a_flat_intercept_integrates_it():
 
     at = [float(spectrum.evidence(torch.tensor(math.log(r), dtype=torch.float64), 0.5)) for r in (0.1, 10.0)]
     assert at[0] - at[1] == pytest.approx(wide(0.1, 1e8) - wide(10.0, 1e8), abs=1e-5)
+
+
+@pytest.mark.parametrize("method", ["evidence", "gcv", "loo"])
+def test_a_flat_intercept_counts_with_noise_that_is_learned(method):
+    """By hand, on few rows, where one degree of freedom more or less moves the strength."""
+    X, y = (torch.tensor(part) for part in diabetes(14))
+    X, y = X[:, :4], y.reshape(-1, 1)
+    choice = br.choose_strength(
+        nn.Linear(4, 1).double(), br.Gaussian(1.0), br.likelihoods.Gaussian("learned"), (X, y), method=method,
+        hyperprior=None,
+    )  # fmt: skip
+    eye, ones = torch.eye(14).double(), torch.full((14, 14), 1.0 / 14).double()
+    basis = torch.linalg.eigh(eye - ones)[1][:, 1:]
+
+    def by_hand(log_ratio):
+        ratio = math.exp(log_ratio)
+        if method == "evidence":
+            C = torch.eye(13).double() + basis.T @ X @ X.T @ basis / ratio
+            z = basis.T @ y
+            return float(13 * torch.log((z * torch.linalg.solve(C, z)).sum()) + torch.logdet(C))
+        inside = X - X.mean(0)
+        hat = ones + inside @ torch.linalg.solve(inside.T @ inside + ratio * torch.eye(4).double(), inside.T)
+        rest = y - hat @ y
+        leverage = hat.diagonal()[:, None] if method == "loo" else hat.trace() / 14
+        return float((rest / (1.0 - leverage)).square().sum())
+
+    found = 2.0 * math.log(choice.likelihood.noise_std / choice.scale)
+    best = minimize_scalar(by_hand, bounds=(found - 2.0, found + 2.0), method="bounded", options={"xatol": 1e-9})
+    assert found == pytest.approx(best.x, abs=1e-4)
 
 
 def test_several_outputs_as_one_layer_and_written_out():
