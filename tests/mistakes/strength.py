@@ -22,7 +22,12 @@ STRENGTH = [
     Mutation(_HAT, "        log_det += extra\n        moved", "        moved", _LEFT_OUT),
     Mutation(_HAT, "traces / rank,", "traces,", _LEFT_OUT),
     Mutation("curvature/left_out.py", "+ hat.shift.reshape", "- hat.shift.reshape", _LEFT_OUT),
-    Mutation("curvature/left_out.py", "precision if linear else beside(prior, precision)", "precision", "strength"),
+    Mutation(
+        "curvature/left_out.py",
+        "precision if linear else beside(prior, precision)",
+        "precision",
+        "strength/test_failed_before.py",
+    ),
     Mutation("curvature/left_out.py", "not gradient <= STATIONARY", "False", _LEFT_OUT),
     Mutation("curvature/left_out.py", "+ 0.5 * volume", "+ volume", _FIT),
     Mutation("curvature/left_out.py", "elements * math.log(value)", "math.log(value)", _FIT),
@@ -107,7 +112,10 @@ STRENGTH = [
     Mutation("strength/route.py", "per_class < _LEAST", "False", _TRAINING),
     Mutation("strength/route.py", "centred and per_class < _PER_CLASS", "False", _CHOOSE),
     Mutation(
-        "strength/setting.py", "0.5 * math.exp(2.0 * (middle - eta))", "math.exp(2.0 * (middle - eta))", "strength"
+        "strength/setting.py",
+        "0.5 * math.exp(2.0 * (middle - eta))",
+        "math.exp(2.0 * (middle - eta))",
+        "strength/test_evidence.py",
     ),
     # what speaks against it
     Mutation("strength/signals.py", "if spread < _DECIDES:", "if False:", _SIGNALS),

@@ -158,6 +158,21 @@ def test_learned_noise_of_a_network():
     assert found.noise_std == pytest.approx(choice.likelihood.noise_std, rel=1e-6)
 
 
+def test_targets_in_other_units_have_noise_and_steps_in_those():
+    X, y = load_diabetes(return_X_y=True)
+    X, y = torch.tensor((X - X.mean(0)) / X.std(0))[:80], torch.tensor((y - y.mean()) / y.std())[:80]
+    found = [
+        br.choose_strength(
+            network(10, 6, 1), br.Gaussian(1.0), br.likelihoods.Gaussian("learned"), (X, unit * y), hyperprior=None
+        )
+        for unit in (1.0, 1000.0)
+    ]
+    assert 300.0 < found[1].likelihood.noise_std / found[0].likelihood.noise_std < 3000.0
+    for choice in found:
+        scales = [step.scale for step in choice.steps]
+        assert min(scales) <= choice.scale <= max(scales)
+
+
 @pytest.mark.slow
 def test_a_centre_with_few_examples_decides():
     data, _ = standardised(load_wine, 12, 0)

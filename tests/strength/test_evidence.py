@@ -106,6 +106,23 @@ def test_the_evidence_of_a_flat_intercept_integrates_it():
     assert at[0] - at[1] == pytest.approx(wide(0.1, 1e8) - wide(10.0, 1e8), abs=1e-5)
 
 
+@pytest.mark.parametrize("prior", [br.hyperpriors.HalfNormal(0.1), br.hyperpriors.InverseGamma(20.0, 60.0)])
+def test_a_prior_on_the_noise_moves_what_leave_one_out_says(prior):
+    X, y = (torch.tensor(part) for part in diabetes(30))
+    likelihood = br.likelihoods.Gaussian("learned", prior=prior)
+    choice = br.choose_strength(nn.Linear(10, 1).double(), br.Gaussian(1.0), likelihood, (X, y.reshape(-1, 1)))
+    left_out = br.strength.loo(choice.model, choice.prior, choice.likelihood, (X, y.reshape(-1, 1)))
+    mean_square = left_out.noise_std**2  # at the same ratio of noise and width
+
+    def by_hand(eta):
+        density = prior.log_scale_density(torch.tensor(eta, dtype=torch.float64))[0]
+        return 30 * (eta + 0.5 * mean_square * math.exp(-2.0 * eta)) - float(density)
+
+    best = minimize_scalar(by_hand, bounds=(-4.0, 4.0), method="bounded", options={"xatol": 1e-10})
+    assert math.log(choice.likelihood.noise_std) == pytest.approx(best.x, abs=1e-6)
+    assert abs(best.x - math.log(left_out.noise_std)) > 0.02
+
+
 @pytest.mark.parametrize("method", ["evidence", "gcv", "loo"])
 def test_a_flat_intercept_counts_with_noise_that_is_learned(method):
     """By hand, on few rows, where one degree of freedom more or less moves the strength."""

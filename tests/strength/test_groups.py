@@ -85,6 +85,25 @@ def test_every_scale_is_where_the_evidence_by_hand_is_stationary(diabetes):
     assert evidence_by_hand(X, y, scale.exp(), 0.7) < evidence_by_hand(X, y, common, 0.7)
 
 
+def test_the_same_with_noise_that_is_learned(diabetes):
+    X, y = diabetes[0][:60], diabetes[1][:60]
+    choice = br.choose_strength(nn.Linear(10, 1).double(), br.Gaussian(1.0), LEARNED, (X, y), groups="each")
+    basis = torch.linalg.eigh(torch.eye(60).double() - 1.0 / 60)[1][:, 1:]
+    z = basis.T @ y
+
+    def by_hand(log_ratio):
+        inside = basis.T @ X
+        C = torch.eye(59).double() + (inside / log_ratio.exp()) @ inside.T
+        square = (z * torch.linalg.solve(C, z)).sum()
+        scales = 0.5 * (torch.log(square / 59) - log_ratio)
+        density = br.hyperpriors.HalfCauchy(1.0).log_scale_density(scales)[0].sum()
+        return 0.5 * (59 * torch.log(square) + torch.logdet(C)) - density
+
+    log_ratio = 2.0 * torch.log(choice.likelihood.noise_std / choice.groups[0].scale.flatten()).requires_grad_()
+    (slope,) = torch.autograd.grad(by_hand(log_ratio), log_ratio)
+    assert float(slope.abs().max()) < 1e-6
+
+
 @pytest.mark.parametrize("outputs", [1, 3])
 @pytest.mark.parametrize("noise", [LEARNED, br.likelihoods.Gaussian(0.5)], ids=["learned", "known"])
 def test_layers_that_say_nothing_get_a_narrow_prior(outputs, noise):

@@ -110,6 +110,20 @@ def test_no_width_is_tried_that_is_as_narrow_as_a_collapsed_one():
             assert all(later > at for later in tried[i + 1 :])
 
 
+def test_a_width_that_collapsed_is_not_tried_again():
+    """Halved steps from the last live weights come back to it."""
+    ground = Ground(lambda at: at, collapses=lambda at: at < -0.7)
+    walked = walk(ground)
+    assert [round(at, 4) for at, _ in ground.gone if at < 0] == [-0.375, -0.75, -0.5625]
+    assert walked.collapsed == (-0.75,)
+
+
+def test_what_is_better_after_a_rise_starts_the_count_again():
+    places = {0: 1.0, 1: 1.1, 2: 0.9, 3: 0.95, 4: 0.5, 5: 0.7, 6: 0.7}
+    walked = walk(Ground(lambda at: places[min(round(abs(at) / STEP), 6)]), directions=(WEAKER,))
+    assert [round(p.at / STEP) for p in walked.points] == [0, 1, 2, 3, 4, 5, 6]
+
+
 def test_collapse_after_a_rise_ends_the_direction():
     ground = Ground(lambda at: abs(at) * 0.1, collapses=lambda at: at < -0.5)
     walk(ground)
