@@ -23,6 +23,9 @@ from bayesreg.likelihoods import Likelihood
 
 __all__ = ["Arrays", "TrainingData", "as_loader", "as_pair", "as_tensors", "dtype_of", "moved", "num_examples", "whole"]
 
+# Of a dataset that is read whole.
+_AT_ONCE = 256
+
 TrainingData: TypeAlias = "DataLoader[Any] | Dataset[Any] | tuple[Any, Any]"
 
 
@@ -62,13 +65,13 @@ class Arrays(Dataset[tuple[Tensor, Tensor]]):
         return self.inputs[where], self.targets[where]
 
 
-def as_tensors(model: nn.Module, likelihood: Likelihood, data: tuple[Any, Any]) -> tuple[Tensor, Tensor]:
+def as_tensors(model: nn.Module, likelihood: Likelihood, data: TrainingData) -> tuple[Tensor, Tensor]:
     """Return inputs and targets in memory as tensors, as a trainer takes them.
 
     Args:
         model: The model; real arrays are cast to the dtype of its parameters.
         likelihood: Says of what kind targets must be.
-        data: Two arrays or tensors of as many examples.
+        data: Two arrays or tensors of as many examples; a dataset or a loader is read once, whole.
 
     Returns:
         The tensors.
@@ -76,10 +79,32 @@ def as_tensors(model: nn.Module, likelihood: Likelihood, data: tuple[Any, Any]) 
     Raises:
         DataError: If they cannot be used.
     """
+    if isinstance(data, DataLoader | Dataset):
+        data = _read(data)
     if not isinstance(data, tuple | list):
-        raise DataError(f"data: expected a pair (inputs, targets), got {type(data).__name__}.")
+        raise DataError(
+            f"data: expected a pair (inputs, targets), a Dataset of such or a DataLoader, got {type(data).__name__}."
+        )
     arrays = _as_arrays(tuple(data), dtype_of(model), likelihood)
     return arrays.inputs, arrays.targets
+
+
+def _read(data: DataLoader[Any] | Dataset[Any]) -> tuple[Tensor, Tensor]:
+    """Read a dataset into memory."""
+    if isinstance(data, Arrays):
+        return data.inputs, data.targets
+    loader = data if isinstance(data, DataLoader) else DataLoader(data, batch_size=_AT_ONCE)
+    pairs = [as_pair(batch) for batch in loader]
+    if not pairs:
+        raise DataError("data: expected at least one example, got none.")
+    for inputs, _ in pairs:
+        if not isinstance(inputs, Tensor):
+            raise DataError(
+                f"data: expected inputs of one tensor per example, as all are needed at once, got "
+                f"{type(inputs).__name__}."
+            )
+    inputs, targets = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+    return inputs, targets
 
 
 def dtype_of(model: nn.Module) -> torch.dtype:

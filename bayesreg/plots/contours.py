@@ -17,6 +17,7 @@ from bayesreg._support import checks
 from bayesreg._support.calls import answering
 from bayesreg._support.optional import require
 from bayesreg.conversion import LossScale
+from bayesreg.data import TrainingData, as_tensors
 from bayesreg.errors import InvalidArgumentError, nearest
 from bayesreg.likelihoods import Likelihood
 from bayesreg.likelihoods.output import tensor_output
@@ -120,7 +121,7 @@ def plot_contours(
     model: nn.Module,
     prior: ModelPrior,
     likelihood: Likelihood,
-    data: tuple[Any, Any],
+    data: TrainingData,
     ax: Axes | None = None,
     *,
     elements: Sequence[Element] | None = None,
@@ -162,7 +163,6 @@ def plot_contours(
         'weight[0, 0]'
     """
     require("matplotlib", "viz", "plots")
-    from bayesreg.data import as_tensors
     from bayesreg.model_prior.coverage import check_prior_of
 
     check_prior_of(model, prior)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from bayesreg._support.calls import answering
-from bayesreg.data import as_tensors
+from bayesreg.data import TrainingData, as_tensors
 from bayesreg.errors import InvalidArgumentError, UnsupportedError
 from bayesreg.likelihoods import Likelihood
 from bayesreg.likelihoods.output import tensor_output
@@ -23,7 +21,7 @@ _LEAST, _MOST = 1e-12, 1e12
 
 
 @answering
-def null_strength(model: nn.Module, prior: ModelPrior, likelihood: Likelihood, data: tuple[Any, Any]) -> float:
+def null_strength(model: nn.Module, prior: ModelPrior, likelihood: Likelihood, data: TrainingData) -> float:
     """Return the least factor on −log p at which all weights under a kink are at it: the empty model.
 
     With all those at their centre and everything else (biases, other priors) fitted, a weight stays if the NLL's slope

@@ -14,7 +14,7 @@ from bayesreg._support import checks
 from bayesreg._support.calls import answering
 from bayesreg._support.drawing import draw
 from bayesreg._support.tables import Table
-from bayesreg.data import as_tensors
+from bayesreg.data import TrainingData, as_tensors
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.likelihoods import Likelihood
 from bayesreg.likelihoods.output import tensor_output
@@ -99,12 +99,12 @@ def regularization_path(
     model: nn.Module,
     prior: ModelPrior,
     likelihood: Likelihood,
-    data: tuple[Any, Any],
+    data: TrainingData,
     *,
     strengths: Iterable[float] | None = None,
     count: int = 30,
     floor: float = 1e-3,
-    validation: tuple[Any, Any] | None = None,
+    validation: TrainingData | None = None,
     tolerance: float = 1e-7,
     max_iterations: int = 5000,
 ) -> Path:

@@ -10,6 +10,7 @@ from torch.func import functional_call
 
 from bayesreg._support import checks
 from bayesreg._support.calls import answering
+from bayesreg.data import TrainingData
 from bayesreg.errors import InvalidArgumentError, UnsupportedError, kind_of
 from bayesreg.likelihoods import Likelihood
 from bayesreg.model_prior import ModelPrior
@@ -57,7 +58,7 @@ def refit(
     model: nn.Module,
     prior: ModelPrior,
     likelihood: Likelihood,
-    data: tuple[Any, Any],
+    data: TrainingData,
     *,
     on_support: Prior | None = None,
     tolerance: float = 1e-9,

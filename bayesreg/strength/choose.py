@@ -12,7 +12,7 @@ from torch import nn
 
 from bayesreg._support import checks
 from bayesreg._support.calls import answering
-from bayesreg.data import as_tensors
+from bayesreg.data import TrainingData, as_tensors
 from bayesreg.errors import InvalidArgumentError, StrengthWarning, kind_of, nearest
 from bayesreg.hyperpriors import HalfCauchy, HyperPrior
 from bayesreg.likelihoods import Likelihood
@@ -43,7 +43,7 @@ def choose_strength(
     model: nn.Module,
     prior: ModelPrior | Belief | type[Belief] | Mapping[SelectorLike, Belief],
     likelihood: Likelihood,
-    data: tuple[Any, Any],
+    data: TrainingData,
     *,
     method: Method = "auto",
     hyperprior: HyperPrior | None = _STANDARD,
@@ -62,7 +62,8 @@ def choose_strength(
         prior: A `ModelPrior`, or what makes one. Its shape is kept (fan-in, centres, learned variances), and all its
             widths are multiplied by the scale.
         likelihood: From `br.likelihoods`. A Gaussian noise that is learned is estimated from held-out examples.
-        data: Inputs and targets, all of them: nothing is set aside for good.
+        data: Inputs and targets, all of them: nothing is set aside for good. A Dataset or a DataLoader is read once,
+            into memory.
         method: "auto" (default), or how a fit is scored. "evidence": exactly, of models that are linear in their
             weights with Gaussian noise. "loo": leave-one-out from the one fit, of smooth priors of independent weights.
             "split": a fifth of the data held out, classes alike. "folds": each fifth in turn. "gcv": generalized

@@ -10,7 +10,7 @@ from torch import nn
 from bayesreg._support.calls import answering
 from bayesreg._support.tables import Table
 from bayesreg.curvature.left_out import held_out
-from bayesreg.data import as_tensors
+from bayesreg.data import TrainingData, as_tensors
 from bayesreg.likelihoods import Likelihood
 from bayesreg.model_prior import ModelPrior
 from bayesreg.model_prior.coverage import check_prior_of
@@ -51,7 +51,7 @@ class Evidence:
 
 
 @answering
-def evidence(model: nn.Module, prior: ModelPrior, likelihood: Likelihood, data: tuple[Any, Any]) -> Evidence:
+def evidence(model: nn.Module, prior: ModelPrior, likelihood: Likelihood, data: TrainingData) -> Evidence:
     """Return the log evidence of a prior, log ∫ p(y | θ) p(θ) dθ, by Laplace's approximation at the MAP under it.
 
     log p(y | θ̂) + log p(θ̂) + (D/2)·log 2π − ½ log det H, with H = Σ_i J_iᵀΛ_iJ_i + P, the Gauss-Newton matrix. Exact

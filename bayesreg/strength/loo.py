@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import nn
 
 from bayesreg._support.calls import answering
 from bayesreg.curvature.left_out import LeaveOneOut, held_out
-from bayesreg.data import as_tensors
+from bayesreg.data import TrainingData, as_tensors
 from bayesreg.likelihoods import Likelihood
 from bayesreg.model_prior import ModelPrior
 from bayesreg.model_prior.coverage import check_prior_of
@@ -17,7 +15,7 @@ __all__ = ["LeaveOneOut", "loo"]
 
 
 @answering
-def loo(model: nn.Module, prior: ModelPrior, likelihood: Likelihood, data: tuple[Any, Any]) -> LeaveOneOut:
+def loo(model: nn.Module, prior: ModelPrior, likelihood: Likelihood, data: TrainingData) -> LeaveOneOut:
     """Return each example's NLL under the fit to all others, from the MAP of all: no fit is repeated.
 
     With f_i the output, J_i its Jacobian, r_i and Λ_i first and second derivative of the NLL in it, and

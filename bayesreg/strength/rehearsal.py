@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from bayesreg._support import checks
 from bayesreg._support.calls import answering
 from bayesreg._support.tables import Table
-from bayesreg.data import as_tensors
+from bayesreg.data import TrainingData, as_tensors
 from bayesreg.errors import DataError, StrengthWarning, UnsupportedError
 from bayesreg.hyperpriors import HalfCauchy
 from bayesreg.likelihoods import Likelihood
@@ -83,7 +83,7 @@ def rehearse(
     model: nn.Module,
     prior: ModelPrior | Belief | Mapping[SelectorLike, Belief],
     likelihood: Likelihood,
-    data: tuple[Any, Any],
+    data: TrainingData,
     *,
     num_data: int,
     draws: int = 5,

@@ -111,6 +111,7 @@ def test_frozen_norms_do_not_count():
     assert scale_free_weights(model) == {"0.weight": "1"}
 
 
+@pytest.mark.slow
 def test_looking_leaves_the_model_alone():
     class Counting(nn.Module):
         calls = 0

@@ -100,6 +100,7 @@ def line(ax, label):
     return next(one for one in ax.lines if one.get_label() == label)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prior", [br.Gaussian(0.2), br.Gaussian(0.2, loc=torch.tensor([[0.4, 0.1]])), br.Laplace(0.1)])
 def test_contours_show_the_map_of_the_solver_at_every_strength(prior):
     model, whole, data = two_weights(prior)

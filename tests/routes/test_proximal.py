@@ -128,6 +128,7 @@ def test_the_subgradient_never_gives_a_zero():
     assert (weights == 0).sum() == 0 < (coef == 0).sum()
 
 
+@pytest.mark.slow
 def test_a_smooth_prior_by_the_proximal_route():
     """Asked for by name: the same MAP as by its gradient."""
 

@@ -9,6 +9,7 @@ import torch
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_wine
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
 import bayesreg as br
 from bayesreg.strength.route import route
@@ -56,6 +57,7 @@ def test_a_network_on_wine():
         assert torch.equal(value, again.model.state_dict()[name])
 
 
+@pytest.mark.slow
 def test_a_second_look_at_a_fit_leaves_the_last_one_in_the_model(monkeypatch):
     """Where the gradient is large the best fit is taken further, to see whether its score stays."""
     data, _ = standardised(load_wine, 40, 1)
@@ -67,6 +69,19 @@ def test_a_second_look_at_a_fit_leaves_the_last_one_in_the_model(monkeypatch):
     assert choices[0].scale == choices[1].scale
     for one, other in zip(choices[0].model.parameters(), choices[1].model.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    "kind", [lambda d: d, lambda d: DataLoader(d, batch_size=7), lambda d: DataLoader(d, 40, True)]
+)
+def test_a_dataset_is_read_whole(kind):
+    data, _ = standardised(load_wine, 40, 1)
+    dataset = kind(TensorDataset(data[0].float(), data[1]))
+    model = nn.Linear(13, 3).double()
+    arrays = br.choose_strength(model, br.Gaussian(1.0), CLASSES, data)
+    found = br.choose_strength(model, br.Gaussian(1.0), CLASSES, dataset)
+    assert found.num_data == 40
+    assert found.scale == pytest.approx(arrays.scale, rel=1e-3)
 
 
 def test_the_prior_belongs_to_the_copy():
@@ -158,6 +173,7 @@ def test_learned_noise_of_a_network():
     assert found.noise_std == pytest.approx(choice.likelihood.noise_std, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_targets_in_other_units_have_noise_and_steps_in_those():
     X, y = load_diabetes(return_X_y=True)
     X, y = torch.tensor((X - X.mean(0)) / X.std(0))[:80], torch.tensor((y - y.mean()) / y.std())[:80]

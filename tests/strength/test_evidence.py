@@ -243,6 +243,7 @@ def test_evidence_and_leave_one_out_may_disagree():
     assert "evidence" in choice.warnings["disagree"]
 
 
+@pytest.mark.slow
 def test_the_evidence_is_sharp_where_its_mean_field_bound_is_not():
     """Harvey and Hughes (2026): random features of a length that is open too, on 20 points of sin 3x.
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 import bayesreg as br
 from bayesreg.strength.signals import of_norms
+from bayesreg.strength.walk.full_batch import _Counted, _Whole
 from bayesreg.strength.walk.held_out import Task
 from bayesreg.strength.walk.parts import parts_of
 from bayesreg.strength.walk.stochastic import Stochastic
@@ -189,6 +190,7 @@ def test_a_lasso_is_walked_from_its_empty_model():
     assert 0.2 < zeros < 0.95
 
 
+@pytest.mark.slow
 def test_a_network_with_kinks_is_walked_from_a_weak_prior():
     train, test = cancer(250, 0)
     torch.manual_seed(0)
@@ -232,3 +234,21 @@ def test_one_example_of_a_class_does_not_choose():
     with pytest.warns(br.StrengthWarning, match="no more than the frequencies"):
         dead = br.choose_strength(model, br.Gaussian(0.01), CLASSES, (data[0][::2], data[1][::2]))
     assert {"centre", "collapsed"} <= dead.warnings.keys()
+
+
+def test_the_objective_off_its_kinks_is_the_whole_one():
+    train, _ = cancer(40, 0)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(30, 3), nn.Tanh(), nn.Linear(3, 2)).double()
+    prior = br.ModelPrior(model, {br.biases: br.Gaussian(0.5), "*": br.Laplace(0.3)})
+    problem = _Counted(model, prior, CLASSES, [train], 40)
+    value, grad = _Whole(problem).value_and_grad(problem.get())
+    whole = (CLASSES.nll(model(train[0]), train[1]).sum() - prior.log_prob()) / 40
+    wanted = torch.cat([g.reshape(-1) for g in torch.autograd.grad(whole, list(model.parameters()))])
+    torch.testing.assert_close(grad, wanted)
+    # −log p without what does not depend on the weights.
+    moved = problem.get() * 1.1
+    change = _Whole(problem).value_and_grad(moved)[0] - value
+    after = (CLASSES.nll(model(train[0]), train[1]).sum() - prior.log_prob()) / 40
+    assert change == pytest.approx(float(after - whole), rel=1e-9)
+    assert problem.count == 2

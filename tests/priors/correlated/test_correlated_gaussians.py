@@ -108,6 +108,7 @@ def test_prox_is_the_dense_solution(make, scale, step):
     assert prior.subdiff_distance(x, (x - v) / steps).max() < 1e-8 / scale
 
 
+@pytest.mark.slow
 @every
 def test_samples_have_the_covariance(make):
     prior, shape, cov = make(1.0, 0.5)

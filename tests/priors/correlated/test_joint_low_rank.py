@@ -118,6 +118,7 @@ def test_the_solver_reaches_the_map():
     assert torch.allclose(found, theta, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_samples_move_together():
     model, prior, dense = built()
     generator = torch.Generator().manual_seed(0)

@@ -156,6 +156,7 @@ def test_rates_may_differ_by_group():
         make("row", torch.ones(4, 1)).log_prob(w)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", SHAPES)
 def test_samples_have_gamma_radii_and_the_variance(group):
     prior = make(group, 2.0, loc=0.5)
