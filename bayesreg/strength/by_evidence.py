@@ -169,10 +169,10 @@ def _steps(left_out: _Criterion, grid: Tensor, values: Tensor, at: float) -> lis
     near = (grid - at).abs() <= _SHOWN
     shown, found = grid[near].flip(0), []
     for part in shown.split(spectrum.many):
+        log_scale = left_out.log_scale(part)
         columns = (
-            left_out.log_scale(part).exp(), left_out.score(part) / spectrum.examples,
-            spectrum.effective_parameters(part), setting.hyper_of(left_out.log_scale(part)),
-            -spectrum.evidence(part, left_out.noise),
+            log_scale.exp(), left_out.score(part) / spectrum.examples, spectrum.effective_parameters(part),
+            setting.hyper_of(log_scale), -spectrum.evidence(part, left_out.noise),
         )  # fmt: skip
         found += list(zip(*(column.tolist() for column in columns), strict=True))
     return [

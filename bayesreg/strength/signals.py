@@ -158,6 +158,9 @@ def several(tried: Sequence[tuple[float, float]]) -> Iterator[tuple[str, str]]:
 def _deep(values: Sequence[float]) -> Iterator[float]:
     """Yield each value that is a minimum, and infinity for the others."""
     for i, value in enumerate(values):
+        if any(values[j] < value for j in (i - 1, i + 1) if 0 <= j < len(values)):
+            yield math.inf
+            continue
         left = next((max(values[j : i + 1]) for j in range(i - 1, -1, -1) if values[j] < value), None)
         right = next((max(values[i : j + 1]) for j in range(i + 1, len(values)) if values[j] < value), None)
         is_one = all(barrier is None or barrier - value > _DECIDES for barrier in (left, right))
