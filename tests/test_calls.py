@@ -26,8 +26,8 @@ ROOT = Path(__file__).parent.parent
 RETURNED = {
     "Conversion", "DecayRule", "Explanation", "FitResult", "Handle", "ParameterInfo", "Quadratic", "Reference",
     "Selector", "WeightDecayReadings", "sparsity.Compacted", "sparsity.Path", "sparsity.PathPoint", "transfer.Fisher",
-    "transfer.Rehearsal", "strength.Choice", "strength.Evidence", "strength.LeaveOneOut", "strength.Step",
-    "biases", "norms", "kernels", "embeddings", "hyperpriors.Quantity",
+    "transfer.Rehearsal", "strength.Choice", "strength.Evidence", "strength.LeaveOneOut", "strength.OwnScale",
+    "strength.Step", "biases", "norms", "kernels", "embeddings", "hyperpriors.Quantity",
 }  # fmt: skip
 
 

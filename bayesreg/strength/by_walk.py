@@ -35,6 +35,10 @@ _NULL_STEP = 0.25
 #: log₁₀ of the width at which a network under a prior with kinks begins.
 _SPARSE_START = 1.125
 
+_STILL_TRAINING = (
+    "The first fit still gained by training on at the same strength when the walk began: what it finds is in part how "
+    "long each point was trained. Train longer (max_epochs) or at a higher rate."
+)
 _ENDED_COLLAPSED = (
     "At the strength that was chosen the weights of the fit to all data collapsed to nothing; the network says no more "
     "than the frequencies of the targets."
@@ -85,6 +89,8 @@ def by_walk(setting: Setting, method: str) -> Found:
     state = _near(setting, points, at).state
     said = dict(of_walk(walked, ground.examples)) | dict(of_norms(setting.model, setting.prior))
     best = min(points, key=lambda point: point.objective)
+    if isinstance(ground, Stochastic) and not ground.at_rest:
+        said["training"] = _STILL_TRAINING
     if isinstance(ground, FullBatch) and (best.measured.gradient or 0.0) > STATIONARY:
         again = ground.measure(best.at, ground.go_on(best.at, best.state))
         said |= dict(moved(best.measured, again))

@@ -53,13 +53,33 @@ def test_any_optimizer(extra):
     assert nll(choice, test) < 0.45
     assert torch.equal(state, torch.get_rng_state())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    # A first fit of four fifths, steps of ten epochs, and half a fit of everything.
-    steps = len(choice.steps) - 1
-    assert choice.evaluations == pytest.approx(0.8 * 30 + 0.8 * 10 * steps + 15)
+    # A first fit of four fifths, steps of ten epochs (some at its own strength, until it rests), half a fit of all.
+    steps = (choice.evaluations - 0.8 * 30 - 15) / (0.8 * 10)
+    assert steps == pytest.approx(round(steps))
+    assert len(choice.steps) <= round(steps) <= len(choice.steps) + 9
     again = br.choose_strength(
         model, br.Gaussian(1.0), CLASSES, train, optimizer=ADAM, batch_size=50, max_epochs=30, seed=3
     )
     assert again.scale == choice.scale
+
+
+def test_time_is_not_taken_for_strength(monkeypatch):
+    """From a fit that is stopped early any walk finds better points, and the further it goes the better."""
+    train, _ = digits()
+    settings = {"optimizer": partial(torch.optim.Adam, lr=1e-2), "batch_size": 50, "max_epochs": 3}
+    rested = br.choose_strength(network(), br.Gaussian(1.0), CLASSES, train, **settings)
+    assert "training" not in rested.warnings
+    first = next(step for step in rested.steps if step.scale == 1.0)
+    assert first.evaluations > 0.8 * 3 + 0.8 * 10
+    monkeypatch.setattr("bayesreg.strength.walk.stochastic._MORE", 1)
+    hurried = br.choose_strength(network(), br.Gaussian(1.0), CLASSES, train, **settings)
+    assert "training" in hurried.warnings
+    spread = [
+        max(s.held_out_nll for s in choice.steps if s.scale >= 1.0)
+        - min(s.held_out_nll for s in choice.steps if s.scale >= 1.0)
+        for choice in (rested, hurried)
+    ]
+    assert spread[0] < spread[1]
 
 
 @pytest.mark.slow

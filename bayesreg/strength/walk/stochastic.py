@@ -22,6 +22,9 @@ State = dict[str, Tensor]
 #: Epochs of a step; the mean of the weights over the second half is what is scored.
 _STEP = 10
 _FIRST = 100
+#: A start that still gains more than this share by a step at the same width is trained on, so many times at most: else
+#: the walk takes time for strength.
+_GAIN, _MORE = 0.01, 10
 
 
 class Trained(NamedTuple):
@@ -39,6 +42,9 @@ class Stochastic(HeldOut[Trained]):
         settings: `MAPTrainer`'s, of one fit from scratch; `max_epochs` is that of the first fit, and half of it is that
             of the last.
         seed: Of the order of the examples and of what is random in the model.
+
+    Attributes:
+        at_rest: Whether the first fit gained nothing more by training on at its own strength.
     """
 
     def __init__(self, task: Task, settings: Mapping[str, Any], seed: int) -> None:
@@ -48,10 +54,19 @@ class Stochastic(HeldOut[Trained]):
         scheduler, interval = self.settings.pop("scheduler", None), self.settings.pop("scheduler_interval", None)
         self._schedule = {} if scheduler is None else {"scheduler": scheduler, "scheduler_interval": interval}
         self._initial = _state(task.model)
+        self.at_rest = True
 
     def begin(self, at: float) -> list[Trained]:
-        """See `Ground`."""
-        return [self._whole(at, part, self._initial, self._epochs) for part in range(len(self.task.parts))]
+        """See `Ground`; the weights have come to rest, as far as held-out examples tell."""
+        state = [self._whole(at, part, self._initial, self._epochs) for part in range(len(self.task.parts))]
+        score = self.measure(at, state).held_out
+        for _ in range(_MORE):
+            state = self.go_on(at, state)
+            before, score = score, self.measure(at, state).held_out
+            self.at_rest = not before - score > _GAIN * abs(before)
+            if self.at_rest:
+                break
+        return state
 
     def go_on(self, at: float, state: list[Trained]) -> list[Trained]:
         """See `Ground`."""
