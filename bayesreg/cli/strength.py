@@ -53,10 +53,12 @@ def strength(
     """Choose how strong a prior should be for a table, from all its rows, and say how sure that is."""
     import bayesreg as br
     from bayesreg.cli.tabular import load_tabular
+    from bayesreg.plots.canvas import require_format
 
     if picture is not None:
         require_no_option("--picture", picture)
         check_writable(picture)
+        require_format(picture)
     if not asks_to_choose(prior):
         raise InvalidArgumentError(
             f"--prior: expected one with a number to be chosen, such as gaussian(auto), got {prior!r}."

@@ -18,7 +18,10 @@ from bayesreg.model_prior import ModelPrior
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["DATA", "GUIDE", "PRIOR", "SERIES", "bare", "new_axes", "on", "require_model_prior", "save", "series"]
+__all__ = [
+    "DATA", "GUIDE", "PRIOR", "SERIES", "bare", "new_axes", "on", "require_format", "require_model_prior", "save",
+    "series",
+]  # fmt: skip
 
 # Dark and light in black and white, blue and orange to the colour-blind.
 PRIOR = "#1b3a57"
@@ -92,15 +95,28 @@ def save(ax: Axes | Sequence[Axes], path: str | os.PathLike[str]) -> None:
         >>> os.path.exists(path)
         True
     """
-    require("matplotlib", "viz", "plots")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    require_format(path)
     from matplotlib.figure import Figure
 
     figure = (ax[0] if isinstance(ax, Sequence | np.ndarray) else ax).figure
     assert isinstance(figure, Figure)
-    formats = FigureCanvasAgg(figure).get_supported_filetypes()
-    suffix = Path(path).suffix.lower().removeprefix(".")
-    if suffix not in formats:
-        raise InvalidArgumentError(f"path: expected a suffix of {', '.join(sorted(formats))}, got {os.fspath(path)!r}.")
     with atomic(path) as temporary:
         figure.savefig(temporary, dpi=150)
+
+
+def require_format(path: str | os.PathLike[str]) -> None:
+    """Refuse a path of a suffix that no picture has, before there is one.
+
+    Args:
+        path: Where to.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+        InvalidArgumentError: If matplotlib writes no such format.
+    """
+    require("matplotlib", "viz", "plots")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    formats = FigureCanvasAgg.get_supported_filetypes()
+    if Path(path).suffix.lower().removeprefix(".") not in formats:
+        raise InvalidArgumentError(f"path: expected a suffix of {', '.join(sorted(formats))}, got {os.fspath(path)!r}.")

@@ -74,7 +74,7 @@ def test_training_in_batches_is_kept(run):
         (("strength", "wine", "--noise-std", "0.5"), "no noise std"),
         (("strength", "wine", "--hidden", "4"), "plays no part"),
         (("strength", "nowhere.csv"), "no such file"),
-        (("strength", "wine", "--picture", "s.xyz"), "expected a suffix"),
+        (("strength", "nowhere.csv", "--picture", "s.xyz"), "expected a suffix"),  # before anything is done
         (("fit", "wine", "--prior", "gaussian(auto)", "--starts", "3"), "--starts"),
         (("fit", "wine", "--prior", "gaussian(center='auto')"), "auto"),
     ],
