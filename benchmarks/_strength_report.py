@@ -117,7 +117,11 @@ def draw_figure(draws: Draws, path: Path) -> None:
         ax.plot(apart, range(len(settings)), mark, color=colour, label=label, ms=8 if column == "choose" else 6)
     ax.set_yticks(range(len(settings)), [f"{name}, n = {n:,}" for name, n, _ in settings])
     ax.invert_yaxis()
-    ax.set(xscale="log", xlabel="test NLL over that of the best strength of all (nats per example, log scale)")
+    ax.set(
+        xscale="log",
+        xlim=(None, 3.0),
+        xlabel="test NLL over that of the best strength of all (nats per example, log scale)",
+    )
     ax.grid(axis="y", color="0.9")
     ax.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=9)
