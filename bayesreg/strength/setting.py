@@ -16,6 +16,7 @@ from bayesreg.hyperpriors import HyperPrior
 from bayesreg.likelihoods import Likelihood
 from bayesreg.model_prior import ModelPrior
 from bayesreg.model_prior.times import stretched
+from bayesreg.priors.contract.asking import is_flat
 from bayesreg.strength.choice import OwnScale, Step
 from bayesreg.strength.groups import EACH, ONE, Group, groups_of
 
@@ -115,8 +116,9 @@ class Setting:
         if not own:
             return stretched(self.prior, scale, f"All widths times {scale:.4g}, {_CHOSEN}")
         taken = {name for group in own for name in group.names}
-        rest = [entry.name for entry, _ in self.prior.active() if entry.name not in taken]
-        made = stretched(self.prior, scale, f"All other widths times {scale:.4g}, {_CHOSEN}", only=rest)
+        rest = [entry.name for entry, one in self.prior.active() if entry.name not in taken and not is_flat(one)]
+        note = f"All other widths times {scale:.4g}, {_CHOSEN}" if rest else ""
+        made = stretched(self.prior, scale, note, only=rest)
         for group, its in own.items():
             made = stretched(made, its, f"Widths of {group.label} times {its:.4g}, {_CHOSEN}", only=group.names)
         return made

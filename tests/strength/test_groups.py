@@ -123,6 +123,8 @@ def test_layers_that_say_nothing_get_a_narrow_prior(outputs, noise):
     # Every layer in a group is the same as all but one.
     both = br.choose_strength(Two(outputs), br.Gaussian(1.0), noise, data, groups=["b.*", "a.*"])
     assert [group.scale for group in both.groups] == pytest.approx([own.scale, choice.scale], rel=1e-5)
+    assert "All other widths" in str(choice.prior.describe())
+    assert "All other widths" not in str(both.prior.describe())
 
 
 def test_the_model_is_at_the_map_of_its_scales():

@@ -67,7 +67,8 @@ class FullBatch(HeldOut[Tensor]):
         self._leave_one_out = leave_one_out
         # The NLL of unit noise is in squared units of the targets.
         self._unit = float(task.targets.to(torch.float64).var()) if task.noise is not None else 1.0
-        self._initial = self.weights()
+        self._weights = self._problem(0.0, None)
+        self._initial = self._weights.get()
 
     def _problem(self, at: float, part: int | None) -> _Counted:
         task = self.task
@@ -107,11 +108,7 @@ class FullBatch(HeldOut[Tensor]):
         self.use(self._solve(at, None, state[0], _LAST, _LAST_TOLERANCE))
 
     def use(self, fit: Tensor) -> None:
-        self._problem(0.0, None).set(fit)
-
-    def weights(self) -> Tensor:
-        """Return the weights that the model has now."""
-        return self._problem(0.0, None).get()
+        self._weights.set(fit)
 
     def measure(self, at: float, state: list[Tensor]) -> Measured:
         if not self._leave_one_out:
