@@ -12,6 +12,7 @@ from tests.fuzz.rooms import ROOMS, go_through
 from tests.fuzz.verdict import Counts, Verdict, judge, unclear
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("room", "cases"), [("files", 400), ("commands", 20), ("calls", 500)])
 def test_a_short_run_finds_nothing(room, cases, tmp_path):
     counts = Counts()

@@ -259,6 +259,7 @@ def test_a_network_of_ones_own_takes_the_weights(run, tmp_path):
         br.load_run("run", 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "build",
     [

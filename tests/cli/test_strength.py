@@ -50,6 +50,7 @@ def test_a_fit_with_its_strength_chosen(run, tmp_path, prior):
     assert isinstance(model, torch.nn.Module)
 
 
+@pytest.mark.slow
 def test_a_network_with_its_strength_chosen(run):
     found = answer(run, "fit", "wine", "--model", "mlp", "--prior", "gaussian(auto)")
     assert found["strength"]["method"] == "loo"

@@ -63,6 +63,7 @@ def test_any_optimizer(extra):
     assert again.scale == choice.scale
 
 
+@pytest.mark.slow
 def test_time_is_not_taken_for_strength(monkeypatch):
     """From a fit that is stopped early any walk finds better points, and the further it goes the better."""
     train, _ = digits()
@@ -102,6 +103,7 @@ def test_a_norm_behind_weights_with_a_prior_is_said(on_head):
     assert on_head or "0.weight" in found["batch norm"]
 
 
+@pytest.mark.slow
 def test_training_that_learns_nothing_says_so():
     train, _ = digits(100)
     with pytest.warns(br.StrengthWarning, match="train longer"):

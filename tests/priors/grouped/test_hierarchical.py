@@ -79,6 +79,7 @@ def test_hyper_priors_are_scipys_in_every_quantity(hyper):
     assert torch.allclose(second, bend, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hyper", HYPERS, ids=name)
 def test_draws_moments_and_decay_of_hyper_priors(hyper):
     draws = hyper.draw_scale(torch.empty(20_000, dtype=torch.float64), torch.Generator().manual_seed(0)).numpy()
