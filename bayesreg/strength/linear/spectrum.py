@@ -79,7 +79,8 @@ class Spectrum:
     def left_out(self, log_ratio: Tensor) -> Tensor:
         """Return the residuals of leave-one-out, (..., rows, columns)."""
         share = self._share(log_ratio)
-        residual = self.targets - self._left @ (share.unsqueeze(-1) * self._met)
+        # One product for all strengths; `@` would make one for each.
+        residual = self.targets - torch.einsum("nd,...dc->...nc", self._left, share.unsqueeze(-1) * self._met)
         if self.design.block == 1:
             apart: Tensor = residual / (1.0 - self.leverage(log_ratio)).unsqueeze(-1)
             return apart
