@@ -1,5 +1,6 @@
 """The public names and where they live: what type checkers read, and `bayesreg` itself to load them on first use."""
 
+from bayesreg import callbacks as callbacks
 from bayesreg import hyperpriors as hyperpriors
 from bayesreg import likelihoods as likelihoods
 from bayesreg import plots as plots
@@ -28,6 +29,8 @@ from bayesreg.conversion import variance_to_weight_decay as variance_to_weight_d
 from bayesreg.conversion import weight_decay_to_precision as weight_decay_to_precision
 from bayesreg.conversion import weight_decay_to_variance as weight_decay_to_variance
 from bayesreg.errors import BayesRegError as BayesRegError
+from bayesreg.errors import CheckpointError as CheckpointError
+from bayesreg.errors import CheckpointWarning as CheckpointWarning
 from bayesreg.errors import ClipAfterPriorWarning as ClipAfterPriorWarning
 from bayesreg.errors import CoverageError as CoverageError
 from bayesreg.errors import DataError as DataError
@@ -35,6 +38,7 @@ from bayesreg.errors import HeldNormWarning as HeldNormWarning
 from bayesreg.errors import InvalidArgumentError as InvalidArgumentError
 from bayesreg.errors import NonFiniteObjectiveError as NonFiniteObjectiveError
 from bayesreg.errors import NotEquivalentError as NotEquivalentError
+from bayesreg.errors import OffScaleWarning as OffScaleWarning
 from bayesreg.errors import OtherOptimizerWarning as OtherOptimizerWarning
 from bayesreg.errors import OvershootWarning as OvershootWarning
 from bayesreg.errors import PatternError as PatternError
@@ -104,5 +108,6 @@ from bayesreg.selection import where as where
 from bayesreg.strength.choose import choose_strength as choose_strength
 from bayesreg.trainer import FitResult as FitResult
 from bayesreg.trainer import MAPTrainer as MAPTrainer
+from bayesreg.trainer import WeightAverage as WeightAverage
 
 __version__: str

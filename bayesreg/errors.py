@@ -9,6 +9,8 @@ from bayesreg._text import one_line
 
 __all__ = [
     "BayesRegError",
+    "CheckpointError",
+    "CheckpointWarning",
     "ClipAfterPriorWarning",
     "CoverageError",
     "DataError",
@@ -16,6 +18,7 @@ __all__ = [
     "InvalidArgumentError",
     "NonFiniteObjectiveError",
     "NotEquivalentError",
+    "OffScaleWarning",
     "OtherOptimizerWarning",
     "OvershootWarning",
     "PatternError",
@@ -64,6 +67,10 @@ class PriorFileError(BayesRegError, ValueError):
     """A prior or weights file is corrupt, truncated, pickled, from a newer version, or for another model."""
 
 
+class CheckpointError(BayesRegError, ValueError):
+    """A training run cannot be kept or resumed: what was expected of its folder, and what is in it."""
+
+
 class UnsupportedError(BayesRegError, NotImplementedError):
     """The prior lacks an ability that the chosen route, solver or operation needs."""
 
@@ -88,6 +95,10 @@ class NonFiniteObjectiveError(BayesRegError, ArithmeticError):
         self.parameter = parameter
 
 
+class CheckpointWarning(UserWarning):
+    """A checkpoint is damaged and the one before it is used, or a run cannot be resumed at every step."""
+
+
 class ClipAfterPriorWarning(UserWarning):
     """Gradients are clipped before the prior is added to them, so that it counts for more than it says."""
 
@@ -98,6 +109,10 @@ class OtherOptimizerWarning(UserWarning):
 
 class OvershootWarning(UserWarning):
     """The prior's pull is so strong for the learning rate that the step diverges from it alone."""
+
+
+class OffScaleWarning(UserWarning):
+    """Residuals are so many noise standard deviations that the noise cannot be what was said."""
 
 
 class HeldNormWarning(UserWarning):

@@ -27,7 +27,8 @@ RETURNED = {
     "Conversion", "DecayRule", "Explanation", "FitResult", "Handle", "ParameterInfo", "Quadratic", "Reference",
     "Selector", "WeightDecayReadings", "sparsity.Compacted", "sparsity.Path", "sparsity.PathPoint", "transfer.Fisher",
     "transfer.Rehearsal", "strength.Choice", "strength.Evidence", "strength.LeaveOneOut", "strength.OwnScale",
-    "strength.Step", "biases", "norms", "kernels", "embeddings", "hyperpriors.Quantity",
+    "strength.Step", "callbacks.Callback", "callbacks.Training", "biases", "norms", "kernels", "embeddings",
+    "hyperpriors.Quantity",
 }  # fmt: skip
 
 

@@ -166,6 +166,13 @@ def integer(name: str, value: object) -> int:
     return int(value)
 
 
+def flag(name: str, value: object) -> bool:
+    """Return True or False, raising for what merely counts as one of them."""
+    if not isinstance(value, bool):
+        raise InvalidArgumentError(f"{name}: expected True or False, got {_number(value)}.")
+    return value
+
+
 def positive_int(name: str, value: object) -> int:
     """Return `value` as an int, checked to be >= 1."""
     if isinstance(value, bool) or not isinstance(value, Integral):

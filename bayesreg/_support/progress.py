@@ -8,11 +8,11 @@ from typing import Any
 __all__ = ["progress_bar"]
 
 
-def progress_bar(total: int, label: str, progress: bool | None, *, main: bool = True) -> Any:
+def progress_bar(total: int | None, label: str, progress: bool | None, *, main: bool = True) -> Any:
     """Return a tqdm bar.
 
     Args:
-        total: Steps in all.
+        total: Steps in all; None where nobody knows.
         label: What is going on.
         progress: Show it; None: only where the output is a terminal or notebook.
         main: Whether this is the main process; others show nothing.

@@ -58,13 +58,14 @@ def write_sealed(path: str | os.PathLike[str], record: Mapping[str, Any], tensor
         save_file(dict(tensors), temporary, metadata={_RECORD: text, _CHECKSUM: _digest(text, tensors)})
 
 
-def read_sealed(path: Path) -> Sealed:
+def read_sealed(path: Path, what: str = "prior") -> Sealed:
     """Read such a file into memory, and check it.
 
     The bytes are read first: a file that is written anew meanwhile is refused, and cannot take a mapped page away.
 
     Args:
         path: The file.
+        what: What it should be, for messages.
 
     Returns:
         Its content.
@@ -76,19 +77,20 @@ def read_sealed(path: Path) -> Sealed:
         raise PriorFileError(f"{path}: {'a directory, expected a file' if path.is_dir() else 'no such file'}.")
     metadata, tensors = _read(path)
     if _RECORD not in metadata:
-        raise PriorFileError(f"{path}: a safetensors file, but not a prior: ModelPrior.save did not write it.")
+        wrote = " ModelPrior.save" if what == "prior" else ""
+        raise PriorFileError(f"{path}: a safetensors file, but not a {what}:{wrote or ' bayesreg'} did not write it.")
     text = metadata[_RECORD]
     try:
         record = _strict_json(text)
     except (ValueError, RecursionError) as error:
-        _damaged(path, f"its metadata cannot be read ({error})", error)
+        _damaged(path, what, f"its metadata cannot be read ({error})", error)
     if not isinstance(record, dict):
-        _damaged(path, f"expected a mapping as its metadata, got {type(record).__name__}")
+        _damaged(path, what, f"expected a mapping as its metadata, got {type(record).__name__}")
     expected = metadata.get(_CHECKSUM)
     if expected is None and "checksum" in record:
-        _damaged(path, "its checksum is missing")
+        _damaged(path, what, "its checksum is missing")
     if expected is not None and expected != _digest(text, tensors):
-        _damaged(path, "its checksum differs from its content: it was changed since bayesreg wrote it")
+        _damaged(path, what, "its checksum differs from its content: it was changed since bayesreg wrote it")
     return Sealed(record, tensors, expected is not None)
 
 
@@ -139,5 +141,5 @@ def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
     return found.hexdigest()
 
 
-def _damaged(path: Path, why: str, error: Exception | None = None) -> NoReturn:
-    raise PriorFileError(f"{path}: damaged prior file, {why}.") from error
+def _damaged(path: Path, what: str, why: str, error: Exception | None = None) -> NoReturn:
+    raise PriorFileError(f"{path}: damaged {what} file, {why}.") from error

@@ -145,7 +145,7 @@ def fit(
     say(f"Task: {table.words}")
     if choice is not None:
         show(choice.summary())
-    show(trainer.prior.describe(result.num_data))
+    show(trainer.prior.describe(result.loss_scale))
     show(result.summary())
     if result.modes is not None:
         show(result.modes.table)
@@ -232,7 +232,7 @@ def _metrics(
         "seed": seed,
         **result.to_dict(),
         "routes": result.routes.to_dict()["rows"],
-        "priors": trainer.prior.describe(result.num_data).to_dict()["rows"],
+        "priors": trainer.prior.describe(result.loss_scale).to_dict()["rows"],
     }
 
 

@@ -17,11 +17,11 @@ import bayesreg as br
 from bayesreg._support.progress import progress_bar
 from bayesreg._support.tables import Table
 from bayesreg.conversion import LossScale
+from bayesreg.data import Batch, Reading, evaluate
 from bayesreg.demo.tasks import ROTATION, Split, draw, load_tasks
 from bayesreg.model_prior import ModelPrior
 from bayesreg.priors import Flat, Gaussian, Laplace, Prior
 from bayesreg.priors.equivalents import equivalent
-from bayesreg.trainer.loop import evaluate
 
 __all__ = ["SIZES", "DemoResult", "run_demo"]
 
@@ -171,8 +171,8 @@ def _fit(model: nn.Module, prior: Prior, data: Split) -> br.FitResult:
 
 
 def _score(model: nn.Module, data: Split) -> tuple[float, float]:
-    nll, accuracy = evaluate(model, br.likelihoods.Categorical(), [data], torch.device("cpu"))
-    return accuracy, nll
+    found = evaluate(model, Reading(br.likelihoods.Categorical()), [Batch(*data)], torch.device("cpu"))
+    return found["accuracy"], found["nll"]
 
 
 def run_demo(progress: bool | None = None) -> DemoResult:

@@ -6,5 +6,6 @@ from bayesreg.likelihoods.categorical import Categorical
 from bayesreg.likelihoods.from_loss import FromLoss
 from bayesreg.likelihoods.gaussian import Gaussian
 from bayesreg.likelihoods.poisson import Poisson
+from bayesreg.likelihoods.tokens import Tokens
 
-__all__ = ["Bernoulli", "Categorical", "FromLoss", "Gaussian", "Likelihood", "Poisson"]
+__all__ = ["Bernoulli", "Categorical", "FromLoss", "Gaussian", "Likelihood", "Poisson", "Tokens"]

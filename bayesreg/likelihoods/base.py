@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -21,6 +22,8 @@ class Likelihood(nn.Module, ABC):
     target_kind: Literal["integer", "real", "any"] = "real"
     #: Name of `metric`.
     metric_name: ClassVar[str] = "mse"
+    #: Whether an example holds several observations, which `count` counts: the tokens of a text.
+    counts_within: ClassVar[bool] = False
 
     @answering
     def __init__(self) -> None:
@@ -64,6 +67,17 @@ class Likelihood(nn.Module, ABC):
         """
         error = (self.predictive(output).mean - target.reshape(self.predictive(output).mean.shape)) ** 2
         return error.reshape(len(error), -1).mean(1)
+
+    def count(self, target: Tensor) -> Tensor:
+        """Return how many observations each example is: means are over them, and n is their sum.
+
+        Args:
+            target: The targets, first dimension the examples.
+
+        Returns:
+            Tensor of shape (batch,); ones unless `counts_within`.
+        """
+        return torch.ones(len(target), device=target.device)
 
     @property
     def gaussian_noise_std(self) -> float | None:

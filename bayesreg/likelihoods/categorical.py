@@ -13,7 +13,27 @@ from bayesreg._support.calls import answering
 from bayesreg.errors import DataError
 from bayesreg.likelihoods.base import Likelihood
 
-__all__ = ["Categorical"]
+__all__ = ["Categorical", "require_classes"]
+
+
+def require_classes(name: str, target: Tensor, classes: int, ignore_index: int) -> None:
+    """Raise if a target is none of the classes that the model has outputs for.
+
+    Args:
+        name: Of the likelihood.
+        target: Class indices.
+        classes: How many there are.
+        ignore_index: Targets of this value do not count.
+
+    Raises:
+        DataError: If one is out of range.
+    """
+    counted = target[target != ignore_index]
+    if counted.numel() and not 0 <= int(counted.min()) <= int(counted.max()) < classes:
+        raise DataError(
+            f"{name}: expected class indices from 0 to {classes - 1} (the model has {classes} outputs), got "
+            f"{int(counted.min())} to {int(counted.max())}; labels that start at 1 need 1 subtracted."
+        )
 
 
 @final
@@ -41,19 +61,16 @@ class Categorical(Likelihood):
 
     def nll(self, output: Tensor, target: Tensor) -> Tensor:
         if output.ndim < 2 or target.shape != output.shape[:1] + output.shape[2:]:
+            hint = "; write target.squeeze(1)" if target.shape == (len(output), 1) else ""
+            if output.ndim > 2 and target.shape == output.shape[:-1]:
+                hint = "; classes that come last, as in (batch, time, vocabulary), are br.likelihoods.Tokens()"
             raise DataError(
                 f"Categorical: expected output (batch, classes, ...) and target (batch, ...), got "
-                f"{tuple(output.shape)} and {tuple(target.shape)}"
-                f"{'; write target.squeeze(1)' if target.shape == (len(output), 1) else ''}."
+                f"{tuple(output.shape)} and {tuple(target.shape)}{hint}."
             )
         if target.is_floating_point():
             raise DataError(f"Categorical: expected integer class indices as targets, got dtype {target.dtype}.")
-        counted = target[target != self.ignore_index]
-        if counted.numel() and not 0 <= int(counted.min()) <= int(counted.max()) < output.shape[1]:
-            raise DataError(
-                f"Categorical: expected class indices from 0 to {output.shape[1] - 1} (the model has {output.shape[1]} "
-                f"outputs), got {int(counted.min())} to {int(counted.max())}; labels that start at 1 need 1 subtracted."
-            )
+        require_classes("Categorical", target, output.shape[1], self.ignore_index)
         terms = F.cross_entropy(output, target, ignore_index=self.ignore_index, reduction="none")
         return terms.reshape(len(terms), -1).sum(1)
 

@@ -147,7 +147,8 @@ def regularization_path(
     with_strength(prior, 1.0)  # refused before anything is touched
     checks.positive_float("tolerance", tolerance)
     checks.positive_int("max_iterations", max_iterations)
-    if isinstance(strengths, str | bytes):
+    # A tensor or array of no dimension has what iterating takes, and cannot be iterated.
+    if isinstance(strengths, str | bytes) or getattr(strengths, "ndim", 1) == 0:
         raise InvalidArgumentError(f"strengths: expected a list of numbers > 0, got {strengths!r}.")
     if strengths is None:
         checks.positive_int("count", count)

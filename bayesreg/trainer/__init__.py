@@ -1,6 +1,7 @@
 """The trainer: NLL plus log-prior to a MAP estimate."""
 
+from bayesreg.trainer.averaging import WeightAverage
 from bayesreg.trainer.result import FitResult, History
 from bayesreg.trainer.trainer import MAPTrainer
 
-__all__ = ["FitResult", "History", "MAPTrainer"]
+__all__ = ["FitResult", "History", "MAPTrainer", "WeightAverage"]

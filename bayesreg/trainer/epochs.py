@@ -1,129 +1,408 @@
-"""Fitting by epochs with a torch optimizer: early stopping, best weights, history."""
+"""Fitting by epochs with a torch optimizer: one loop, from a beginning or from a checkpoint."""
 
 from __future__ import annotations
 
+import contextlib
+import math
 import time
-from collections.abc import Callable, Sized
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sized
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
 from torch.optim import LBFGS, Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from bayesreg._support import checks
-from bayesreg.errors import InvalidArgumentError, NonFiniteObjectiveError, UnsupportedError, kind_of
+from bayesreg.callbacks import Training
+from bayesreg.errors import DataError, InvalidArgumentError, NonFiniteObjectiveError, UnsupportedError, kind_of, nearest
 from bayesreg.routes.attach import Handle
-from bayesreg.trainer.guard import Snapshot
-from bayesreg.trainer.loop import Loop, evaluate
+from bayesreg.trainer.averaging import Averager, WeightAverage
+from bayesreg.trainer.checkpoint.keeper import Keeper
 from bayesreg.trainer.result import FitResult, History
+from bayesreg.trainer.settings import EpochSettings
+from bayesreg.trainer.stepping.feed import Feed
+from bayesreg.trainer.stepping.guard import Snapshot, first_non_finite, stop
+from bayesreg.trainer.stepping.loop import Stepper, windows
+from bayesreg.trainer.stepping.run import Run
+from bayesreg.trainer.stepping.schedules import named_schedule
 from bayesreg.trainer.task import Task
 
-__all__ = ["EpochSettings", "OptimizerFactory", "fit_epochs"]
+__all__ = ["EpochFit", "OptimizerFactory"]
 
 OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
 
 
-@dataclass(frozen=True)
-class EpochSettings:
-    """How to train by epochs; the fields are `MAPTrainer`'s arguments.
+@dataclass
+class Position:
+    """How far training is.
 
-    Raises:
-        InvalidArgumentError: If a number is out of range, or mixed_precision or scheduler_interval not known.
+    Attributes:
+        epoch: The epoch at work, from 1.
+        within: Steps done in it.
+        step: Steps done in all.
+        nll: What was met since the last record, summed.
+        count: How much of n that was.
+        rounds: Records made: one an epoch, or one in `evaluate_every` steps.
+        recorded: The step of the last one.
+        best: The best value of what is monitored, lower for better.
+        best_round: The record it is in.
+        best_epoch: Its epoch.
+        stopped: What has ended the training: "patience" or "callback"; empty: nothing has.
     """
 
-    scheduler: Callable[[Optimizer], Any] | None = None
-    scheduler_interval: str = "step"
-    max_epochs: int = 100
-    accumulate: int = 1
-    clip_norm: float | None = None
-    patience: int | None = None
-    restore_best: bool = True
-    mixed_precision: str = "no"
-    cpu: bool = False
-    on_epoch_end: Callable[[dict[str, Any]], bool | None] | None = None
-
-    def __post_init__(self) -> None:
-        checks.positive_int("max_epochs", self.max_epochs)
-        checks.positive_int("accumulate", self.accumulate)
-        if self.clip_norm is not None:
-            object.__setattr__(self, "clip_norm", checks.positive_float("clip_norm", self.clip_norm))
-        if self.patience is not None:
-            checks.positive_int("patience", self.patience)
-        if self.mixed_precision not in ("no", "bf16", "fp16"):
-            raise InvalidArgumentError(
-                f"mixed_precision: expected 'no', 'bf16' or 'fp16', got {self.mixed_precision!r}."
-            )
-        if self.scheduler_interval not in ("step", "epoch"):
-            raise InvalidArgumentError(
-                f"scheduler_interval: expected 'step' or 'epoch', got {self.scheduler_interval!r}."
-            )
+    epoch: int = 1
+    within: int = 0
+    step: int = 0
+    nll: float = 0.0
+    count: float = 0.0
+    rounds: int = 0
+    recorded: int = 0
+    best: float = float("inf")
+    best_round: int = 0
+    best_epoch: int = 0
+    stopped: str = ""
 
 
-def fit_epochs(task: Task, optimizer: Optimizer | OptimizerFactory, settings: EpochSettings) -> FitResult:
-    """Train epoch by epoch.
+class EpochFit:
+    """One training by epochs.
 
     Args:
         task: What to train.
         optimizer: The optimizer, or what makes one from param groups.
         settings: How to train.
-
-    Returns:
-        The outcome.
+        keep: Makes what keeps the run's state, told whether this is the main process; None: nobody keeps it.
 
     Raises:
-        NonFiniteObjectiveError: If the training or validation NLL becomes NaN or infinite.
         UnsupportedError: If LBFGS is asked for what its line search cannot do.
+        CheckpointError: If the run that is resumed is another one.
     """
-    from accelerate import Accelerator
 
-    accelerator = Accelerator(cpu=True) if settings.cpu else Accelerator()
-    for module in (task.model, task.likelihood, task.prior):
-        module.to(accelerator.device)
-    extra = [p for p in task.likelihood.parameters() if p.requires_grad]
-    optimizer = _with_likelihood(optimizer, task, extra)
-    if isinstance(optimizer, LBFGS):
-        limits = (settings.clip_norm, settings.mixed_precision != "no", accelerator.num_processes > 1)
-        if any(limits):
+    def __init__(
+        self,
+        task: Task,
+        optimizer: Optimizer | OptimizerFactory,
+        settings: EpochSettings,
+        keep: Callable[[bool], Keeper] | None = None,
+    ) -> None:
+        from accelerate import Accelerator
+
+        self.task, self.settings = task, settings
+        self.accelerator = Accelerator(cpu=True) if settings.cpu else Accelerator()
+        for module in (task.model, task.likelihood, task.prior):
+            module.to(self.accelerator.device)
+        self.at, self.history = Position(), History()
+        #: What there was when an error or an interrupt ended it.
+        self.partial: FitResult | None = None
+        self.good = self.best = Snapshot(task.model, task.likelihood)
+        self.keeper = None if keep is None else keep(self.accelerator.is_main_process)
+        if self.keeper is not None:
+            self.keeper.restore_prior()
+        extra = [p for p in task.likelihood.parameters() if p.requires_grad]
+        self.optimizer = _with_likelihood(optimizer, task, extra)
+        self._refuse_for_lbfgs()
+        self.handle = Handle(
+            self.optimizer,
+            task.prior,
+            task.loss_scale,
+            before_clip=settings.clip_norm is not None,
+            without_prior=extra,
+        )
+        try:
+            self._set_up()
+        except BaseException:
+            self.handle.remove()
+            raise
+
+    def _refuse_for_lbfgs(self) -> None:
+        if not isinstance(self.optimizer, LBFGS):
+            return
+        settings, loader = self.settings, self.task.loader
+        if settings.clip_norm is not None or settings.mixed_precision != "no" or self.accelerator.num_processes > 1:
             raise UnsupportedError(
                 "LBFGS compares values along its line search, which clipping, mixed precision or several processes "
                 "would change between them; leave those out, or use another optimizer."
             )
-        if isinstance(task.loader.dataset, Sized) and len(task.loader) > 1:
+        if isinstance(loader.dataset, Sized) and len(loader) > 1:
             raise UnsupportedError(
-                f"LBFGS keeps the curvature of one function, and {len(task.loader)} batches are as many functions; "
+                f"LBFGS keeps the curvature of one function, and {len(loader)} batches are as many functions; "
                 f"write optimizer='lbfgs', or give all examples as one batch."
             )
-    handle = Handle(
-        optimizer,
-        task.prior,
-        task.loss_scale,
-        before_clip=settings.clip_norm is not None,
-        without_prior=extra,
-    )
-    model = task.model
-    try:
-        scheduler = None if settings.scheduler is None else _scheduler(settings.scheduler, optimizer)
-        model, _, batches = accelerator.prepare(task.model, optimizer, task.loader)
-        by_epoch = settings.scheduler_interval == "epoch" or isinstance(scheduler, ReduceLROnPlateau)
-        loop = Loop(
-            accelerator,
-            model,
-            task.likelihood,
-            optimizer,
-            handle,
-            None if by_epoch else scheduler,
+
+    def _set_up(self) -> None:
+        settings, task = self.settings, self.task
+        self.scheduler = self._schedule()
+        self.averager: Averager | None = None
+        if isinstance(settings.average, WeightAverage):
+            self.averager = Averager(task.model, task.prior, settings.average, settings.epochs)
+        self.model, loader = task.model, task.loader
+        if self.accelerator.num_processes > 1:
+            self.model, loader = self.accelerator.prepare(task.model, task.loader)
+        self.feed = Feed(self.accelerator, task.loader, loader, task.reading.form)
+        self._by_epoch = settings.scheduler_interval == "epoch" or isinstance(self.scheduler, ReduceLROnPlateau)
+        self.stepper = Stepper(
+            self.accelerator,
+            self.model,
+            task.reading,
+            self.optimizer,
+            self.handle,
+            None if self._by_epoch else self.scheduler,
             settings.clip_norm,
-            settings.accumulate,
-            settings.mixed_precision,
             task.loss_scale.value,
+            settings.mixed_precision,
         )
-        history, best_epoch = _epochs(loop, batches, task, settings, scheduler if by_epoch else None)
-        return task.result(task.loader, history, handle.describe(), best_epoch=best_epoch)
-    finally:
-        handle.remove()
-        # Accelerate may have wrapped the forward of the user's model.
-        accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+        self.training = Training(
+            task.model, task.prior, task.likelihood, self.optimizer, self.handle, task.num_data, task.loss_scale.value,
+            main=self.accelerator.is_main_process,
+        )  # fmt: skip
+        self.run = Run(self.accelerator, self.optimizer, self.scheduler, self.stepper.scaler, self.feed)
+        if self.keeper is not None:
+            self.keeper.require_places(self.feed.cannot_resume_within, exact=self.feed.replays_epochs)
+            self._go_on(self.keeper.found)
+
+    def _schedule(self) -> Any | None:
+        """Return the schedule, made for the optimizer."""
+        settings, loader = self.settings, self.task.loader
+        if settings.scheduler is None:
+            return None
+        if not isinstance(settings.scheduler, str):
+            return _scheduler(settings.scheduler, self.optimizer)
+        try:
+            batches = math.ceil(len(loader) / self.accelerator.num_processes)
+            per_epoch: float = math.ceil(batches / settings.accumulate)
+        except TypeError:
+            per_epoch = math.inf
+        total = min(settings.epochs * per_epoch, settings.steps)
+        return named_schedule(self.optimizer, settings.scheduler, settings.warmup, total)
+
+    def fit(self) -> FitResult:
+        """Train.
+
+        Returns:
+            The outcome.
+
+        Raises:
+            NonFiniteObjectiveError: If the training or validation NLL becomes NaN or infinite.
+            DataError: If the loader gives no examples.
+        """
+        try:
+            with _deterministic(self.settings.deterministic):
+                self._train()
+            self._put_the_kept()
+            if self.settings.measure:
+                return self.task.result(self.history, self.handle.describe(), **self._how_it_ended())
+            return self.task.unmeasured(self.history, self.handle.describe(), **self._how_it_ended())
+        except BaseException as error:
+            self.partial = self._stopped(error)
+            raise
+        finally:
+            self.handle.remove()
+            # Accelerate may have wrapped the forward of the user's model.
+            self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+
+    def _stopped(self, error: BaseException) -> FitResult:
+        """Return what there is after an error or an interrupt, with the best weights so far in the model.
+
+        Args:
+            error: What stopped the training.
+
+        Returns:
+            The outcome; what would need another pass over the data is NaN.
+        """
+        # After a NaN the last good weights are in the model already.
+        if self.at.rounds and not isinstance(error, NonFiniteObjectiveError):
+            self._put_the_kept()
+        why = f"{type(error).__name__} in epoch {self.at.epoch}, after {self.at.step} steps"
+        return self.task.unmeasured(self.history, self.handle.describe(), interrupted=why, **self._how_it_ended())
+
+    def _put_the_kept(self) -> None:
+        """Put the weights that are kept into the model: the best, or the last ones or their average."""
+        if self.settings.restore_best:
+            if self.at.best_round != self.at.rounds or self.averager is not None:
+                self.best.restore()
+        elif self.averager is not None and self.averager.ready:
+            self.averager.put()
+
+    def _how_it_ended(self) -> dict[str, Any]:
+        kept = self.settings.restore_best
+        return {
+            "best_epoch": self.at.best_epoch if kept else (self.history[-1]["epoch"] if self.history else None),
+            "kept_record": self.at.best_round if kept else self.at.rounds,
+        }
+
+    # -- the loop ----------------------------------------------------------------------------------------
+
+    def _train(self) -> None:
+        at, settings, self._since = self.at, self.settings, time.perf_counter()
+        bar = self.task.bar(_finite(settings.epochs), "MAP", main=self.accelerator.is_main_process)
+        bar.n = min(at.epoch - 1, bar.total or 0)
+        self._tell("on_start")
+        try:
+            self._steps(bar)
+        finally:
+            self._tell("on_end")
+        bar.close()
+
+    def _steps(self, bar: Any) -> None:
+        at, settings = self.at, self.settings
+        while not self._over():
+            batches = self.run.epoch(at.epoch, at.within * settings.accumulate, kept=self.keeper is not None)
+            for window in windows(batches, settings.accumulate):
+                if settings.callbacks:
+                    self.stepper.measure_norm = any(c.wants_grad_norm(at.step + 1) for c in settings.callbacks)
+                nll, count = self.stepper.step(window, at.epoch, at.within + 1, self.good)
+                at.step, at.within = at.step + 1, at.within + 1
+                at.nll, at.count = at.nll + nll, at.count + count
+                if self.averager is not None:
+                    self.averager.after_step(at.epoch)
+                if settings.callbacks:
+                    self.training.nll = nll / (count or 1.0)
+                    self.training.grad_norm = self.stepper.grad_norm if self.stepper.measure_norm else None
+                    self._tell("on_step")
+                if settings.evaluate_every is not None and at.step % settings.evaluate_every == 0:
+                    self._record(bar)
+                if self.keeper is not None and self.keeper.is_due(at.step, self._state):
+                    self._keep()
+                if self._over():
+                    break
+            else:
+                self._end_of_epoch(bar)
+        if at.recorded < at.step:
+            self._record(bar)
+        if self.keeper is not None and self.keeper.last != at.step:
+            self._keep()
+
+    def _tell(self, what: str) -> None:
+        """Call what looks on."""
+        self.training.epoch, self.training.step = self.at.epoch, self.at.step
+        for callback in self.settings.callbacks:
+            getattr(callback, what)(self.training)
+        if self.training.stopped:
+            self.at.stopped = "callback"
+
+    def _over(self) -> bool:
+        at, settings = self.at, self.settings
+        return bool(at.stopped) or at.epoch > settings.epochs or at.step >= settings.steps
+
+    def _end_of_epoch(self, bar: Any) -> None:
+        at = self.at
+        if at.within == 0:
+            raise DataError(
+                "train: the loader gave no examples, so nothing was trained (drop_last=True with fewer examples than a "
+                "batch does that)."
+            )
+        if self._by_epoch and not isinstance(self.scheduler, ReduceLROnPlateau):
+            self.scheduler.step()  # type: ignore[union-attr]
+        if self.averager is not None:
+            self.averager.after_epoch(at.epoch)
+        if self.settings.evaluate_every is None:
+            self._record(bar)
+        bar.update()
+        at.epoch, at.within = at.epoch + 1, 0
+        if self.keeper is not None and self.keeper.every is None:
+            self._keep()
+
+    def _record(self, bar: Any) -> None:
+        """Measure, note and compare: the end of an epoch, or of as many steps as were asked for."""
+        at, task, settings = self.at, self.task, self.settings
+        bad = first_non_finite(self.stepper.named)
+        if bad is not None:
+            stop(self.stepper.named, self.good, epoch=at.epoch, batch=at.within, loss=float("nan"))
+        # Over all processes: each has met its own share.
+        met = torch.tensor([at.nll, at.count], dtype=torch.float64, device=self.accelerator.device)
+        nll, count = self.accelerator.reduce(met, "sum").tolist()
+        nll /= count or 1.0
+        at.nll, at.count, at.rounds, at.recorded = 0.0, 0.0, at.rounds + 1, at.step
+        self.good = Snapshot(task.model, task.likelihood)
+        penalty, constant = task.prior_terms()
+        record: dict[str, Any] = {
+            "epoch": at.epoch,
+            "step": at.step,
+            "running_nll": nll,
+            "log_prior": constant - penalty,
+            "running_objective": nll + task.loss_scale.value * penalty,
+        }
+        kept = self.good
+        with contextlib.nullcontext() if self.averager is None else self.averager.in_place():
+            if task.val_loader is not None:
+                record.update(_validated(task, self.accelerator.device, at.epoch))
+            if self.averager is not None and self.averager.ready:
+                kept = Snapshot(task.model, task.likelihood)
+        if isinstance(self.scheduler, ReduceLROnPlateau):
+            self.scheduler.step(record.get("val_nll", record["running_objective"]))
+        record["lr"] = float(self.optimizer.param_groups[0]["lr"])
+        now = time.perf_counter()
+        record["seconds"], self._since = now - self._since, now
+        self.history.append(record)
+        bar.set_postfix_str(f"NLL {nll:.4f}, log prior {record['log_prior']:.4g}")
+        value = self._monitored(record)
+        if value is None or value < at.best:
+            self.best, at.best = kept, 0.0 if value is None else value
+            at.best_round, at.best_epoch = at.rounds, at.epoch
+        if settings.on_epoch_end is not None and settings.on_epoch_end(record):
+            at.stopped = "callback"
+        if settings.callbacks:
+            self.training.record = record
+            self._tell("on_epoch_end")
+        if settings.patience is not None and at.rounds - at.best_round >= settings.patience:
+            at.stopped = "patience"
+
+    def _monitored(self, record: dict[str, Any]) -> float | None:
+        """Return what says which weights are best, lower for better; None without validation data."""
+        if self.task.val_loader is None:
+            return None
+        name = self.settings.monitor
+        if name not in record:
+            measured = [key for key in record if key.startswith("val_")]
+            raise InvalidArgumentError(
+                f"monitor: expected one of {', '.join(measured)}, got {name!r}{nearest(name, measured)}"
+            )
+        return self.settings.sign * float(record[name])
+
+    # -- checkpoints -------------------------------------------------------------------------------------
+
+    def _keep(self) -> None:
+        """Write a checkpoint."""
+        if self.keeper is not None:
+            self.keeper.save(self.at.step, self._state())
+
+    def _state(self) -> dict[str, Any]:
+        """Return all that the run is."""
+        at = self.at
+        current = at.best_round == at.rounds and at.recorded == at.step and self.averager is None
+        return {
+            "at": asdict(at),
+            "history": [dict(record) for record in self.history],
+            "modules": Snapshot(self.task.model, self.task.likelihood).states,
+            "best": None if current else self.best.states,
+            "average": None if self.averager is None else self.averager.state(),
+            "callbacks": [callback.state_dict() for callback in self.settings.callbacks],
+            **self.run.state(at.within),
+        }
+
+    def _go_on(self, state: dict[str, Any] | None) -> None:
+        """Put everything where a checkpoint says it was."""
+        if state is None:
+            return
+        modules = (self.task.model, self.task.likelihood)
+        current = Snapshot.of(state["modules"], *modules)
+        current.restore()
+        self.good = Snapshot(*modules)
+        self.best = self.good if state["best"] is None else Snapshot.of(state["best"], *modules)
+        self.at = Position(**{f.name: state["at"][f.name] for f in fields(Position)})
+        self.history[:] = state["history"]
+        # Patience that ended it then need not end it now.
+        patience = self.settings.patience
+        if self.at.stopped == "patience" and (patience is None or self.at.rounds - self.at.best_round < patience):
+            self.at.stopped = ""
+        if self.averager is not None:
+            self.averager.restore(state["average"])
+        for callback, own in zip(self.settings.callbacks, state["callbacks"], strict=False):
+            callback.load_state_dict(own)
+        self.run.restore(state)
+
+
+def _finite(count: float) -> int | None:
+    return None if count == float("inf") else int(count)
 
 
 def _made(name: str, factory: Callable[[Any], Any], given: Any, of: str, is_one: Callable[[Any], bool]) -> Any:
@@ -164,56 +443,30 @@ def _with_likelihood(optimizer: Optimizer | OptimizerFactory, task: Task, extra:
     return optimizer
 
 
-def _epochs(
-    loop: Loop, batches: Any, task: Task, settings: EpochSettings, scheduler: Any | None
-) -> tuple[History, int]:
-    history = History()
-    good = Snapshot(task.model, task.likelihood)
-    best, best_nll, best_epoch = good, float("inf"), 0
-    bar = task.bar(settings.max_epochs, "MAP", main=loop.accelerator.is_main_process)
-    for epoch in range(1, settings.max_epochs + 1):
-        began = time.perf_counter()
-        nll = loop.epoch(batches, epoch, good)
-        good = Snapshot(task.model, task.likelihood)
-        penalty, constant = task.prior_terms()
-        record: dict[str, Any] = {
-            "epoch": epoch,
-            "running_nll": nll,
-            "log_prior": constant - penalty,
-            "running_objective": nll + task.loss_scale.value * penalty,
-        }
-        if task.val_loader is not None:
-            record.update(_validated(task, loop.accelerator.device, epoch))
-        if isinstance(scheduler, ReduceLROnPlateau):
-            scheduler.step(record.get("val_nll", record["running_objective"]))
-        elif scheduler is not None:
-            scheduler.step()
-        record["lr"] = float(loop.optimizer.param_groups[0]["lr"])
-        record["seconds"] = time.perf_counter() - began
-        history.append(record)
-        bar.update()
-        bar.set_postfix_str(f"NLL {nll:.4f}, log prior {record['log_prior']:.4g}")
-        if task.val_loader is None or record["val_nll"] < best_nll:
-            best, best_nll, best_epoch = good, record.get("val_nll", 0.0), epoch
-        wants_stop = settings.on_epoch_end is not None and bool(settings.on_epoch_end(record))
-        if wants_stop or (settings.patience is not None and epoch - best_epoch >= settings.patience):
-            break
-    bar.close()
-    if not settings.restore_best:
-        return history, epoch
-    if best_epoch != epoch:
-        best.restore()
-    return history, best_epoch
-
-
 def _validated(task: Task, device: torch.device, epoch: int) -> dict[str, float]:
-    nll, metric = evaluate(task.model, task.likelihood, task.val_loader, device)
-    if not nll < float("inf"):
+    found = task.validated(device)
+    if not found["nll"] < float("inf"):
         raise NonFiniteObjectiveError(
-            f"the validation NLL became {nll} in epoch {epoch}, while the training NLL is finite: look for NaN or "
-            f"impossible targets in the validation data. The weights of this epoch are in the model.",
+            f"the validation NLL became {found['nll']} in epoch {epoch}, while the training NLL is finite: look for "
+            f"NaN or impossible targets in the validation data. The weights of this epoch are in the model.",
             epoch=epoch,
             batch=0,
             parameter=None,
         )
-    return {"val_nll": nll, f"val_{task.likelihood.metric_name}": metric}
+    return {f"val_{name}": value for name, value in found.items()}
+
+
+@contextlib.contextmanager
+def _deterministic(asked: bool) -> Iterator[None]:
+    """Have torch use deterministic algorithms alone, and raise where there is none."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    if asked:
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        if asked:
+            torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+            torch.backends.cudnn.benchmark = benchmark

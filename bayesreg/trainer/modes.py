@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,6 +80,33 @@ class Modes(list[Mode]):
         self[:] = [self[i] for i in order]
         self._points = [self._points[i] for i in order]
         return best
+
+    def state(self) -> dict[str, Any]:
+        """Return all of it, in numbers and tensors."""
+        return {
+            "modes": [asdict(mode) for mode in self],
+            "points": list(self._points),
+            "starts": self.starts,
+            "unconverged": self.unconverged,
+            "lowest": self._lowest,
+        }
+
+    @classmethod
+    def of(cls, state: dict[str, Any], device: torch.device) -> Modes:
+        """Return what `state` was made of.
+
+        Args:
+            state: What it returned.
+            device: Where the points belong.
+
+        Returns:
+            The modes.
+        """
+        made = cls()
+        made[:] = [Mode(**mode) for mode in state["modes"]]
+        made._points = [point.to(device) for point in state["points"]]
+        made.starts, made.unconverged, made._lowest = state["starts"], state["unconverged"], state["lowest"]
+        return made
 
     @property
     def words(self) -> str:

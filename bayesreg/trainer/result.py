@@ -58,7 +58,7 @@ class FitResult:
         log_prior: log p(θ), nats, normalised (flat parts count 0).
         log_prior_constant: Its part that does not depend on the weights.
         objective: mean_nll − s·(log_prior − log_prior_constant), what was minimised.
-        num_data: n; None where only the loss scale was known.
+        num_data: n, of examples, tokens or weights; None where only the loss scale was known.
         loss_scale: s, of the mean NLL: 1/n unless the trainer was given another.
         history: One record per epoch or solver iteration.
         routes: Which prior reached which parameters how.
@@ -72,7 +72,12 @@ class FitResult:
         val_nll: Mean NLL per validation example at the final weights, or None.
         val_metric: The validation metric there, or None.
         metric_name: Its name.
+        val_metrics: The user's own metrics there, by name.
         seconds: Wall-clock time.
+        kept_record: The record of `history`, from 1, whose weights were kept; None for full-batch solvers.
+        measured: Whether mean_nll (and objective) are of the final weights. False after an interrupt, and with
+            `measure=False`: then it is what was met on the way in the epoch that was kept, NaN without one.
+        interrupted: What stopped the training before its end, in words; empty if nothing did.
         continued: How a further fit of the same trainer began, in words; empty for the first.
     """
 
@@ -80,7 +85,7 @@ class FitResult:
     log_prior: float
     log_prior_constant: float
     objective: float
-    num_data: int | None
+    num_data: float | None
     history: History = field(repr=False)
     routes: Table = field(repr=False)
     converged: bool | None = None
@@ -92,15 +97,19 @@ class FitResult:
     val_nll: float | None = None
     val_metric: float | None = None
     metric_name: str = ""
+    val_metrics: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     loss_scale: LossScale | None = field(default=None, repr=False)
+    kept_record: int | None = field(default=None, repr=False)
+    measured: bool = True
+    interrupted: str = ""
     continued: str = field(default="", repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers, ready for JSON."""
         names = (
             "mean_nll log_prior log_prior_constant objective num_data converged kkt_residual exact_zeros best_epoch "
-            "val_nll val_metric metric_name seconds"
+            "val_nll val_metric metric_name val_metrics seconds measured interrupted"
         )
         found = {name: getattr(self, name) for name in names.split()}
         modes = None if self.modes is None else [asdict(mode) for mode in self.modes]
@@ -110,13 +119,14 @@ class FitResult:
         """Return the outcome and the routes as one table."""
         rows: list[tuple[Any, ...]] = [
             ("objective (nats per example)", self.objective),
-            ("  mean NLL", self.mean_nll),
+            ("  mean NLL" if self.measured else "  mean NLL (on the way, not of the final weights)", self.mean_nll),
             ("  penalty times loss scale", self.objective - self.mean_nll),
             ("log prior (nats, with its constant)", self.log_prior),
             ("training examples", self.num_data),
         ]
         if self.val_nll is not None:
             rows += [("validation mean NLL", self.val_nll), (f"validation {self.metric_name}", self.val_metric)]
+            rows += [(f"validation {name}", value) for name, value in self.val_metrics.items()]
         if self.exact_zeros is not None:
             rows.append(("share of exact zeros", self.exact_zeros))
         if self.kkt_residual is not None:
@@ -125,6 +135,8 @@ class FitResult:
         if self.best_epoch is not None:
             rows.append(("epoch kept", self.best_epoch))
         early = [self.continued] if self.continued else []
+        if self.interrupted:
+            early.append(f"Stopped by {self.interrupted}; the best weights before it are kept.")
         if self.modes is not None:
             early.append(self.modes.words)
         elif self.multimodal:
@@ -133,10 +145,12 @@ class FitResult:
                 f"convex: this may be one local mode of several, and another start may end in another. A full-batch "
                 f"solver (optimizer='lbfgs' or 'proximal') looks for several with starts=20."
             )
-        if self.best_epoch is not None and self.best_epoch < len(self.history):
+        if self.kept_record is not None and self.kept_record < len(self.history):
+            kept, last = self.history[self.kept_record - 1], self.history[-1]
+            what = "epoch" if kept["epoch"] != last["epoch"] else "step"
             early += [
-                f"Weights of epoch {self.best_epoch} of {len(self.history)}, the best validation NLL: stopped early, "
-                f"not the MAP (restore_best=False keeps the last)."
+                f"Weights of {what} {kept[what]} of {last[what]}, the best validation NLL: stopped early, not the MAP "
+                f"(restore_best=False keeps the last)."
             ]
         notes = [f"{row[0]}: {row[1]}, route {row[2]}, equivalent weight_decay {row[3]}" for row in self.routes.rows]
         return Table("MAP fit", ("quantity", "value"), rows, (*early, *notes, *self.routes.notes))

@@ -65,6 +65,34 @@ def _fitted() -> Made:
     return trainer.fit, {"train": training_data(), "val": training_data()}
 
 
+def _by_schedule() -> Made:
+    return br.MAPTrainer, {
+        "model": network(),
+        "prior": br.Gaussian(1.0),
+        "likelihood": L.Categorical(),
+        "max_steps": 3,
+        "evaluate_every": 2,
+        "scheduler": "cosine",
+        "warmup": 0.5,
+        "monitor": "val_accuracy",
+        "monitor_mode": "max",
+        "metrics": {"size": lambda output, target: len(target)},
+        "average": "ema",
+        "measure": False,
+        "deterministic": True,
+        "callbacks": [br.callbacks.Log(lambda step, values: None, every=1)],
+        "output": "logits",
+        "target": "y",
+    }
+
+
+def _weighted() -> Made:
+    X, y = training_data()
+    how = {"sample_weight": 2, "weights_are": "relative", "max_epochs": 1, "batch_size": 6}
+    trainer = br.MAPTrainer(network(), br.Gaussian(1.0), L.Categorical(), **how)
+    return trainer.fit, {"train": (X, y, torch.rand(12)), "val": None, "resume": False}
+
+
 def _swag() -> br.transfer.SWAG:
     swag = br.transfer.SWAG(network())
     for _ in range(3):
@@ -314,6 +342,15 @@ CALLS: dict[str, Callable[[], Made]] = {
     "MAPTrainer": _trainer,
     "MAPTrainer, lbfgs": _solver,
     "MAPTrainer.fit": _fitted,
+    "MAPTrainer, by schedule": _by_schedule,
+    "MAPTrainer.fit, weighted": _weighted,
+    "MAPTrainer.predict": lambda: (_fitted()[0].__self__.predict, {"data": training_data()[0], "kind": "mean"}),
+    "MAPTrainer.evaluate": lambda: (_fitted()[0].__self__.evaluate, {"data": training_data(), "batch_size": 5}),
+    "WeightAverage": lambda: (br.WeightAverage, {"kind": "ema", "decay": 0.9, "start": 1, "keep_zeros": True}),
+    "callbacks.Log": lambda: (br.callbacks.Log, {"sink": print, "every": 10}),
+    "callbacks.JSONLines": lambda: (br.callbacks.JSONLines, {"path": "log.jsonl", "every": 10, "overwrite": False}),
+    "callbacks.Profile": lambda: (br.callbacks.Profile, {"profiler": torch.profiler.profile()}),
+    "likelihoods.Tokens": lambda: (L.Tokens, {"ignore_index": -100, "shift": True}),
     "likelihoods.Gaussian": lambda: (L.Gaussian, {"noise_std": "learned", "prior": H.HalfNormal(1.0)}),
     "likelihoods.Categorical": lambda: (L.Categorical, {"ignore_index": -100}),
     "likelihoods.FromLoss": lambda: (L.FromLoss, {"loss": nn.CrossEntropyLoss()}),

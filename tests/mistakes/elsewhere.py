@@ -22,7 +22,7 @@ ELSEWHERE = [
     Mutation("trainer/trainer.py", 'refuse_given(full_batch, f"it is', 'refuse_given({}, f"it is', "trainer/test_trainer.py"),
     Mutation("trainer/task.py", "mean_nll + self.loss_scale.value * penalty", "mean_nll + penalty / (self.num_data or 1)",
              "trainer/test_trainer.py"),
-    Mutation("data.py", "    if n is None and known:\n        return None\n", "", "trainer/test_trainer.py"),
+    Mutation("data/size.py", "    if n is None and known:\n        return None\n", "", "trainer/test_trainer.py"),
     Mutation("routes/watches/overshoot.py", "bound / (1.0 + 2.0 * momentum)", "bound", "routes/test_overshoot.py"),
     Mutation("routes/watches/overshoot.py", "2.0 * (1.0 + momentum)", "2.0", "routes/test_overshoot.py"),
     Mutation("priors/correlated/low_rank_gaussian.py", 'float(self.diag.min())\n\n    def times(self, factor: float) -> Self:\n        """Return the G',
@@ -123,7 +123,7 @@ ELSEWHERE = [
     ),
     Mutation("priors/contract/prior.py", "left.sign() * right.sign() < 0", "left.sign() * right.sign() > 2", "priors/elementwise/test_laplace.py"),
     Mutation("trainer/modes.py", "best = all(mode.objective <", "best = all(mode.objective >", "trainer/test_families_map.py"),
-    Mutation("trainer/solve.py", "draw_start(task.prior, generator)", "pass", "trainer/test_families_map.py"),
+    Mutation("trainer/solve.py", "draw_start(self.task.prior, self.generator)", "pass", "trainer/test_families_map.py"),
     Mutation("routes/pulls/gradient.py", "factor * self._s)\n        for term", "factor)\n        for term", "routes/test_families.py"),
     *(
         Mutation(f"{folder}/{file}.py", old, new, f"{tests}.py")
@@ -235,8 +235,8 @@ ELSEWHERE = [
     Mutation("model_prior/binding.py", "    _refuse_complex(entries)\n", "", "model_prior/test_odd_models.py"),
     Mutation("references/names.py", "return 2 * sum(", "return 0 * sum(", "model_prior/test_odd_models.py"),
     Mutation("references/names.py", "    if not _has_tensors(value):\n        return False\n    other", "    other", "model_prior/test_odd_models.py"),
-    Mutation("data.py", "if by_batch is not None and type(by_batch) is not BatchSampler:", "if False:", "trainer/test_trainer.py"),
-    Mutation("data.py", "return total - total % by_batch.batch_size or total", "return total", "trainer/test_trainer.py"),
+    Mutation("data/size.py", "if by_batch is not None and type(by_batch) is not BatchSampler:", "if False:", "trainer/test_trainer.py"),
+    Mutation("data/size.py", "return total - total % by_batch.batch_size or total", "return total", "trainer/test_trainer.py"),
     Mutation("routes/planning/plan.py", "apart = type(optimizer) is SGD and", "apart =", "routes/test_fixed_points.py"),
     Mutation("routes/pulls/differences.py", "part.add_(torch.sub(weights, here, out=work[: part.numel()]), alpha=strength)", "part.add_(weights, alpha=strength).sub_(here, alpha=strength)", "routes/test_fixed_points.py"),
     Mutation("routes/pulls/differences.py", "torch._foreach_add_(grads, torch._foreach_sub(values, locs), alpha=strength)", "torch._foreach_add_(grads, values, alpha=strength); torch._foreach_add_(grads, locs, alpha=-strength)", "routes/test_fixed_points.py"),

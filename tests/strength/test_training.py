@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import bayesreg as br
+from bayesreg.data import Batch, Reading
 from bayesreg.strength.signals import of_norms
 from bayesreg.strength.walk.full_batch import _Counted, _Whole
 from bayesreg.strength.walk.held_out import Task
@@ -263,7 +264,7 @@ def test_the_objective_off_its_kinks_is_the_whole_one():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(30, 3), nn.Tanh(), nn.Linear(3, 2)).double()
     prior = br.ModelPrior(model, {br.biases: br.Gaussian(0.5), "*": br.Laplace(0.3)})
-    problem = _Counted(model, prior, CLASSES, [train], 40)
+    problem = _Counted(model, prior, Reading(CLASSES), [Batch(*train)], 40)
     value, grad = _Whole(problem).value_and_grad(problem.get())
     whole = (CLASSES.nll(model(train[0]), train[1]).sum() - prior.log_prob()) / 40
     wanted = torch.cat([g.reshape(-1) for g in torch.autograd.grad(whole, list(model.parameters()))])

@@ -8,6 +8,7 @@ from sklearn.datasets import load_iris
 from torch import nn
 
 import bayesreg as br
+from bayesreg.data import Batch, Reading
 from bayesreg.trainer.full_batch.newton import newton_polish
 from bayesreg.trainer.full_batch.problem import FullBatchProblem
 
@@ -21,7 +22,7 @@ def problem(prior, seed, spread=1.0):
         for parameter in model.parameters():
             parameter.mul_(spread)
     built = br.ModelPrior(model, prior)
-    return FullBatchProblem(model, built, br.likelihoods.Categorical(), [(X, torch.as_tensor(y))], len(y))
+    return FullBatchProblem(model, built, Reading(br.likelihoods.Categorical()), [Batch(X, torch.as_tensor(y))], len(y))
 
 
 @pytest.mark.parametrize("prior", [br.Gaussian(0.5), br.Laplace(0.5)])

@@ -161,7 +161,7 @@ def test_history_keeps_nll_and_log_prior_apart(iris):
             record
         )
     assert "running_nll" in str(result.history)
-    with pytest.raises(KeyError, match="no column 'loss'; there are epoch, running_nll"):
+    with pytest.raises(KeyError, match="no column 'loss'; there are epoch, step, running_nll"):
         result.history.column("loss")
 
 
@@ -743,11 +743,11 @@ def test_a_batch_sampler_of_ones_own_leaves_the_size_to_the_user():
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda x, y: {"x": x, "labels": y}, "got a dictionary with x, labels"),
+        (lambda x, y: {"x": x, "y": y}, "expected a mapping with 'labels' as its target, got one with x, y"),
         (lambda x, y: (x, y, torch.tensor(1.0)), r"got 3 entries \(Tensor, Tensor, Tensor\)"),
         (lambda x, y: x, "got Tensor"),
         (lambda x, y: ((x, x), y), "cannot take the inputs of a batch, a list"),
-        (lambda x, y: ({"input": x}, y), "cannot take the inputs of a batch, a dict"),
+        (lambda x, y: ({"pixels": x}, y), "cannot take the inputs of a batch, a dict"),
     ],
 )
 def test_batches_that_are_no_pairs_are_refused(optimizer, make, said):

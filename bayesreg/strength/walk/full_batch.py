@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bayesreg.curvature.left_out import LeaveOneOut, held_out
+from bayesreg.data import Batch, Reading
 from bayesreg.strength.walk.held_out import HeldOut, Task
 from bayesreg.strength.walk.points import Measured
 from bayesreg.trainer.full_batch.lbfgs import descend
@@ -73,8 +74,8 @@ class FullBatch(HeldOut[Tensor]):
     def _problem(self, at: float, part: int | None) -> _Counted:
         task = self.task
         inside = slice(None) if part is None else task.parts[part][0]
-        data = [(task.inputs[inside], task.targets[inside])]
-        return _Counted(task.model, task.prior_at(at), task.likelihood, data, len(data[0][1]))
+        data = [Batch(task.inputs[inside], task.targets[inside])]
+        return _Counted(task.model, task.prior_at(at), Reading(task.likelihood), data, len(data[0].target))
 
     def _solve(self, at: float, part: int | None, start: Tensor, iterations: int, tolerance: float) -> Tensor:
         problem = self._problem(at, part)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -12,22 +12,30 @@ from bayesreg.errors import UnsupportedError
 from bayesreg.trainer.full_batch.newton import newton_polish
 from bayesreg.trainer.full_batch.problem import FullBatchProblem
 
-__all__ = ["descend", "minimise_lbfgs"]
+__all__ = ["Report", "descend", "minimise_lbfgs"]
 
-Report = Callable[[int, Tensor, float], None]
+#: (iteration, parameters, residual, what else a solver needs to go on from there).
+Report = Callable[[int, Tensor, float, Mapping[str, Any]], None]
 
 # Newton steps pay once the quadratic model holds; they are refused where it does not.
 _NEWTON_BELOW = 1e-4
 
 
-def minimise_lbfgs(problem: FullBatchProblem, tolerance: float, max_iterations: int, report: Report) -> Tensor:
+def minimise_lbfgs(
+    problem: FullBatchProblem,
+    tolerance: float,
+    max_iterations: int,
+    report: Report,
+    left_off: Mapping[str, Any] | None = None,
+) -> Tensor:
     """Minimise a smooth objective to a gradient of at most `tolerance`, as far as the dtype goes.
 
     Args:
         problem: The objective; all priors smooth.
         tolerance: Largest gradient entry to stop at, per example.
         max_iterations: L-BFGS iterations at most.
-        report: Called with (iteration, parameters, residual) after each round.
+        report: Called after each round with (iteration, parameters, residual, what else it takes to go on).
+        left_off: What `report` was given last, to go on from there.
 
     Returns:
         The minimiser.
@@ -40,10 +48,12 @@ def minimise_lbfgs(problem: FullBatchProblem, tolerance: float, max_iterations: 
             f"optimizer='lbfgs' needs smooth priors, and that of {next(iter(problem.kinked))} has a kink or a "
             f"boundary; use optimizer='proximal'."
         )
-    flat = problem.get().clone().requires_grad_()
+    flat = (problem.get() if left_off is None else left_off["flat"]).clone().requires_grad_()
     value, grad = problem.value_and_grad(flat.detach())
     residual = problem.residual(flat.detach(), grad)
     done, stalled = 0, 0
+    if left_off is not None:
+        done, stalled, value, residual = (left_off[name] for name in ("done", "stalled", "value", "residual"))
     # torch's L-BFGS stops early on round-off; a fresh memory gets further, a Newton step the rest.
     while done < max_iterations and residual > tolerance and stalled < 2:
         done += descend(problem, flat, tolerance, min(100, max_iterations - done))
@@ -52,9 +62,11 @@ def minimise_lbfgs(problem: FullBatchProblem, tolerance: float, max_iterations: 
             flat.data.copy_(newton_polish(problem, flat.detach(), tolerance))
             new_value, grad = problem.value_and_grad(flat.detach())
         new_residual = problem.residual(flat.detach(), grad)
-        report(done, flat.detach(), new_residual)
         stalled = 0 if new_value < value or new_residual < residual else stalled + 1
         value, residual = min(value, new_value), new_residual
+        here = flat.detach()
+        state = {"flat": here, "done": done, "stalled": stalled, "value": value, "residual": residual}
+        report(done, here, residual, state)
     return flat.detach()
 
 

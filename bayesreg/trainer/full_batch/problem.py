@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from bayesreg.conversion import LossScale, as_loss_scale
+from bayesreg.data import Batch, Reading
 from bayesreg.errors import UnsupportedError
-from bayesreg.likelihoods import Likelihood
-from bayesreg.likelihoods.output import tensor_output
 from bayesreg.model_prior import ModelPrior
 from bayesreg.priors import Prior
 from bayesreg.priors.contract.asking import learns, require_map
@@ -26,7 +25,7 @@ class FullBatchProblem:
     Args:
         model: The model; must compute the same output twice (no dropout, no batch statistics).
         prior: The prior.
-        likelihood: The likelihood; its own parameters are part of θ, without a prior.
+        reading: The likelihood, as it reads batches; its own parameters are part of θ, without a prior.
         batches: All the data.
         num_data: n, or s.
 
@@ -38,14 +37,15 @@ class FullBatchProblem:
         self,
         model: nn.Module,
         prior: ModelPrior,
-        likelihood: Likelihood,
-        batches: Sequence[tuple[Tensor, Tensor]],
+        reading: Reading,
+        batches: Sequence[Batch],
         num_data: int | LossScale,
     ) -> None:
         refuse_random(model)
-        self.model, self.likelihood, self.batches = model, likelihood, batches
+        self.model, self.reading, self.batches = model, reading, batches
+        self.likelihood = reading.likelihood
         self.scale = as_loss_scale(num_data).value
-        self.examples = sum(len(target) for _, target in batches)
+        self.examples = sum(map(reading.count, batches))
         active = prior.active()
         for entry, belief in active:
             require_map(belief, entry.name)
@@ -55,7 +55,7 @@ class FullBatchProblem:
                     "collapses; fix the scale, or integrate it out: "
                     "br.HierarchicalGaussian(br.hyperpriors.InverseGamma(concentration, rate))."
                 )
-        own = [(f"the likelihood's {name}", p) for name, p in likelihood.named_parameters() if p.requires_grad]
+        own = [(f"the likelihood's {name}", p) for name, p in self.likelihood.named_parameters() if p.requires_grad]
         self.names = [*(entry.name for entry, _ in active), *(name for name, _ in own)]
         self.parameters: list[Tensor] = [*(entry.parameter for entry, _ in active), *(p for _, p in own)]
         #: The priors with kinks or boundaries, each on one parameter.
@@ -84,7 +84,7 @@ class FullBatchProblem:
 
     def mean_nll(self) -> Tensor:
         """Return the mean NLL at the current parameters, differentiable."""
-        terms = [self.likelihood.nll(tensor_output(self.model, x), y).sum() for x, y in self.batches]
+        terms = [self.reading.nll(self.reading.output(self.model, batch), batch) for batch in self.batches]
         return torch.stack(terms).sum() / self.examples
 
     def _with_own(self, nll: Tensor) -> Tensor:

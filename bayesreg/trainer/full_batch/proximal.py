@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bayesreg.errors import UnsupportedError
+from bayesreg.trainer.full_batch.lbfgs import Report
 from bayesreg.trainer.full_batch.newton import newton_polish
 from bayesreg.trainer.full_batch.problem import FullBatchProblem
 
 __all__ = ["minimise_proximal"]
 
-Report = Callable[[int, Tensor, float], None]
-
-_POLISH_EVERY = 50
+_POLISH_EVERY, _STALLED = 50, 100
+# What it takes to go on.
+_STATE = ("flat", "ahead", "momentum", "step", "iteration", "stalled", "residual", "last")
 
 
 def minimise_proximal(
-    problem: FullBatchProblem, tolerance: float, max_iterations: int, report: Report, *, polish: bool = True
+    problem: FullBatchProblem,
+    tolerance: float,
+    max_iterations: int,
+    report: Report,
+    left_off: Mapping[str, Any] | None = None,
+    *,
+    polish: bool = True,
 ) -> Tensor:
     """Minimise smooth + kinked to a KKT residual of at most `tolerance`, as far as the dtype goes.
 
@@ -31,7 +39,8 @@ def minimise_proximal(
         problem: The objective.
         tolerance: KKT residual to stop at, per example.
         max_iterations: Iterations at most.
-        report: Called with (iteration, parameters, residual) now and then.
+        report: Called now and then with (iteration, parameters, residual, what else it takes to go on).
+        left_off: What `report` was given last, to go on from there.
         polish: Whether Newton steps are tried; without them an inexact fit is cheaper.
 
     Returns:
@@ -48,9 +57,13 @@ def minimise_proximal(
             )
     flat = problem.get()
     ahead, momentum, step = flat, 1.0, 1.0
-    stalled = 0
+    stalled, begun = 0, 0
     residual = torch.inf
-    for iteration in range(1, max_iterations + 1):
+    if left_off is not None:
+        flat, ahead, momentum, step, begun, stalled, residual, last = (left_off[name] for name in _STATE)
+        if last <= tolerance or stalled >= _STALLED:
+            begun = max_iterations
+    for iteration in range(begun + 1, max_iterations + 1):
         value, grad = problem.value_and_grad(ahead)
         new, step = _backtrack(problem, ahead, value, grad, step)
         if new is None:
@@ -69,10 +82,11 @@ def minimise_proximal(
                 momentum = 1.0
             _, grad = problem.value_and_grad(flat)
             new_residual = problem.residual(flat, grad)
-            report(iteration, flat, new_residual)
             stalled = stalled + 1 if not new_residual < residual else 0
             residual = min(residual, new_residual)
-            if new_residual <= tolerance or stalled >= 100:
+            state = (flat, ahead, momentum, step, iteration, stalled, residual, new_residual)
+            report(iteration, flat, new_residual, dict(zip(_STATE, state, strict=True)))
+            if new_residual <= tolerance or stalled >= _STALLED:
                 break
     problem.set(flat)
     return flat

@@ -29,7 +29,27 @@ class Snapshot:
 
     def __init__(self, *modules: torch.nn.Module) -> None:
         self._modules = modules
-        self._states = [{k: _copied(v) for k, v in m.state_dict().items()} for m in modules]
+        self._states: list[dict[str, object]] = [{k: _copied(v) for k, v in m.state_dict().items()} for m in modules]
+
+    @property
+    def states(self) -> list[dict[str, object]]:
+        """The state of each module."""
+        return self._states
+
+    @classmethod
+    def of(cls, states: list[dict[str, object]], *modules: torch.nn.Module) -> Snapshot:
+        """Return what was kept in another process.
+
+        Args:
+            states: The states of a snapshot.
+            modules: The modules that they are of.
+
+        Returns:
+            A snapshot.
+        """
+        made = cls()
+        made._modules, made._states = modules, states
+        return made
 
     def restore(self) -> None:
         """Copy the state back."""

@@ -1,0 +1,91 @@
+"""A log as a file of lines, each a JSON object."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from bayesreg._support import checks
+from bayesreg._support.calls import answering
+from bayesreg._support.files import atomic
+from bayesreg.callbacks.base import Training
+from bayesreg.callbacks.log import Log
+from bayesreg.errors import InvalidArgumentError
+
+__all__ = ["JSONLines"]
+
+
+class JSONLines(Log):
+    """Write a line of JSON for each log: {"step": 50, "train/nll": 0.31, ...}; see `Log` for the names.
+
+    A resumed run goes on in the file: what was written after its checkpoint is taken out first.
+
+    Args:
+        path: The file.
+        every: Steps between two logs; None: only records. Default 50.
+        overwrite: Whether a file that is there may go when a run begins. Default False.
+
+    Example:
+        >>> import bayesreg as br
+        >>> log = br.callbacks.JSONLines("runs/a/log.jsonl", every=100)
+    """
+
+    @answering
+    def __init__(self, path: str | os.PathLike[str], *, every: int | None = 50, overwrite: bool = False) -> None:
+        super().__init__(self._write, every=every)
+        self.path, self.overwrite = Path(path), checks.flag("overwrite", overwrite)
+        self._file: IO[str] | None = None
+
+    def on_start(self, training: Training) -> None:
+        """Open the file.
+
+        Args:
+            training: The training.
+
+        Raises:
+            InvalidArgumentError: If a file is there that may not go.
+            OSError: If it cannot be written.
+        """
+        if not training.main:
+            return
+        if training.step:
+            self._keep_until(training.step)
+        elif self.path.exists() and not self.overwrite:
+            raise InvalidArgumentError(
+                f"JSONLines: {self.path} exists already; name another file, or pass overwrite=True."
+            )
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self.path.open("a" if training.step else "w", encoding="utf-8")
+
+    def _keep_until(self, step: int) -> None:
+        if not self.path.exists():
+            return
+        lines = self.path.read_text(encoding="utf-8").splitlines()
+        with atomic(self.path) as temporary:
+            temporary.write_text("".join(f"{line}\n" for line in lines if _step(line) <= step), encoding="utf-8")
+
+    def _write(self, step: int, values: Mapping[str, float]) -> None:
+        if self._file is not None:
+            # JSON has no NaN.
+            plain = {name: value if math.isfinite(value) else None for name, value in values.items()}
+            self._file.write(f"{json.dumps({'step': step, **plain})}\n")
+            self._file.flush()
+
+    def on_end(self, training: Training) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _step(line: str) -> float:
+    """Return the step of a line; infinity for one that a killed process did not end."""
+    try:
+        found: Any = json.loads(line)["step"]
+        return float(found)
+    except (ValueError, KeyError, TypeError):
+        return math.inf
