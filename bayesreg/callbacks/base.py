@@ -60,7 +60,8 @@ class Training:
         """Return log p(θ), and −log p(θ) without its constant, of the whole prior and of each of its parts, in nats.
 
         One pass over the weights. Names are flat: `prior/log_prior`, `prior/penalty`, and for each prior on each
-        param group `prior/<prior>/penalty`, such as `prior/Laplace(scale=0.1)/penalty`. The parts add up.
+        param group the penalty under its family, `prior/Laplace/penalty` and `prior/Laplace 2/penalty`, in the order
+        of the groups. The parts add up.
 
         Returns:
             The terms by name.
@@ -68,8 +69,9 @@ class Training:
         terms = self.handle.log()
         parts: dict[str, float] = {}
         for group in terms["groups"]:
-            name = f"prior/{group['prior']}/penalty"
-            parts[name] = parts.get(name, 0.0) + group["penalty"]
+            family = group["prior"].split(",")[0].split("(")[0].strip()
+            number = sum(name.startswith(f"prior/{family}") for name in parts)
+            parts[f"prior/{family}{f' {number + 1}' if number else ''}/penalty"] = group["penalty"]
         return {"prior/log_prior": terms["log_prior"], "prior/penalty": terms["penalty"], **parts}
 
 

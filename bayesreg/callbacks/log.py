@@ -17,7 +17,7 @@ class Log(Callback):
     """Call a function with the step and the numbers there: NLL, log-prior by part, gradient norm, learning rate.
 
     Every so many steps: `train/nll` (mean over the step's examples), `train/grad_norm` (of the gradient of the mean
-    NLL, before prior and clip), `train/lr`, and `prior/penalty`, `prior/log_prior`, `prior/<prior>/penalty` in nats.
+    NLL, before prior and clip), `train/lr`, and `prior/penalty`, `prior/log_prior`, `prior/<family>/penalty` in nats.
     At each record of the history: its numbers, `epoch/running_nll`, `val/nll`, `val/accuracy` and so on.
 
     Args:

@@ -56,11 +56,12 @@ class BatchFormat:
         if self.target is not None and self.target == self.sample_weight:
             raise InvalidArgumentError(f"sample_weight: is the target already, {self.target!r}; name another entry.")
 
-    def __call__(self, batch: Any) -> Batch:
+    def __call__(self, batch: Any, name: str = "batch") -> Batch:
         """Return a batch in its parts.
 
         Args:
             batch: What a loader gave.
+            name: What to call it.
 
         Returns:
             The parts.
@@ -71,71 +72,74 @@ class BatchFormat:
         if isinstance(batch, Batch):
             return batch
         if isinstance(batch, Mapping):
-            return self._of_mapping(batch)
+            return self._of_mapping(batch, name)
         if isinstance(batch, tuple | list):
-            return self._of_entries(batch)
+            return self._of_entries(batch, name)
         raise DataError(
-            f"batch: expected a pair (inputs, targets) or a mapping with {self.target or _LABELS!r}, got "
+            f"{name}: expected a pair (inputs, targets) or a mapping with {self.target or _LABELS!r}, got "
             f"{_of_what(batch)}; let the data set or the loader's collate_fn return one, such as lambda rows: "
             f"(inputs, targets)."
         )
 
-    def _of_mapping(self, batch: Mapping[Any, Any]) -> Batch:
+    def _of_mapping(self, batch: Mapping[Any, Any], name: str) -> Batch:
         key = _LABELS if self.target is None else self.target
-        self._require_key(batch, "target", key)
+        _require_key(batch, name, "target", key)
         if self.sample_weight is not None:
-            self._require_key(batch, "sample_weight", self.sample_weight)
+            _require_key(batch, name, "sample_weight", self.sample_weight)
         weight = None if self.sample_weight is None else batch[self.sample_weight]
         rest = {k: v for k, v in batch.items() if k != key and k != self.sample_weight}
         if not rest:
-            raise DataError(f"batch: expected inputs beside the target {key!r}, got a mapping with nothing else.")
-        return _checked(rest, batch[key], weight, f"the entry {key!r}", batch)
+            raise DataError(f"{name}: expected inputs beside the target {key!r}, got a mapping with nothing else.")
+        return _checked(name, rest, batch[key], weight, f"the entry {key!r}", batch)
 
-    def _require_key(self, batch: Mapping[Any, Any], name: str, key: str | int) -> None:
-        if key not in batch:
-            given = ", ".join(map(str, batch))
-            hint = nearest(str(key), [str(k) for k in batch])
-            raise DataError(
-                f"batch: expected a mapping with {key!r} as its {_WORDS[name]}, got one with {given}{hint}; "
-                f"say which it is, MAPTrainer(..., {name}=...)."
-            )
-
-    def _of_entries(self, batch: tuple[Any, ...] | list[Any]) -> Batch:
+    def _of_entries(self, batch: tuple[Any, ...] | list[Any], name: str) -> Batch:
         length = len(batch)
-        place = self._place("sample_weight", self.sample_weight, length)
+        place = _place(name, "sample_weight", self.sample_weight, length)
         others = [index for index in range(length) if index != place]
         if self.target is None and len(others) != 2:
             raise DataError(
-                f"batch: expected a pair (inputs, targets){'' if place is None else ' beside the weights'}, got "
+                f"{name}: expected a pair (inputs, targets){'' if place is None else ' beside the weights'}, got "
                 f"{_of_what(batch)}; say what they are, MAPTrainer(..., target=-1) for several inputs before the "
                 f"target, sample_weight=2 for (inputs, targets, weights), or let the loader's collate_fn return pairs."
             )
-        at = others[-1] if self.target is None else self._place("target", self.target, length)
+        at = others[-1] if self.target is None else _place(name, "target", self.target, length)
         inputs = tuple(batch[index] for index in others if index != at)
         if at is None or not inputs:
-            raise DataError(f"batch: expected inputs beside a target, got {_of_what(batch)}.")
+            raise DataError(f"{name}: expected inputs beside a target, got {_of_what(batch)}.")
         weight = None if place is None else batch[place]
-        return _checked(inputs[0] if len(inputs) == 1 else inputs, batch[at], weight, f"entry {at}", batch)
-
-    def _place(self, name: str, place: str | int | None, length: int) -> int | None:
-        if place is None:
-            return None
-        if isinstance(place, str) or not -length <= place < length:
-            raise DataError(
-                f"batch: {name}={place!r} was said to be the {_WORDS[name]}, and the batch is {length} entries without "
-                f"that one; give the place, such as {name}={-1 if name == 'target' else 2}."
-            )
-        return place % length
+        return _checked(name, inputs[0] if len(inputs) == 1 else inputs, batch[at], weight, f"entry {at}", batch)
 
 
 _WORDS = {"target": "target", "sample_weight": "sample weights"}
 
 
-def _checked(inputs: Any, target: Any, weight: Any, where: str, batch: Any) -> Batch:
+def _require_key(batch: Mapping[Any, Any], name: str, argument: str, key: str | int) -> None:
+    if key in batch:
+        return
+    given = f"one with {', '.join(map(str, batch))}" if batch else "an empty one"
+    hint = nearest(str(key), [str(k) for k in batch])
+    raise DataError(
+        f"{name}: expected a mapping with {key!r} as its {_WORDS[argument]}, got {given}{hint}; say which it is, "
+        f"MAPTrainer(..., {argument}=...)."
+    )
+
+
+def _place(name: str, argument: str, place: str | int | None, length: int) -> int | None:
+    if place is None:
+        return None
+    if isinstance(place, str) or not -length <= place < length:
+        raise DataError(
+            f"{name}: {argument}={place!r} was said to be the {_WORDS[argument]}, and there are {length} entries "
+            f"without that one; give the place, such as {argument}={-1 if argument == 'target' else 2}."
+        )
+    return place % length
+
+
+def _checked(name: str, inputs: Any, target: Any, weight: Any, where: str, batch: Any) -> Batch:
     if not isinstance(target, Tensor) or target.ndim == 0:
         shown = "a tensor of no dimension" if isinstance(target, Tensor) else kind_of(target)
         raise DataError(
-            f"batch: expected a tensor of targets, the examples along its first dimension, as {where}, got {shown} in "
+            f"{name}: expected a tensor of targets, the examples along its first dimension, as {where}, got {shown} in "
             f"{_of_what(batch)}."
         )
     if weight is None:
@@ -143,12 +147,12 @@ def _checked(inputs: Any, target: Any, weight: Any, where: str, batch: Any) -> B
     if not isinstance(weight, Tensor) or weight.numel() != len(target):
         shown = f"shape {tuple(weight.shape)}" if isinstance(weight, Tensor) else kind_of(weight)
         raise DataError(
-            f"batch: expected one sample weight per example, a tensor of shape ({len(target)},), got {shown}."
+            f"{name}: expected one sample weight per example, a tensor of shape ({len(target)},), got {shown}."
         )
     weight = weight.reshape(-1)
     if not bool((torch.isfinite(weight) & (weight >= 0)).all()):
         raise DataError(
-            f"batch: expected sample weights >= 0, got values from {float(weight.min()):g} to {float(weight.max()):g}."
+            f"{name}: expected sample weights >= 0, got values from {float(weight.min()):g} to {float(weight.max()):g}."
         )
     return Batch(inputs, target, weight if weight.is_floating_point() else weight.to(torch.get_default_dtype()))
 

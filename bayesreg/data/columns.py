@@ -102,11 +102,11 @@ def as_arrays(data: Any, dtype: torch.dtype, likelihood: Likelihood, form: Batch
     if is_table(data):
         batch = _of_table(data, form)
     elif isinstance(data, Mapping):
-        batch = form({key: _tensor(repr(key), value) for key, value in data.items()})
+        batch = form({key: _tensor(repr(key), value) for key, value in data.items()}, "data")
     else:
         # Beside (inputs, targets) the inputs are several or a mapping only where they are told apart from a matrix.
         names = ("inputs", "targets") if len(data) == 2 else tuple(f"entry {index}" for index in range(len(data)))
-        batch = form(tuple(_tensors(name, value) for name, value in zip(names, data, strict=True)))
+        batch = form(tuple(_tensors(name, value) for name, value in zip(names, data, strict=True)), "data")
     inputs = _cast(batch.inputs, dtype)
     targets = batch.target
     if likelihood.target_kind == "real" or (likelihood.target_kind == "any" and targets.is_floating_point()):

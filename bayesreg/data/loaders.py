@@ -81,7 +81,9 @@ def as_loader(
         return DataLoader(
             arrays, batch_size=batch_size, shuffle=shuffle, generator=generator, collate_fn=_already_a_batch
         )
-    if isinstance(given, Iterable) and not (isinstance(given, str | bytes | Tensor) or hasattr(given, "dtype")):
+    if isinstance(given, Iterable) and not (
+        isinstance(given, str | bytes | set | frozenset | Tensor) or hasattr(given, "dtype")
+    ):
         return DataLoader(_ReadyMade(given), batch_size=None, generator=generator)
     raise InvalidArgumentError(
         f"train: expected a DataLoader, a Dataset of (input, target) pairs or mappings, a table, or a pair of arrays, "

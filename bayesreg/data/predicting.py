@@ -49,7 +49,10 @@ def predicted(model: nn.Module, reading: Reading, data: Any, kind: Kind, batch_s
     with in_evaluation(model):
         for inputs in _batches(data, reading.form, dtype_of(model), batch_size):
             here = moved(inputs, device)
-            outputs.append(reading.output(model, Batch(here, torch.empty(0))))
+            try:
+                outputs.append(reading.output(model, Batch(here, torch.empty(0))))
+            except DataError as error:
+                raise DataError(f"data: {error}") from error
     if not outputs:
         raise DataError("data: expected at least one example, got none.")
     try:

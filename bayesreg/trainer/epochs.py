@@ -91,6 +91,7 @@ class EpochFit:
         for module in (task.model, task.likelihood, task.prior):
             module.to(self.accelerator.device)
         self.at, self.history = Position(), History()
+        self.notes: tuple[str, ...] = ()
         #: What there was when an error or an interrupt ended it.
         self.partial: FitResult | None = None
         self.good = self.best = Snapshot(task.model, task.likelihood)
@@ -188,7 +189,9 @@ class EpochFit:
             with _deterministic(self.settings.deterministic):
                 self._train()
             self._put_the_kept()
-            if self.settings.measure:
+            # A stream whose end was not met may have none.
+            ended = isinstance(self.task.loader.dataset, Sized) or self.at.epoch > 1
+            if self.settings.measure and ended:
                 return self.task.result(self.history, self.handle.describe(), **self._how_it_ended())
             return self.task.unmeasured(self.history, self.handle.describe(), **self._how_it_ended())
         except BaseException as error:
@@ -216,17 +219,25 @@ class EpochFit:
 
     def _put_the_kept(self) -> None:
         """Put the weights that are kept into the model: the best, or the last ones or their average."""
+        before = None if self.averager is None else self.task.exact_zeros()
         if self.settings.restore_best:
             if self.at.best_round != self.at.rounds or self.averager is not None:
                 self.best.restore()
         elif self.averager is not None and self.averager.ready:
             self.averager.put()
+        after = None if before is None else self.task.exact_zeros()
+        if before is not None and after is not None and after < before:
+            self.notes = (
+                f"The average of the weights has {after:.0%} exact zeros, the last weights had {before:.0%}: "
+                f"br.WeightAverage(..., keep_zeros=True) keeps them.",
+            )
 
     def _how_it_ended(self) -> dict[str, Any]:
         kept = self.settings.restore_best
         return {
             "best_epoch": self.at.best_epoch if kept else (self.history[-1]["epoch"] if self.history else None),
             "kept_record": self.at.best_round if kept else self.at.rounds,
+            "notes": self.notes,
         }
 
     # -- the loop ----------------------------------------------------------------------------------------
@@ -271,9 +282,9 @@ class EpochFit:
         if self.keeper is not None and self.keeper.last != at.step:
             self._keep()
 
-    def _tell(self, what: str) -> None:
+    def _tell(self, what: str, epoch: int | None = None) -> None:
         """Call what looks on."""
-        self.training.epoch, self.training.step = self.at.epoch, self.at.step
+        self.training.epoch, self.training.step = epoch or self.at.epoch, self.at.step
         for callback in self.settings.callbacks:
             getattr(callback, what)(self.training)
         if self.training.stopped:
@@ -314,8 +325,10 @@ class EpochFit:
         at.nll, at.count, at.rounds, at.recorded = 0.0, 0.0, at.rounds + 1, at.step
         self.good = Snapshot(task.model, task.likelihood)
         penalty, constant = task.prior_terms()
+        # After an epoch's end the next one is at work already.
+        epoch = at.epoch if at.within else at.epoch - 1
         record: dict[str, Any] = {
-            "epoch": at.epoch,
+            "epoch": epoch,
             "step": at.step,
             "running_nll": nll,
             "log_prior": constant - penalty,
@@ -324,7 +337,7 @@ class EpochFit:
         kept = self.good
         with contextlib.nullcontext() if self.averager is None else self.averager.in_place():
             if task.val_loader is not None:
-                record.update(_validated(task, self.accelerator.device, at.epoch))
+                record.update(_validated(task, self.accelerator.device, epoch))
             if self.averager is not None and self.averager.ready:
                 kept = Snapshot(task.model, task.likelihood)
         if isinstance(self.scheduler, ReduceLROnPlateau):
@@ -337,12 +350,12 @@ class EpochFit:
         value = self._monitored(record)
         if value is None or value < at.best:
             self.best, at.best = kept, 0.0 if value is None else value
-            at.best_round, at.best_epoch = at.rounds, at.epoch
+            at.best_round, at.best_epoch = at.rounds, epoch
         if settings.on_epoch_end is not None and settings.on_epoch_end(record):
             at.stopped = "callback"
         if settings.callbacks:
             self.training.record = record
-            self._tell("on_epoch_end")
+            self._tell("on_epoch_end", epoch)
         if settings.patience is not None and at.rounds - at.best_round >= settings.patience:
             at.stopped = "patience"
 

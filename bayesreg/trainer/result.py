@@ -78,6 +78,7 @@ class FitResult:
         measured: Whether mean_nll (and objective) are of the final weights. False after an interrupt, and with
             `measure=False`: then it is what was met on the way in the epoch that was kept, NaN without one.
         interrupted: What stopped the training before its end, in words; empty if nothing did.
+        notes: What else is to be known, in sentences.
         continued: How a further fit of the same trainer began, in words; empty for the first.
     """
 
@@ -103,6 +104,7 @@ class FitResult:
     kept_record: int | None = field(default=None, repr=False)
     measured: bool = True
     interrupted: str = ""
+    notes: tuple[str, ...] = field(default=(), repr=False)
     continued: str = field(default="", repr=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -152,6 +154,7 @@ class FitResult:
                 f"Weights of {what} {kept[what]} of {last[what]}, the best validation NLL: stopped early, not the MAP "
                 f"(restore_best=False keeps the last)."
             ]
+        early += self.notes
         notes = [f"{row[0]}: {row[1]}, route {row[2]}, equivalent weight_decay {row[3]}" for row in self.routes.rows]
         return Table("MAP fit", ("quantity", "value"), rows, (*early, *notes, *self.routes.notes))
 

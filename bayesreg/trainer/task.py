@@ -115,14 +115,15 @@ class Task:
             loss_scale=self.loss_scale,
             history=history,
             routes=routes,
-            exact_zeros=self._exact_zeros(),
+            exact_zeros=self.exact_zeros(),
             multimodal=tuple(entry.name for entry, prior in self.prior.active() if not prior.traits.convex),
             metric_name=self.likelihood.metric_name,
             seconds=time.perf_counter() - self.start,
             **more,
         )
 
-    def _exact_zeros(self) -> float | None:
+    def exact_zeros(self) -> float | None:
+        """Return the share of the weights under kinked priors that sit at the kink; None without such priors."""
         kinked = [
             (e.parameter, p)
             for e, p in self.prior.kinked()

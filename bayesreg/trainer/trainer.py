@@ -157,7 +157,8 @@ class MAPTrainer:
         average: "ema" or "swa", or a `br.WeightAverage`: the average of the weights along the way is what is
             validated, compared and kept.
         measure: Whether the training data are read once more at the end, for the exact `mean_nll` of the final
-            weights. Default True; False spares a pass, and what was met on the way stands for it.
+            weights. Default True; False spares a pass, and what was met on the way stands for it, as for a stream
+            whose end was not met.
         num_data: Size of the training set, where it cannot be read off the data (of texts the number of unmasked
             tokens, of weighted examples the sum of the weights); or the `LossScale` of the mean NLL over examples:
             `br.LossScale.mean(n, likelihood_weight=2.0)` emphasises the likelihood.

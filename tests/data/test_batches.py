@@ -271,7 +271,7 @@ def test_a_model_of_hugging_face_needs_no_argument(data):
         (lambda x, y: {"pixels": x, "idx": y, "labels": y}, {}, "takes pixels, scale, flag, and the batch has 'idx'"),
         (lambda x, y: (x, y, y), {}, r"3 entries \(Tensor, Tensor, Tensor\); say what they are"),
         (lambda x, y: (x,), {}, r"got 1 entries"),
-        (lambda x, y: (x, y), {"target": 2}, "target=2 was said to be the target, and the batch is 2 entries"),
+        (lambda x, y: (x, y), {"target": 2}, "target=2 was said to be the target, and there are 2 entries"),
         (lambda x, y: (x, y), {"target": "labels"}, "target='labels' was said to be the target"),
         (lambda x, y: (x, y), {"sample_weight": 1}, "expected a pair .* beside the weights, got 2 entries"),
         (lambda x, y: (x, y, torch.ones(2)), {"sample_weight": 2}, r"a tensor of shape \(8,\), got shape \(8, 2\)"),

@@ -166,7 +166,7 @@ def cases(_: Path, dice: random.Random) -> Iterator[tuple[str, str, Verdict]]:
         if not argument or (argument in takes and takes[argument].kind in several):
             continue
         value = dice.choice(odd_values())
-        if argument in ("on_epoch_end", "scheduler") and isinstance(value, nn.Module | type):
+        if argument in ("on_epoch_end", "scheduler") and isinstance(value, nn.Module | type | br.Selector):
             continue  # a callback, whose own errors are its own
         arguments[argument] = value
         yield "calls", f"{name}({argument}={_short(value)})", _called(function, arguments, argument, value, known)

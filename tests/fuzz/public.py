@@ -74,8 +74,6 @@ def _by_schedule() -> Made:
         "evaluate_every": 2,
         "scheduler": "cosine",
         "warmup": 0.5,
-        "monitor": "val_accuracy",
-        "monitor_mode": "max",
         "metrics": {"size": lambda output, target: len(target)},
         "average": "ema",
         "measure": False,
