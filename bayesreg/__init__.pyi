@@ -97,7 +97,9 @@ from bayesreg.routes.attach import Handle as Handle
 from bayesreg.routes.attach import attach as attach
 from bayesreg.routes.attach import detach as detach
 from bayesreg.routes.objective import MAPObjective as MAPObjective
+from bayesreg.runs import Run as Run
 from bayesreg.runs import load_run as load_run
+from bayesreg.runs import save_run as save_run
 from bayesreg.selection import ParameterInfo as ParameterInfo
 from bayesreg.selection import Selector as Selector
 from bayesreg.selection import biases as biases

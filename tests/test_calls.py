@@ -28,7 +28,7 @@ RETURNED = {
     "Selector", "WeightDecayReadings", "sparsity.Compacted", "sparsity.Path", "sparsity.PathPoint", "transfer.Fisher",
     "transfer.Rehearsal", "strength.Choice", "strength.Evidence", "strength.LeaveOneOut", "strength.OwnScale",
     "strength.Step", "callbacks.Callback", "callbacks.Training", "biases", "norms", "kernels", "embeddings",
-    "hyperpriors.Quantity",
+    "hyperpriors.Quantity", "Run",
 }  # fmt: skip
 
 

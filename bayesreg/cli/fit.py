@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -77,6 +78,10 @@ def fit(
     keep_last: Annotated[
         bool, typer.Option("--keep-last", help="Keep the last epoch, not the best on validation.")
     ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Keep the state in OUTPUT.checkpoint, and go on from it if it is there."),
+    ] = False,
     output: Annotated[Path, typer.Option(help="Run folder to create; must not exist.")] = Path("runs/fit"),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -130,15 +135,19 @@ def fit(
         if isinstance(chosen, str) and model != "linear":
             # As far as it is worth to take a network; the residual is in the summary.
             how = {"tolerance": 1e-3}
-    trainer = br.MAPTrainer(network, rules, likelihood, optimizer=chosen, seed=seed, **how)
+    checkpoint = output.with_name(f"{output.name}.checkpoint") if resume else None
+    trainer = br.MAPTrainer(network, rules, likelihood, optimizer=chosen, seed=seed, checkpoint=checkpoint, **how)
     if choice is None:
         _start_at_centre(family, trainer.prior)
-    result = trainer.fit(train, val)
+    result = _trained(trainer, train, val, checkpoint)
     metrics = _metrics(table, data, model, prior, seed, trainer, result)
     metrics["build"] = dict(zip(("model", "inputs", "outputs", "hidden"), (model, *sizes), strict=True))
     metrics["architecture"] = str(network)
     metrics["strength"] = None if choice is None else choice.to_dict()
     _write(output, network, trainer, result, metrics, choice)
+    if checkpoint is not None:
+        # All that it was for is in the run folder now.
+        shutil.rmtree(checkpoint)
     if as_json:
         say(for_json(metrics))
         return
@@ -152,6 +161,20 @@ def fit(
     say("Features (and a regression target) are standardised inside the model; the prior's scale is in those units.")
     asked = ", trust=True" if ":" in model else ""
     say(f"Run folder: {output} (model, prior = br.load_run({str(output)!r}{asked}) reads it back)")
+
+
+def _trained(trainer: MAPTrainer, train: Any, val: Any, checkpoint: Path | None) -> FitResult:
+    """Train; an interrupt ends the command with a sentence, and the status that shells give to it."""
+    try:
+        return trainer.fit(train, val, resume=checkpoint is not None)
+    except KeyboardInterrupt:
+        where = "" if trainer.result is None else f", {trainer.result.interrupted.removeprefix('KeyboardInterrupt ')}"
+        if checkpoint is None:
+            kept = "; no run folder was written. With --resume a training is kept, and goes on."
+        else:
+            kept = f"; its state is in {checkpoint}: the same command goes on from there."
+        typer.echo(f"interrupted{where}{kept}", err=True)
+        raise typer.Exit(130) from None
 
 
 def _split(table: Tabular, val_fraction: float, seed: int) -> tuple[tuple[Any, Any], tuple[Any, Any] | None]:
@@ -218,6 +241,7 @@ def _metrics(
     table: Tabular, data: str, model: str, prior: str, seed: int, trainer: MAPTrainer, result: FitResult
 ) -> dict[str, Any]:
     from bayesreg._version import __version__
+    from bayesreg.likelihoods.saved import settings_of
 
     return {
         "bayesreg": __version__,
@@ -229,6 +253,7 @@ def _metrics(
         "model": model,
         "prior": prior,
         "likelihood": trainer.likelihood.describe(),
+        "likelihood_settings": settings_of(trainer.likelihood),
         "seed": seed,
         **result.to_dict(),
         "routes": result.routes.to_dict()["rows"],
@@ -245,13 +270,10 @@ def _write(
     choice: Choice | None,
 ) -> None:
     """Write the run folder whole or not at all."""
-    from safetensors.torch import save_model
+    from bayesreg.runs import write_run
 
     with atomic_folder(output) as folder:
-        save_model(network, str(folder / "model.safetensors"))
-        trainer.prior.save(folder / "prior.safetensors")
-        (folder / "metrics.json").write_text(for_json(metrics) + "\n", encoding="utf-8")
-        (folder / "history.json").write_text(for_json(list(result.history)) + "\n", encoding="utf-8")
+        write_run(folder, network, trainer.prior, trainer.likelihood, metrics, result.history)
         _plots(folder, trainer, result, choice)
 
 

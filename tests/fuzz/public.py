@@ -454,5 +454,6 @@ CALLS: dict[str, Callable[[], Made]] = {
     "plots.plot_weights": lambda: (br.plots.plot_weights, {"prior": model_prior(), "ax": None}),
     "plots.plot_layers": lambda: (br.plots.plot_layers, {"prior": model_prior(), "limit": 3}),
     "load_run": lambda: (br.load_run, {"folder": "run", "model": None, "trust": False}),
+    "save_run": lambda: (br.save_run, {"folder": "saved", "model": _fitted()[0].__self__, "class_names": ["a", "b"]}),
     "register_family": lambda: (br.register_family, {"family": br.Laplace}),
 }

@@ -71,10 +71,10 @@ EDGES = [
     ),
     Mutation("model_prior/file.py", "len(set(prior.joins)) < len(prior.joins) or ", "", "model_prior/test_file.py"),
     Mutation("model_prior/file.py", "not {name, *names} & set(prior.joins)", "False", "model_prior/test_file.py"),
-    Mutation("runs.py", "        if not trust:\n", "        if False:\n", "cli/test_fit_edges.py"),
-    Mutation("runs.py", "type(size) is int and 0 < size < 2**31", "size", "cli/test_fit_edges.py"),
-    Mutation("runs.py", "    if lacking or beyond:\n", "    if False:\n", "cli/test_fit_edges.py"),
-    Mutation("runs.py", "copy.deepcopy(model)", "model", "cli/test_fit_edges.py"),
+    Mutation("runs/load.py", "        if not trust:\n", "        if False:\n", "cli/test_fit_edges.py"),
+    Mutation("runs/load.py", "type(size) is int and 0 < size < 2**31", "size", "cli/test_fit_edges.py"),
+    Mutation("runs/load.py", "    if lacking or beyond:\n", "    if False:\n", "cli/test_fit_edges.py"),
+    Mutation("runs/load.py", "copy.deepcopy(model)", "model", "cli/test_fit_edges.py"),
     Mutation(
         "cli/tabular.py", "for name in features) and not numbered:", "for name in features):", "cli/test_fit_edges.py"
     ),
