@@ -13,7 +13,12 @@ from pathlib import Path
 import torch
 
 
-def interleaved(variants: dict[str, Callable[[], object]], rounds: int, warmup: int = 2) -> dict[str, list[float]]:
+def interleaved(
+    variants: dict[str, Callable[[], object]],
+    rounds: int,
+    warmup: int = 2,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
     """Time every variant once per round, in alternating order; seconds per call.
 
     What a variant has as its attribute `fresh` is called before it, and not timed.
@@ -25,12 +30,12 @@ def interleaved(variants: dict[str, Callable[[], object]], rounds: int, warmup: 
             getattr(variants[name], "fresh", _nothing)()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            start = time.perf_counter()
+            start = clock()
             variants[name]()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             if index >= warmup:
-                times[name].append(time.perf_counter() - start)
+                times[name].append(clock() - start)
     return times
 
 

@@ -13,7 +13,32 @@ from bayesreg._support.calls import answering
 from bayesreg.errors import DataError
 from bayesreg.likelihoods.base import Likelihood
 
-__all__ = ["Categorical", "require_classes"]
+__all__ = ["Categorical", "class_terms"]
+
+
+def class_terms(name: str, output: Tensor, target: Tensor, ignore_index: int) -> Tensor:
+    """Return −log softmax(output)[target] for each target, the classes in the second dimension.
+
+    Args:
+        name: Of the likelihood.
+        output: (batch, classes, ...).
+        target: (batch, ...), class indices.
+        ignore_index: Targets of this value are 0.
+
+    Returns:
+        Tensor of the shape of `target`.
+
+    Raises:
+        DataError: If a target is out of range.
+    """
+    # On the CPU torch looks itself, in the same pass; on an accelerator it would end the process.
+    if not output.is_cpu:
+        require_classes(name, target, output.shape[1], ignore_index)
+    try:
+        return F.cross_entropy(output, target, ignore_index=ignore_index, reduction="none")
+    except IndexError as error:
+        require_classes(name, target, output.shape[1], ignore_index)
+        raise DataError(f"{name}: {error}") from error
 
 
 def require_classes(name: str, target: Tensor, classes: int, ignore_index: int) -> None:
@@ -70,9 +95,8 @@ class Categorical(Likelihood):
             )
         if target.is_floating_point():
             raise DataError(f"Categorical: expected integer class indices as targets, got dtype {target.dtype}.")
-        require_classes("Categorical", target, output.shape[1], self.ignore_index)
-        terms = F.cross_entropy(output, target, ignore_index=self.ignore_index, reduction="none")
-        return terms.reshape(len(terms), -1).sum(1)
+        terms = class_terms("Categorical", output, target, self.ignore_index)
+        return terms if terms.ndim == 1 else terms.reshape(len(terms), -1).sum(1)
 
     def predictive(self, output: Tensor) -> torch.distributions.Categorical:
         return torch.distributions.Categorical(logits=output.movedim(1, -1))

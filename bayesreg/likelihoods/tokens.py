@@ -6,13 +6,12 @@ from typing import final
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from bayesreg._support import checks
 from bayesreg._support.calls import answering
 from bayesreg.errors import DataError
 from bayesreg.likelihoods.base import Likelihood
-from bayesreg.likelihoods.categorical import require_classes
+from bayesreg.likelihoods.categorical import class_terms
 
 __all__ = ["Tokens"]
 
@@ -50,10 +49,7 @@ class Tokens(Likelihood):
 
     def nll(self, output: Tensor, target: Tensor) -> Tensor:
         logits, tokens = self._aligned(output, target)
-        require_classes("Tokens", tokens, logits.shape[-1], self.ignore_index)
-        flat = F.cross_entropy(
-            logits.reshape(-1, logits.shape[-1]), tokens.reshape(-1), ignore_index=self.ignore_index, reduction="none"
-        )
+        flat = class_terms("Tokens", logits.flatten(0, 1), tokens.flatten(), self.ignore_index)
         return flat.reshape(tokens.shape).sum(1)
 
     def count(self, target: Tensor) -> Tensor:

@@ -288,7 +288,8 @@ class Belief(Holder):
             InvalidArgumentError: If one does not.
         """
         for name, hyper in self._tensors().items():
-            if name in self._not_shaped:
+            # Most are one number or the weights' shape; asking torch takes as long as the penalty of a small layer.
+            if name in self._not_shaped or not hyper.ndim or hyper.shape == shape:
                 continue
             try:
                 fits = torch.broadcast_shapes(hyper.shape, shape) == torch.Size(shape)

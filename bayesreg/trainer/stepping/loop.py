@@ -86,6 +86,8 @@ class Stepper:
             model.train()
         self.scaler = torch.amp.GradScaler(accelerator.device.type, enabled=self.half is torch.float16)
         self._shared = accelerator.num_processes > 1
+        self._counts = reading.likelihood.counts_within or reading.form.sample_weight is not None
+        self._share = torch.ones((), device=accelerator.device)
         self._own = [p for p in reading.likelihood.parameters() if p.requires_grad]
         #: All trained parameters by name.
         self.named: list[tuple[str, Tensor]] = [
@@ -159,15 +161,12 @@ class Stepper:
 
     def _shares(self, window: list[Batch]) -> tuple[float, float]:
         """Return how much of n the window holds, and what its summed NLL is multiplied by."""
-        reading = self.reading
-        count = sum(map(reading.count, window))
         rows = float(sum(len(batch.target) for batch in window))
+        count = whole = sum(map(self.reading.count, window)) if self._counts else rows
         if self._shared:
             mine = torch.tensor([rows, count], dtype=torch.float64, device=self.accelerator.device)
             rows, whole = self.accelerator.reduce(mine, "sum").tolist()
-        else:
-            whole = count
-        per_row = reading.counting.per_row
+        per_row = self.reading.counting.per_row
         stands_for = whole if per_row is None else rows * per_row
         # A window in which nothing counts has no gradient either.
         return count, self.accelerator.num_processes / (stands_for or 1.0)
@@ -190,15 +189,19 @@ class Stepper:
             with contextlib.nullcontext() if self.half is None else self._autocast():
                 output = self.reading.output(self.model, batch)
             nll = self.reading.nll(output, batch)
-            value = float(nll.detach())
+            value = nll.item()
             if not value < float("inf"):
                 (nll * share).backward()
                 stop(self.named, good, epoch=epoch, batch=index, loss=value)
             total += value
             own = self._penalty_of_own() if last else None
-            loss = nll * share if own is None else nll * share + own.to(nll)
             with contextlib.nullcontext() if last or not self._shared else self.accelerator.no_sync(self.model):
-                self.scaler.scale(loss).backward()
+                if own is None and self.half is not torch.float16:
+                    # The derivative of share · NLL, without an operation for the product.
+                    nll.backward(self._share.to(nll.dtype).fill_(share))
+                else:
+                    loss = nll * share if own is None else nll * share + own.to(nll)
+                    self.scaler.scale(loss).backward()
         if self._shared:
             for parameter in self._own:
                 # Accelerate wraps the model, not the likelihood.
