@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -89,6 +89,14 @@ class Likelihood(nn.Module, ABC):
 
         Returns:
             A scalar, differentiable.
+        """
+        return None
+
+    def settings(self) -> dict[str, Any] | None:
+        """Return the arguments that make this likelihood again, as JSON holds them.
+
+        Returns:
+            The arguments, with the noise as it is now; None where only code could make it.
         """
         return None
 

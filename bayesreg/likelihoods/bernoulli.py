@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -37,6 +37,10 @@ class Bernoulli(Likelihood):
 
     def predictive(self, output: Tensor) -> torch.distributions.Bernoulli:
         return torch.distributions.Bernoulli(logits=output)
+
+    def settings(self) -> dict[str, Any]:
+        """See `Likelihood.settings`."""
+        return {}
 
     def metric(self, output: Tensor, target: Tensor) -> Tensor:
         logits, labels = aligned(output, target, "Bernoulli")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -97,6 +97,10 @@ class Categorical(Likelihood):
             raise DataError(f"Categorical: expected integer class indices as targets, got dtype {target.dtype}.")
         terms = class_terms("Categorical", output, target, self.ignore_index)
         return terms if terms.ndim == 1 else terms.reshape(len(terms), -1).sum(1)
+
+    def settings(self) -> dict[str, Any]:
+        """See `Likelihood.settings`."""
+        return {"ignore_index": self.ignore_index}
 
     def predictive(self, output: Tensor) -> torch.distributions.Categorical:
         return torch.distributions.Categorical(logits=output.movedim(1, -1))

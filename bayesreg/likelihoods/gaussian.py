@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +75,11 @@ class Gaussian(Likelihood):
         log_std = self.log_noise_std.to(mean)
         squared = 0.5 * ((observed - mean) * torch.exp(-log_std)).square()
         return (squared + log_std + 0.5 * math.log(2.0 * math.pi)).sum(1)
+
+    def settings(self) -> dict[str, Any]:
+        """See `Likelihood.settings`."""
+        prior = None if self.prior is None else self.prior.to_dict()
+        return {"noise_std": self.noise_std, "learned": self.learned, "prior": prior}
 
     def penalty(self) -> Tensor | None:
         """Return −log p(log τ), nats; see `Likelihood.penalty`."""

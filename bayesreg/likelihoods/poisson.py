@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -27,6 +27,10 @@ class Poisson(Likelihood):
         if bool((counts < 0).any()):
             raise DataError(f"Poisson: expected counts >= 0 as targets, got a smallest value of {counts.min():g}.")
         return (log_rate.exp() - counts * log_rate + torch.lgamma(counts + 1.0)).sum(1)
+
+    def settings(self) -> dict[str, Any]:
+        """See `Likelihood.settings`."""
+        return {}
 
     def predictive(self, output: Tensor) -> torch.distributions.Poisson:
         return torch.distributions.Poisson(output.exp())

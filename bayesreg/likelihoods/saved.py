@@ -29,18 +29,11 @@ def settings_of(likelihood: Likelihood) -> dict[str, Any] | None:
     Returns:
         What JSON can hold; None where only code could make it: a loss, a class of one's own.
     """
-    if type(likelihood) in (Bernoulli, Poisson):
-        return {"kind": type(likelihood).__name__}
-    if isinstance(likelihood, Categorical):
-        return {"kind": "Categorical", "ignore_index": likelihood.ignore_index}
-    if isinstance(likelihood, Tokens):
-        return {"kind": "Tokens", "ignore_index": likelihood.ignore_index, "shift": likelihood.shift}
-    if isinstance(likelihood, Gaussian):
-        prior = None if likelihood.prior is None else likelihood.prior.to_dict()
-        return {
-            "kind": "Gaussian", "noise_std": likelihood.noise_std, "learned": likelihood.learned, "prior": prior
-        }  # fmt: skip
-    return None
+    settings = likelihood.settings()
+    return None if settings is None else {"kind": type(likelihood).__name__, **settings}
+
+
+_PLAIN: dict[str, type[Likelihood]] = {cls.__name__: cls for cls in (Bernoulli, Poisson, Categorical, Tokens)}
 
 
 def likelihood_from(settings: Mapping[str, Any]) -> Likelihood:
@@ -58,11 +51,9 @@ def likelihood_from(settings: Mapping[str, Any]) -> Likelihood:
     given = dict(settings)
     kind = given.pop("kind", None)
     try:
-        if kind in ("Bernoulli", "Poisson", "Categorical", "Tokens"):
-            made: Likelihood = {"Bernoulli": Bernoulli, "Poisson": Poisson, "Categorical": Categorical,
-                                "Tokens": Tokens}[kind](**given)  # fmt: skip
-            return made
-        if kind == "Gaussian":
+        if kind in _PLAIN:
+            return _PLAIN[kind](**given)
+        if kind == Gaussian.__name__:
             noise, prior = given["noise_std"], given["prior"]
             if not given["learned"]:
                 return Gaussian(noise)

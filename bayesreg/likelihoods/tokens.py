@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Tensor
@@ -56,6 +56,10 @@ class Tokens(Likelihood):
         """Return the number of unmasked tokens of each sequence; see `Likelihood.count`."""
         tokens = target[:, 1:] if self.shift else target
         return (tokens != self.ignore_index).sum(1).to(torch.get_default_dtype())
+
+    def settings(self) -> dict[str, Any]:
+        """See `Likelihood.settings`."""
+        return {"ignore_index": self.ignore_index, "shift": self.shift}
 
     def predictive(self, output: Tensor) -> torch.distributions.Categorical:
         return torch.distributions.Categorical(logits=output)

@@ -34,7 +34,8 @@ class WeightAverage:
 
     Args:
         kind: "ema" or "swa".
-        decay: Of "ema", in (0, 1). Default 0.999.
+        decay: Of "ema", in (0, 1): the average reaches back about 1/(1 − decay) steps, which should be a small part
+            of the training. Default 0.999.
         start: Epoch, from 1, from which is averaged. Default 1 for "ema", after three quarters of them for "swa".
         keep_zeros: Whether a weight that sits on its prior's kink (an exact zero of a sparse MAP) is there in the
             average too. Default True; a plain average of weights that left zero and came back has hardly any zeros.

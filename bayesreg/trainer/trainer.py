@@ -88,11 +88,11 @@ def _weights_are(given: object, sample_weight: object) -> WeightsAre:
     return given
 
 
-def _scale_of(counting: Counting) -> LossScale:
+def _scale_of(counting: Counting, *, tokens: bool) -> LossScale:
     n = counting.num_data
     assert n is not None
     if n == int(n):
-        return LossScale.mean(int(n))
+        return LossScale.tokens(int(n)) if tokens else LossScale.mean(int(n))
     return LossScale(1.0 / n, origin=f"mean NLL over {n:g} examples, by their weights")
 
 
@@ -394,7 +394,7 @@ class MAPTrainer:
         counting = size_of(
             loader, self.likelihood, self.form, num_data=self.num_data, known=known, weights_are=self.weights_are
         )
-        scale = self.loss_scale or _scale_of(counting)
+        scale = self.loss_scale or _scale_of(counting, tokens=self.likelihood.counts_within)
         n = counting.num_data
         n = int(n) if n is not None and n == int(n) else n
         reading = Reading(self.likelihood, self.form, self.output, counting)

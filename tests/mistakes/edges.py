@@ -74,7 +74,12 @@ EDGES = [
     Mutation("runs/load.py", "        if not trust:\n", "        if False:\n", "cli/test_fit_edges.py"),
     Mutation("runs/load.py", "type(size) is int and 0 < size < 2**31", "size", "cli/test_fit_edges.py"),
     Mutation("runs/load.py", "    if lacking or beyond:\n", "    if False:\n", "cli/test_fit_edges.py"),
-    Mutation("runs/load.py", "copy.deepcopy(model)", "model", "cli/test_fit_edges.py"),
+    Mutation(
+        "runs/load.py",
+        "net: str | nn.Module = name if model is None else copy.deepcopy(model)",
+        "net: str | nn.Module = name if model is None else model",
+        "cli/test_fit_edges.py",
+    ),
     Mutation(
         "cli/tabular.py", "for name in features) and not numbered:", "for name in features):", "cli/test_fit_edges.py"
     ),
