@@ -99,8 +99,8 @@ def _given(where: Path, model: nn.Module | None, metrics: Mapping[str, Any]) -> 
     """Return a model of one's own with the weights of the folder."""
     if model is None:
         raise InvalidArgumentError(
-            f"{where}: the run's model is a {metrics.get('class')} of your own, which the folder cannot make: pass one, "
-            f"load_run(folder, model)."
+            f"{where}: the run's model is a {metrics.get('class')} of your own, which the folder cannot make: pass "
+            f"one, load_run(folder, model)."
         )
     network = copy.deepcopy(model)
     _load_weights(network, where / "model.safetensors", type(model).__name__)
