@@ -95,8 +95,12 @@ class EpochFit:
         #: What there was when an error or an interrupt ended it.
         self.partial: FitResult | None = None
         self.good = self.best = Snapshot(task.model, task.likelihood)
-        self.keeper = None if keep is None else keep(self.accelerator.is_main_process)
-        if self.keeper is not None:
+        self.keeper: Keeper | None = None
+        if keep is not None:
+            # All look into the folder at one time: after what was written before, before what will be.
+            self.accelerator.wait_for_everyone()
+            self.keeper = keep(self.accelerator.is_main_process)
+            self.accelerator.wait_for_everyone()
             self.keeper.restore_prior()
         extra = [p for p in task.likelihood.parameters() if p.requires_grad]
         self.optimizer = _with_likelihood(optimizer, task, extra)

@@ -33,6 +33,30 @@ for clip in (None, 0.3):
         result = trainer.fit((X, y))
         weights = torch.cat([p.detach().reshape(-1) for p in model.parameters()]).tolist()
         found.append({"weights": weights, "nll": result.mean_nll, "running": result.history[-1]["running_nll"]})
+
+
+def fitted(data, likelihood, outputs, **how):
+    torch.manual_seed(0)
+    model = nn.Linear(4, outputs).double()
+    trainer = br.MAPTrainer(
+        model, br.Gaussian(0.5), likelihood, optimizer=partial(torch.optim.SGD, lr=0.05), batch_size=100 // world,
+        cpu=True, **{"max_epochs": 20, **how},
+    )
+    result = trainer.fit(data, resume="checkpoint" in how)
+    weights = [*model.parameters(), *likelihood.parameters()]
+    found.append({"weights": torch.cat([p.detach().reshape(-1) for p in weights]).tolist(), "nll": result.mean_nll,
+                  "running": result.history[-1]["running_nll"]})
+
+
+# A noise that is learned, weights in both readings, and a run in two parts.
+fitted((X, X[:, 0]), br.likelihoods.Gaussian("learned"), 1)
+weight = torch.rand(100, generator=generator, dtype=torch.float64)
+for reading in ("counts", "relative"):
+    fitted((X, y, weight), br.likelihoods.Categorical(), 3, sample_weight=2, weights_are=reading)
+for epochs in (7, 20):
+    fitted((X, y), br.likelihoods.Categorical(), 3, max_epochs=epochs, checkpoint=sys.argv[1] + ".run")
+fitted((X, y), br.likelihoods.Categorical(), 3)
+assert found[-1]["weights"] == found[-2]["weights"]
 if rank == 0:
     open(sys.argv[1], "w").write(json.dumps(found))
 if world > 1:

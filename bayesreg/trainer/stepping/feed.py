@@ -43,8 +43,9 @@ class Feed:
         self, accelerator: Accelerator, given: DataLoader[Any], loader: DataLoader[Any], form: BatchFormat
     ) -> None:
         self.given, self.loader, self.form, self.device = given, loader, form, accelerator.device
-        self._stateful = callable(getattr(loader, "state_dict", None)) and callable(
-            getattr(loader, "load_state_dict", None)
+        # What Accelerate makes of a loader has such methods whether or not the loader does.
+        self._stateful = accelerator.num_processes == 1 and all(
+            callable(getattr(given, name, None)) for name in ("state_dict", "load_state_dict")
         )
         why = "" if self._stateful else _why_not(given)
         #: Whether the order of an epoch follows from the generators as they are when it begins.
