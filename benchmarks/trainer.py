@@ -2,10 +2,10 @@
 
     BAYESREG_DATA=... python benchmarks/trainer.py --json trainer.json
 
-All train one network over one DataLoader, whole runs from set-up to result, interleaved in one process;
-seconds are of the processor on one thread. The prior is a Gaussian about given weights, as a quadratic in the loss where
-a trainer knows no other place for it ("plain": without any). Lightning, Hugging Face's Trainer, skorch and Pyro are
-measured where they are installed.
+All train one network over one DataLoader, whole runs from set-up to result, interleaved in one process; seconds are
+of the processor on one thread. The prior is a Gaussian about given weights, as a quadratic in the loss where a trainer
+knows no other place for it ("plain": without any). Lightning, Hugging Face's Trainer, skorch and Pyro are measured
+where they are installed.
 """
 
 from __future__ import annotations

@@ -20,10 +20,11 @@ from tests.mistakes.elsewhere import ELSEWHERE
 from tests.mistakes.families import FAMILIES
 from tests.mistakes.mutation import Mutation
 from tests.mistakes.strength import STRENGTH
+from tests.mistakes.trainer import TRAINER
 
 ROOT = Path(__file__).parent.parent
 
-MUTATIONS = [*FAMILIES, *ELSEWHERE, *EDGES, *STRENGTH]
+MUTATIONS = [*FAMILIES, *ELSEWHERE, *EDGES, *STRENGTH, *TRAINER]
 
 
 def caught(mutation: Mutation) -> bool:

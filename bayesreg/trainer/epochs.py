@@ -14,10 +14,11 @@ from torch.optim import LBFGS, Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from bayesreg.callbacks import Training
-from bayesreg.errors import DataError, InvalidArgumentError, NonFiniteObjectiveError, UnsupportedError, kind_of, nearest
+from bayesreg.errors import DataError, InvalidArgumentError, NonFiniteObjectiveError, UnsupportedError, nearest
 from bayesreg.routes.attach import Handle
 from bayesreg.trainer.averaging import Averager, WeightAverage
 from bayesreg.trainer.checkpoint.keeper import Keeper
+from bayesreg.trainer.making import OptimizerFactory, optimizer_with_likelihood, scheduler_for
 from bayesreg.trainer.result import FitResult, History
 from bayesreg.trainer.settings import EpochSettings
 from bayesreg.trainer.stepping.feed import Feed
@@ -27,9 +28,7 @@ from bayesreg.trainer.stepping.run import Run
 from bayesreg.trainer.stepping.schedules import named_schedule
 from bayesreg.trainer.task import Task
 
-__all__ = ["EpochFit", "OptimizerFactory"]
-
-OptimizerFactory = Callable[[list[dict[str, Any]]], Optimizer]
+__all__ = ["EpochFit"]
 
 
 @dataclass
@@ -103,7 +102,7 @@ class EpochFit:
             self.accelerator.wait_for_everyone()
             self.keeper.restore_prior()
         extra = [p for p in task.likelihood.parameters() if p.requires_grad]
-        self.optimizer = _with_likelihood(optimizer, task, extra)
+        self.optimizer = optimizer_with_likelihood(optimizer, task, extra)
         self._refuse_for_lbfgs()
         self.handle = Handle(
             self.optimizer,
@@ -170,7 +169,7 @@ class EpochFit:
         if settings.scheduler is None:
             return None
         if not isinstance(settings.scheduler, str):
-            return _scheduler(settings.scheduler, self.optimizer)
+            return scheduler_for(settings.scheduler, self.optimizer)
         try:
             batches = math.ceil(len(loader) / self.accelerator.num_processes)
             per_epoch: float = math.ceil(batches / settings.accumulate)
@@ -420,44 +419,6 @@ class EpochFit:
 
 def _finite(count: float) -> int | None:
     return None if count == float("inf") else int(count)
-
-
-def _made(name: str, factory: Callable[[Any], Any], given: Any, of: str, is_one: Callable[[Any], bool]) -> Any:
-    """Call a factory that the user gave, and make sure of what it returns."""
-    shown = getattr(factory, "__name__", type(factory).__name__)
-    try:
-        made = factory(given)
-    except (TypeError, AttributeError, NotImplementedError, InvalidArgumentError) as error:
-        raise InvalidArgumentError(f"{name}: expected a factory {of}, got {shown} ({error}).") from error
-    if not is_one(made):
-        raise InvalidArgumentError(f"{name}: expected a factory {of}, got {shown}, which returns {kind_of(made)}.")
-    return made
-
-
-def _scheduler(factory: Callable[[Optimizer], Any], optimizer: Optimizer) -> Any:
-    of = "optimizer -> scheduler, which has step()"
-    return _made("scheduler", factory, optimizer, of, lambda made: callable(getattr(made, "step", None)))
-
-
-def _optimizer(factory: OptimizerFactory, groups: list[dict[str, Any]]) -> Optimizer:
-    of = "param groups -> torch optimizer"
-    found: Optimizer = _made("optimizer", factory, groups, of, lambda made: isinstance(made, Optimizer))
-    return found
-
-
-def _with_likelihood(optimizer: Optimizer | OptimizerFactory, task: Task, extra: list[Any]) -> Optimizer:
-    """Return the optimizer, holding the likelihood's own parameters too."""
-    if not isinstance(optimizer, Optimizer):
-        groups = task.prior.param_groups()
-        if optimizer is LBFGS or getattr(optimizer, "func", None) is LBFGS:
-            # It takes one group only; the prior reaches it through the gradient and the value.
-            return _optimizer(optimizer, [{"params": [p for group in groups for p in group["params"]] + extra}])
-        return _optimizer(optimizer, [*groups, {"params": extra, "weight_decay": 0.0}] if extra else groups)
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    missing = [p for p in extra if id(p) not in held]
-    if missing:
-        optimizer.add_param_group({"params": missing, "weight_decay": 0.0})
-    return optimizer
 
 
 def _validated(task: Task, device: torch.device, epoch: int) -> dict[str, float]:

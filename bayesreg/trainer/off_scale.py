@@ -6,23 +6,21 @@ import warnings
 
 from bayesreg.errors import OffScaleWarning
 
-__all__ = ["AT_FIRST", "OFF_SCALE", "warn_off_scale"]
+__all__ = ["OFF_SCALE", "warn_off_scale"]
 
-#: Residuals in noise standard deviations from which something is wrong: after training, and before it, when a model
-#: that knows nothing may be far off all the same.
-OFF_SCALE, AT_FIRST = 100.0, 10_000.0
+#: Residuals after training, in noise standard deviations, from which something is wrong.
+OFF_SCALE = 100.0
 
 
-def warn_off_scale(ratio: float, when: str) -> None:
+def warn_off_scale(ratio: float) -> None:
     """Say that residuals are far larger than the noise.
 
     Args:
         ratio: Their root mean square, in noise standard deviations.
-        when: In words.
     """
     warnings.warn(
-        f"likelihood: residuals {when} are {ratio:,.0f} noise standard deviations, so the likelihood drowns any prior: "
-        f"give the noise in the units of the target, Gaussian('learned') to fit it, or standardise the target.",
+        f"likelihood: residuals after training are {ratio:,.0f} noise standard deviations, so the likelihood drowns "
+        f"any prior: give the noise in the units of the target, Gaussian('learned'), or standardise the target.",
         OffScaleWarning,
         stacklevel=2,
     )

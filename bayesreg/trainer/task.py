@@ -94,7 +94,7 @@ class Task:
         noise = self.likelihood.gaussian_noise_std
         if noise is None or self.likelihood.metric_name != "mse" or not mean_square > (OFF_SCALE * noise) ** 2:
             return
-        warn_off_scale(mean_square**0.5 / noise, "after training")
+        warn_off_scale(mean_square**0.5 / noise)
 
     def unmeasured(self, history: History, routes: Table, **more: Any) -> FitResult:
         """Return an outcome without another pass over the data: the NLL is what was met on the way."""

@@ -45,7 +45,8 @@ from bayesreg.trainer.averaging import WeightAverage
 from bayesreg.trainer.checkpoint.folder import RunFolder
 from bayesreg.trainer.checkpoint.keeper import Keeper
 from bayesreg.trainer.checkpoint.setup import of_arrays, of_module
-from bayesreg.trainer.epochs import EpochFit, OptimizerFactory
+from bayesreg.trainer.epochs import EpochFit
+from bayesreg.trainer.making import OptimizerFactory
 from bayesreg.trainer.result import FitResult
 from bayesreg.trainer.settings import EpochSettings, Keeping
 from bayesreg.trainer.solve import FullBatchFit, Solver, SolveSettings

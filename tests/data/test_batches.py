@@ -235,6 +235,7 @@ def test_several_inputs_in_memory(data, expected):
     assert all(torch.equal(weights, fits[0][0]) for weights, _ in fits)
 
 
+@pytest.mark.slow
 def test_a_model_of_hugging_face_needs_no_argument(data):
     transformers = pytest.importorskip("transformers")
     config = transformers.BertConfig(

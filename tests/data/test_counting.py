@@ -223,6 +223,7 @@ def test_masked_tokens_and_padding_change_nothing(texts):
     assert fits[0][1] == fits[1][1]
 
 
+@pytest.mark.slow
 def test_shifted_labels_are_those_of_hugging_face(texts):
     transformers = pytest.importorskip("transformers")
     tokens, labels = texts

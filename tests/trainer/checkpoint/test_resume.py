@@ -34,7 +34,7 @@ def broken(folder, *stops, **how):
 
 
 @pytest.mark.parametrize("name", HOW)
-@pytest.mark.parametrize("every", [{"checkpoint_every": 3}, {}])
+@pytest.mark.parametrize("every", [{"checkpoint_every": 3}, pytest.param({}, marks=pytest.mark.slow)])
 def test_a_run_that_was_stopped_twice_ends_as_an_unbroken_one(tmp_path, name, every):
     # Seeds differ from process to process: all that is random comes from the checkpoint.
     same(train(tmp_path / "whole", **HOW[name], **every), broken(tmp_path / "broken", 150, 140, **HOW[name], **every))
@@ -43,8 +43,8 @@ def test_a_run_that_was_stopped_twice_ends_as_an_unbroken_one(tmp_path, name, ev
 @pytest.mark.parametrize(
     "loader",
     [
-        {"shuffle": False},
-        {"drop_last": True},
+        pytest.param({"shuffle": False}, marks=pytest.mark.slow),
+        pytest.param({"drop_last": True}, marks=pytest.mark.slow),
         {"generator": 5},
         {"sampler": lambda data: RandomSampler(data, replacement=True, num_samples=77), "shuffle": None},
         {"sampler": lambda data: WeightedRandomSampler(torch.arange(101) + 1.0, 90), "shuffle": None},
@@ -116,6 +116,7 @@ def test_more_patience_goes_on(tmp_path):
     same(train(None, patience=50, **given), longer)
 
 
+@pytest.mark.slow
 def test_plateaus_and_milestones_go_on(tmp_path):
     for name, scheduler in {
         "plateau": partial(torch.optim.lr_scheduler.ReduceLROnPlateau, patience=0, factor=0.5),
@@ -131,6 +132,7 @@ def test_plateaus_and_milestones_go_on(tmp_path):
         same(train(tmp_path / name, **how), broken(tmp_path / f"{name}, broken", 130, **how))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["NAdam", "RAdam", "Adagrad", "RMSprop", "Adadelta", "Rprop", "ASGD", "Adamax"])
 def test_every_optimizers_state_is_kept(tmp_path, name):
     how = {"optimizer": partial(getattr(torch.optim, name), lr=0.01), "checkpoint_every": 2, "scheduler": None}
@@ -177,7 +179,7 @@ def test_states_wider_than_their_weights_stay_so(tmp_path):
     ("solver", "prior", "stops"),
     [("lbfgs", br.Gaussian(0.5), [2]), ("proximal", br.Laplace(2.0), [3, 2])],
 )
-@pytest.mark.parametrize("starts", [1, 3])
+@pytest.mark.parametrize("starts", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_solvers_go_on_too(tmp_path, solver, prior, stops, starts, monkeypatch):
     generator = torch.Generator().manual_seed(0)
     X = torch.randn(60, 5, generator=generator, dtype=torch.float64)
