@@ -33,6 +33,8 @@ class Training:
         nll: Mean NLL of the last step's examples, nats.
         grad_norm: Norm of the gradient of the mean NLL, before prior and clip; None where it was not asked for.
         record: The last record of the history: of an epoch, or of `evaluate_every` steps.
+        recorded: The step of the last record.
+        resumed: Whether this run goes on from where another process left it, or would if there were anything.
         main: Whether this is the main of several processes, the one that writes.
         stopped: Whether a callback has asked for the end.
     """
@@ -49,6 +51,8 @@ class Training:
     nll: float = float("nan")
     grad_norm: float | None = None
     record: Mapping[str, Any] = field(default_factory=dict)
+    recorded: int = 0
+    resumed: bool = False
     main: bool = True
     stopped: bool = False
 

@@ -52,21 +52,21 @@ class JSONLines(Log):
         """
         if not training.main:
             return
-        if training.step:
-            self._keep_until(training.step)
+        if training.resumed:
+            self._keep_until(training)
         elif self.path.exists() and not self.overwrite:
             raise InvalidArgumentError(
                 f"JSONLines: {self.path} exists already; name another file, or pass overwrite=True."
             )
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self.path.open("a" if training.step else "w", encoding="utf-8")
+        self._file = self.path.open("a" if training.resumed else "w", encoding="utf-8")
 
-    def _keep_until(self, step: int) -> None:
+    def _keep_until(self, training: Training) -> None:
         if not self.path.exists():
             return
-        lines = self.path.read_text(encoding="utf-8").splitlines()
+        lines = [line for line in self.path.read_text(encoding="utf-8").splitlines() if _is_before(line, training)]
         with atomic(self.path) as temporary:
-            temporary.write_text("".join(f"{line}\n" for line in lines if _step(line) <= step), encoding="utf-8")
+            temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
     def _write(self, step: int, values: Mapping[str, float]) -> None:
         if self._file is not None:
@@ -82,10 +82,13 @@ class JSONLines(Log):
             self._file = None
 
 
-def _step(line: str) -> float:
-    """Return the step of a line; infinity for one that a killed process did not end."""
+def _is_before(line: str, training: Training) -> bool:
+    """Return whether a line was written before the run goes on; not so one that a killed process did not end."""
     try:
-        found: Any = json.loads(line)["step"]
-        return float(found)
+        found: dict[str, Any] = json.loads(line)
+        step = int(found["step"])
     except (ValueError, KeyError, TypeError):
-        return math.inf
+        return False
+    # The record of this step may be still to come.
+    still = step == training.step and training.recorded < step and "epoch/epoch" in found
+    return step <= training.step and not still

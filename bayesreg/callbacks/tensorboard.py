@@ -43,7 +43,7 @@ class TensorBoard(Log):
         if training.main:
             from torch.utils.tensorboard import SummaryWriter
 
-            purge = training.step + 1 if training.step else None
+            purge = training.step + 1 if training.resumed else None
             self._writer = SummaryWriter(os.fspath(self.folder), purge_step=purge)
 
     def _write(self, step: int, values: Mapping[str, float]) -> None:

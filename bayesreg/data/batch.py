@@ -86,6 +86,8 @@ class BatchFormat:
         _require_key(batch, name, "target", key)
         if self.sample_weight is not None:
             _require_key(batch, name, "sample_weight", self.sample_weight)
+        if key == self.sample_weight:
+            raise DataError(f"{name}: {key!r} is the target, and cannot be the sample weights too; name another entry.")
         weight = None if self.sample_weight is None else batch[self.sample_weight]
         rest = {k: v for k, v in batch.items() if k != key and k != self.sample_weight}
         if not rest:
@@ -103,6 +105,8 @@ class BatchFormat:
                 f"target, sample_weight=2 for (inputs, targets, weights), or let the loader's collate_fn return pairs."
             )
         at = others[-1] if self.target is None else _place(name, "target", self.target, length)
+        if at == place and at is not None:
+            raise DataError(f"{name}: entry {at} is the target, and cannot be the sample weights too; name another.")
         inputs = tuple(batch[index] for index in others if index != at)
         if at is None or not inputs:
             raise DataError(f"{name}: expected inputs beside a target, got {_of_what(batch)}.")

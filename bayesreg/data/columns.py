@@ -14,7 +14,7 @@ from bayesreg.data.batch import Batch, BatchFormat
 from bayesreg.errors import DataError, nearest
 from bayesreg.likelihoods import Likelihood
 
-__all__ = ["Arrays", "as_arrays", "as_inputs", "dtype_of", "is_table"]
+__all__ = ["Arrays", "as_arrays", "as_inputs", "dtype_of", "feature_columns", "in_order", "is_table"]
 
 
 class Arrays(Dataset[Batch]):
@@ -149,6 +149,7 @@ def _cast(inputs: Any, dtype: torch.dtype) -> Any:
 
 def _of_table(table: Any, form: BatchFormat) -> Batch:
     columns = list(table.columns)
+    _require_once(columns)
     for name, column in (("target", form.target), ("sample_weight", form.sample_weight)):
         if (column is None and name == "target") or (column is not None and column not in columns):
             given = "nothing" if column is None else repr(column)
@@ -180,10 +181,12 @@ def _tensor(name: str, value: Any) -> Tensor:
     if isinstance(value, Tensor):
         return value
     if is_table(value):
+        _require_once(list(value.columns))
         for column in value.columns:
             _column(f"column {column!r}", value[column])
     try:
-        array = np.asarray(value)
+        # A table of features is one matrix of numbers, whatever kinds its columns have.
+        array = value.to_numpy(dtype=np.float64) if is_table(value) else np.asarray(value)
         if array.dtype.kind == "O" and hasattr(value, "to_numpy"):
             # pandas keeps columns of several kinds, and its nullable ones, as objects.
             array = value.to_numpy(dtype=np.float64)
@@ -195,6 +198,53 @@ def _tensor(name: str, value: Any) -> Tensor:
         array = array.astype(np.int64)
     # Tables give views that may not be written to.
     return torch.as_tensor(np.require(array, requirements=["C", "W"]))
+
+
+def _require_once(columns: list[Any]) -> None:
+    if len(set(columns)) < len(columns):
+        twice = next(column for column in columns if columns.count(column) > 1)
+        raise DataError(f"data: expected every column of the table once, got {twice!r} twice; rename one.")
+
+
+def feature_columns(data: Any, form: BatchFormat) -> tuple[Any, ...] | None:
+    """Return the names of the features of a table, in order; None where there is no table.
+
+    Args:
+        data: What is trained on.
+        form: Which columns are the target and the weights.
+
+    Returns:
+        The names.
+    """
+    table = data[0] if isinstance(data, tuple | list) and len(data) else data
+    if not is_table(table):
+        return None
+    beside = () if isinstance(data, tuple | list) else (form.target, form.sample_weight)
+    return tuple(column for column in table.columns if column not in beside)
+
+
+def in_order(data: Any, features: tuple[Any, ...] | None) -> Any:
+    """Return a table with its features in the order of those that were trained on; anything else as it is.
+
+    Args:
+        data: Inputs, a table with or without a target, or (table, targets, ...).
+        features: The names; None: there were none.
+
+    Returns:
+        The same data.
+
+    Raises:
+        DataError: If a feature is missing.
+    """
+    if isinstance(data, tuple | list) and len(data) and is_table(data[0]):
+        return (in_order(data[0], features), *data[1:])
+    if features is None or not is_table(data):
+        return data
+    missing = [column for column in features if column not in list(data.columns)]
+    if missing:
+        raise DataError(f"data: expected the columns that were trained on, and {missing[0]!r} is missing.")
+    beside = [column for column in data.columns if column not in features]
+    return data[[*features, *beside]]
 
 
 def _column(name: str, column: Any) -> None:

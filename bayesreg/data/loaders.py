@@ -14,7 +14,7 @@ from bayesreg.data.columns import Arrays, as_arrays, dtype_of, is_table
 from bayesreg.errors import DataError, InvalidArgumentError
 from bayesreg.likelihoods import Likelihood
 
-__all__ = ["TrainingData", "as_loader", "as_tensors", "is_map_style", "whole"]
+__all__ = ["TrainingData", "as_loader", "as_tensors", "is_map_style", "makes_batches", "whole"]
 
 # Of a dataset that is read whole.
 _AT_ONCE = 256
@@ -39,6 +39,12 @@ def is_map_style(data: Any) -> bool:
     if isinstance(data, tuple | Mapping | str | Tensor | IterableDataset) or hasattr(data, "dtype") or is_table(data):
         return False
     return hasattr(data, "__getitem__") and hasattr(data, "__len__")
+
+
+def makes_batches(data: Any) -> bool:
+    """Return whether these data come in batches of their own size: a loader, or a stream of batches."""
+    known = isinstance(data, IterableDataset | Dataset | tuple | list | Mapping) or is_table(data) or is_map_style(data)
+    return isinstance(data, DataLoader) or (not known and isinstance(data, Iterable) and not hasattr(data, "dtype"))
 
 
 def as_loader(

@@ -54,6 +54,8 @@ class Tokens(Likelihood):
 
     def count(self, target: Tensor) -> Tensor:
         """Return the number of unmasked tokens of each sequence; see `Likelihood.count`."""
+        if target.ndim != 2:
+            raise DataError(f"Tokens: expected targets (batch, time), got shape {tuple(target.shape)}.")
         tokens = target[:, 1:] if self.shift else target
         return (tokens != self.ignore_index).sum(1).to(torch.get_default_dtype())
 

@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from bayesreg._support.calls import answering
+from bayesreg.data import BatchFormat
 from bayesreg.errors import InvalidArgumentError, PriorFileError, kind_of
 from bayesreg.likelihoods import Likelihood
 from bayesreg.likelihoods.saved import likelihood_from
@@ -77,6 +78,7 @@ def load_run(
         _names(where, metrics, "classes"),
         _names(where, metrics, "features"),
         metrics.get("output") if isinstance(metrics.get("output"), str | int) else None,
+        _form(where, metrics),
         metrics,
     )
 
@@ -153,6 +155,14 @@ def _likelihood(where: Path, metrics: Mapping[str, Any]) -> Likelihood | None:
         return likelihood_from(settings)
     except InvalidArgumentError as error:
         raise PriorFileError(f"{where / 'metrics.json'}: damaged likelihood_settings ({error}).") from error
+
+
+def _form(where: Path, metrics: Mapping[str, Any]) -> BatchFormat:
+    batch = metrics.get("batch")
+    try:
+        return BatchFormat() if batch is None else BatchFormat(batch["target"], batch["sample_weight"])
+    except (TypeError, KeyError, InvalidArgumentError) as error:
+        raise PriorFileError(f"{where / 'metrics.json'}: damaged batch ({error}).") from error
 
 
 def _names(where: Path, metrics: Mapping[str, Any], which: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 
 from bayesreg._support import checks
 from bayesreg._support.calls import answering
-from bayesreg.data import Kind, Reading, predicted
+from bayesreg.data import BatchFormat, Kind, Reading, predicted
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.likelihoods import Likelihood
 from bayesreg.likelihoods.output import OutputPick
@@ -32,6 +32,7 @@ class Run:
         class_names: Of the classes, in the order of the outputs; empty where they have none.
         feature_names: Of the inputs, in order; empty where they have none.
         output: Which output of the model the likelihood takes; None: what it returns.
+        form: Which entry of a batch is the target, which the weights.
         metrics: All numbers that were kept with it.
     """
 
@@ -41,6 +42,7 @@ class Run:
     class_names: tuple[str, ...] = ()
     feature_names: tuple[str, ...] = ()
     output: OutputPick | None = None
+    form: BatchFormat = field(default_factory=BatchFormat, repr=False)
     metrics: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __iter__(self) -> Iterator[Any]:
@@ -100,10 +102,14 @@ class Run:
             )
         if kind == "names" and not self.class_names:
             raise InvalidArgumentError("kind: the classes of this run have no names; ask for 'classes'.")
-        reading = Reading(_Unknown() if self.likelihood is None else self.likelihood, pick=self.output)
+        reading = Reading(_Unknown() if self.likelihood is None else self.likelihood, form=self.form, pick=self.output)
         of_classes: Kind = "classes" if kind == "names" else kind
         found = predicted(self.model, reading, data, of_classes, checks.positive_int("batch_size", batch_size))
         if kind == "names" and isinstance(found, Tensor):
+            if int(found.max()) >= len(self.class_names):
+                raise InvalidArgumentError(
+                    f"kind: the run has {len(self.class_names)} names, and its model more classes; ask for 'classes'."
+                )
             return [self.class_names[index] for index in found.reshape(-1).tolist()]
         return found
 

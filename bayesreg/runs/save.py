@@ -14,6 +14,7 @@ from torch import nn
 from bayesreg._support.calls import answering
 from bayesreg._support.files import atomic_folder
 from bayesreg._version import __version__
+from bayesreg.data import BatchFormat
 from bayesreg.errors import InvalidArgumentError, kind_of
 from bayesreg.likelihoods import Likelihood
 from bayesreg.likelihoods.saved import settings_of
@@ -67,13 +68,14 @@ def save_run(
         >>> run.class_names, len(run.predict(torch.zeros(3, 2), kind="names"))
         (('cat', 'dog'), 3)
     """
-    output = None
+    output, form = None, BatchFormat()
     if isinstance(model, MAPTrainer):
         trainer = model
         if prior is not None or likelihood is not None:
             raise InvalidArgumentError("save_run: a trainer has its prior and its likelihood; leave them out.")
         model, prior, likelihood, output = trainer.model, trainer.prior, trainer.likelihood, trainer.output
         result = trainer.result if result is None else result
+        form, feature_names = trainer.form, feature_names or [str(name) for name in trainer.feature_names or ()]
     if not isinstance(model, nn.Module):
         raise InvalidArgumentError(f"model: expected a torch module or a MAPTrainer, got {kind_of(model)}.")
     if prior is None or likelihood is None:
@@ -86,6 +88,7 @@ def save_run(
         "classes": list(names_from("class_names", class_names)),
         "features": list(names_from("feature_names", feature_names)),
         "output": output if isinstance(output, str | int) else None,
+        "batch": {"target": form.target, "sample_weight": form.sample_weight},
         **({} if result is None else result.to_dict()),
     }
     target = Path(folder)

@@ -18,6 +18,7 @@ from bayesreg.errors import DataError, InvalidArgumentError, NonFiniteObjectiveE
 from bayesreg.routes.attach import Handle
 from bayesreg.trainer.averaging import Averager, WeightAverage
 from bayesreg.trainer.checkpoint.keeper import Keeper
+from bayesreg.trainer.checkpoint.setup import of_optimizer
 from bayesreg.trainer.making import OptimizerFactory, optimizer_with_likelihood, scheduler_for
 from bayesreg.trainer.result import FitResult, History
 from bayesreg.trainer.settings import EpochSettings
@@ -86,7 +87,12 @@ class EpochFit:
         from accelerate import Accelerator
 
         self.task, self.settings = task, settings
-        self.accelerator = Accelerator(cpu=True) if settings.cpu else Accelerator()
+        try:
+            self.accelerator = Accelerator(cpu=True) if settings.cpu else Accelerator()
+        except ValueError as error:
+            raise InvalidArgumentError(
+                f"cpu: Accelerate fixes the device once per process, and it was another before ({error})."
+            ) from error
         for module in (task.model, task.likelihood, task.prior):
             module.to(self.accelerator.device)
         self.at, self.history = Position(), History()
@@ -134,6 +140,7 @@ class EpochFit:
 
     def _set_up(self) -> None:
         settings, task = self.settings, self.task
+        self._optimizer_was = of_optimizer(self.optimizer)
         self.scheduler = self._schedule()
         self.averager: Averager | None = None
         if isinstance(settings.average, WeightAverage):
@@ -156,7 +163,7 @@ class EpochFit:
         )
         self.training = Training(
             task.model, task.prior, task.likelihood, self.optimizer, self.handle, task.num_data, task.loss_scale.value,
-            main=self.accelerator.is_main_process,
+            resumed=self.keeper is not None and self.keeper.resume, main=self.accelerator.is_main_process,
         )  # fmt: skip
         self.run = Run(self.accelerator, self.optimizer, self.scheduler, self.stepper.scaler, self.feed)
         if self.keeper is not None:
@@ -166,6 +173,7 @@ class EpochFit:
     def _schedule(self) -> Any | None:
         """Return the schedule, made for the optimizer."""
         settings, loader = self.settings, self.task.loader
+        self._total: float | None = None
         if settings.scheduler is None:
             return None
         if not isinstance(settings.scheduler, str):
@@ -175,7 +183,9 @@ class EpochFit:
             per_epoch: float = math.ceil(batches / settings.accumulate)
         except TypeError:
             per_epoch = math.inf
+        # A constant rate has no end to change.
         total = min(settings.epochs * per_epoch, settings.steps)
+        self._total = None if settings.scheduler == "constant" and not isinstance(settings.warmup, float) else total
         return named_schedule(self.optimizer, settings.scheduler, settings.warmup, total)
 
     def fit(self) -> FitResult:
@@ -214,29 +224,47 @@ class EpochFit:
         Returns:
             The outcome; what would need another pass over the data is NaN.
         """
-        # After a NaN the last good weights are in the model already.
-        if self.at.rounds and not isinstance(error, NonFiniteObjectiveError):
+        ended = self._how_it_ended()
+        if isinstance(error, NonFiniteObjectiveError):
+            # The weights of the last record are in the model already.
+            last = self.history[-1]["epoch"] if self.history else None
+            ended |= {"best_epoch": last, "kept_record": self.at.rounds}
+        elif self.at.rounds:
             self._put_the_kept()
+            ended["notes"] = self.notes
+            if not self._keeps_best and self.at.recorded < self.at.step:
+                # Nothing was measured at these weights.
+                ended["kept_record"] = None
         why = f"{type(error).__name__} in epoch {self.at.epoch}, after {self.at.step} steps"
-        return self.task.unmeasured(self.history, self.handle.describe(), interrupted=why, **self._how_it_ended())
+        return self.task.unmeasured(self.history, self.handle.describe(), interrupted=why, **ended)
 
     def _put_the_kept(self) -> None:
         """Put the weights that are kept into the model: the best, or the last ones or their average."""
+        at = self.at
         before = None if self.averager is None else self.task.exact_zeros()
-        if self.settings.restore_best:
-            if self.at.best_round != self.at.rounds or self.averager is not None:
+        if self._keeps_best:
+            if at.best_round != at.rounds or at.recorded != at.step or self.averager is not None:
                 self.best.restore()
         elif self.averager is not None and self.averager.ready:
             self.averager.put()
         after = None if before is None else self.task.exact_zeros()
+        if self.settings.restore_best and not self._keeps_best and at.rounds:
+            self.notes += (f"{self.settings.monitor} was never a finite number, so the last weights are kept.",)
+        if self.averager is not None and not self.averager.ready:
+            self.notes += ("Training ended before the average of the weights began: these are the last ones.",)
         if before is not None and after is not None and after < before:
-            self.notes = (
+            self.notes += (
                 f"The average of the weights has {after:.0%} exact zeros, the last weights had {before:.0%}: "
                 f"br.WeightAverage(..., keep_zeros=True) keeps them.",
             )
 
+    @property
+    def _keeps_best(self) -> bool:
+        """Whether the weights of the best record are kept: there is one, unless what is monitored was never finite."""
+        return self.settings.restore_best and self.at.best_round > 0
+
     def _how_it_ended(self) -> dict[str, Any]:
-        kept = self.settings.restore_best
+        kept = self._keeps_best
         return {
             "best_epoch": self.at.best_epoch if kept else (self.history[-1]["epoch"] if self.history else None),
             "kept_record": self.at.best_round if kept else self.at.rounds,
@@ -249,8 +277,8 @@ class EpochFit:
         at, settings, self._since = self.at, self.settings, time.perf_counter()
         bar = self.task.bar(_finite(settings.epochs), "MAP", main=self.accelerator.is_main_process)
         bar.n = min(at.epoch - 1, bar.total or 0)
-        self._tell("on_start")
         try:
+            self._tell("on_start")
             self._steps(bar)
         finally:
             self._tell("on_end")
@@ -288,6 +316,7 @@ class EpochFit:
     def _tell(self, what: str, epoch: int | None = None) -> None:
         """Call what looks on."""
         self.training.epoch, self.training.step = epoch or self.at.epoch, self.at.step
+        self.training.recorded = self.at.recorded
         for callback in self.settings.callbacks:
             getattr(callback, what)(self.training)
         if self.training.stopped:
@@ -304,8 +333,8 @@ class EpochFit:
                 "train: the loader gave no examples, so nothing was trained (drop_last=True with fewer examples than a "
                 "batch does that)."
             )
-        if self._by_epoch and not isinstance(self.scheduler, ReduceLROnPlateau):
-            self.scheduler.step()  # type: ignore[union-attr]
+        if self.scheduler is not None and self._by_epoch and not isinstance(self.scheduler, ReduceLROnPlateau):
+            self.scheduler.step()
         if self.averager is not None:
             self.averager.after_epoch(at.epoch)
         if self.settings.evaluate_every is None:
@@ -390,10 +419,15 @@ class EpochFit:
             "history": [dict(record) for record in self.history],
             "modules": Snapshot(self.task.model, self.task.likelihood).states,
             "best": None if current else self.best.states,
+            "made": self._made(),
             "average": None if self.averager is None else self.averager.state(),
             "callbacks": [callback.state_dict() for callback in self.settings.callbacks],
             **self.run.state(at.within),
         }
+
+    def _made(self) -> dict[str, Any]:
+        """Return what was made of the settings, and must be the same for a run to go on."""
+        return {"optimizer": self._optimizer_was, "schedule's number of steps": self._total}
 
     def _go_on(self, state: dict[str, Any] | None) -> None:
         """Put everything where a checkpoint says it was."""
@@ -406,6 +440,9 @@ class EpochFit:
         self.best = self.good if state["best"] is None else Snapshot.of(state["best"], *modules)
         self.at = Position(**{f.name: state["at"][f.name] for f in fields(Position)})
         self.history[:] = state["history"]
+        assert self.keeper is not None
+        self.keeper.last = self.at.step
+        self.keeper.require_same(state["made"], self._made())
         # Patience that ended it then need not end it now.
         patience = self.settings.patience
         if self.at.stopped == "patience" and (patience is None or self.at.rounds - self.at.best_round < patience):

@@ -77,8 +77,9 @@ class EpochSettings:
         check_schedule(self.scheduler, self.warmup)
         if isinstance(self.scheduler, str | None) and self.warmup is not None and self.scheduler is None:
             object.__setattr__(self, "scheduler", "constant")
-        if isinstance(self.scheduler, str) and self.scheduler_interval == "epoch":
-            raise InvalidArgumentError(f"scheduler_interval: {self.scheduler!r} goes by steps; leave it out.")
+        if self.scheduler_interval == "epoch" and not callable(self.scheduler):
+            why = "there is no scheduler" if self.scheduler is None else f"{self.scheduler!r} goes by steps"
+            raise InvalidArgumentError(f"scheduler_interval: {why}; leave it out.")
         object.__setattr__(self, "callbacks", _callbacks(self.callbacks))
         object.__setattr__(self, "average", _average(self.average))
         if self.monitor_mode not in (None, "min", "max"):

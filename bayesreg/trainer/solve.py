@@ -94,6 +94,8 @@ class FullBatchFit:
         self.beginning = self.best = self.problem.inside(self.problem.get())
         self._start, self._kept_at = 0, time.monotonic()
         self._left_off: dict[str, Any] | None = None
+        self._reached: Tensor | None = None
+        self._written = 0
         self._last: tuple[int, Mapping[str, Any]] | None = None
         self._run_history = History()
         self._go_on(None if self.keeper is None else self.keeper.found)
@@ -142,7 +144,7 @@ class FullBatchFit:
         )
 
     def _stopped(self, error: BaseException) -> FitResult:
-        """Return what there is after an error or an interrupt: the point that the solver had reached is in the model.
+        """Return what there is after an error or an interrupt: the lowest point reached is in the model.
 
         Args:
             error: What stopped the solver.
@@ -150,7 +152,10 @@ class FullBatchFit:
         Returns:
             The outcome; the mean NLL is NaN.
         """
-        history = self.history or self._run_history
+        history = self._run_history or self.history
+        # Between two reports the model holds whatever the line search tried last.
+        points = [self.best, *([] if self._reached is None else [self._reached])]
+        self.problem.set(min(points, key=lambda flat: self.problem.value(flat) + self.problem.kinked_value(flat)))
         why = f"{type(error).__name__} after {history[-1]['iteration'] if history else 0} iterations"
         return self.task.unmeasured(history, self._routes(), interrupted=why)
 
@@ -185,6 +190,7 @@ class FullBatchFit:
 
     def _keep(self, iteration: int, state: Mapping[str, Any]) -> None:
         """Write a checkpoint: now and then, as a round may take less time than that."""
+        self._reached = state["flat"].detach().clone()
         if self.keeper is None:
             return
         self._last = (iteration, state)
@@ -193,10 +199,12 @@ class FullBatchFit:
 
     def _write(self, iteration: int, state: Mapping[str, Any]) -> None:
         assert self.keeper is not None
-        self._last, self._kept_at = None, time.monotonic()
+        self._last, self._kept_at, self._written = None, time.monotonic(), self._written + 1
         self.keeper.save(
-            self._start * self.settings.max_iterations + iteration,
+            self._written,
             {
+                "written": self._written,
+                "iteration": iteration,
                 "start": self._start,
                 "left_off": dict(state),
                 "history": [dict(record) for record in self._run_history],
@@ -212,7 +220,7 @@ class FullBatchFit:
         if state is None:
             return
         device = self.beginning.device
-        self._start = state["start"]
+        self._start, self._written = state["start"], state["written"]
         self._left_off = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in state["left_off"].items()}
         self._run_history[:] = state["history"]
         self.beginning, self.best = state["beginning"].to(device), state["best"].to(device)

@@ -31,6 +31,9 @@ from bayesreg.data import (
     check_metrics,
     dtype_of,
     evaluate,
+    feature_columns,
+    in_order,
+    makes_batches,
     predicted,
     size_of,
 )
@@ -44,7 +47,7 @@ from bayesreg.selection import SelectorLike
 from bayesreg.trainer.averaging import WeightAverage
 from bayesreg.trainer.checkpoint.folder import RunFolder
 from bayesreg.trainer.checkpoint.keeper import Keeper
-from bayesreg.trainer.checkpoint.setup import of_arrays, of_module
+from bayesreg.trainer.checkpoint.setup import named, of_arrays, of_module, of_prior
 from bayesreg.trainer.epochs import EpochFit
 from bayesreg.trainer.making import OptimizerFactory
 from bayesreg.trainer.result import FitResult
@@ -105,23 +108,6 @@ def _require_shift(model: nn.Module, likelihood: Likelihood) -> None:
             f"likelihood: the labels of {name} are its inputs, and each position predicts the token after it: "
             f"br.likelihoods.Tokens(shift=True)."
         )
-
-
-def _named(thing: object) -> str | None:
-    """Return a name of an optimizer, a scheduler or what makes one, with the settings it was given."""
-    if thing is None or isinstance(thing, str):
-        return thing
-    if isinstance(thing, Optimizer):
-        return f"{type(thing).__name__}({_plain(thing.defaults)})"
-    if isinstance(thing, partial):
-        return f"{_named(thing.func)}({_plain({**dict(enumerate(thing.args)), **thing.keywords})})"
-    return getattr(thing, "__qualname__", type(thing).__name__)
-
-
-def _plain(given: Mapping[Any, Any]) -> str:
-    """Return what is the same in another process: numbers and words, not where a function is in memory."""
-    kinds = (bool, int, float, str, tuple, type(None))
-    return ", ".join(f"{k}={v if isinstance(v, kinds) else type(v).__name__}" for k, v in given.items())
 
 
 class MAPTrainer:
@@ -320,6 +306,8 @@ class MAPTrainer:
         self.num_data = None if num_data is None or self.loss_scale else checks.positive_int("num_data", num_data)
         self.generator = torch.Generator().manual_seed(checks.seed("seed", seed))
         self.seed, self.progress = seed, progress
+        #: The columns of a table that was trained on, in order; None without one.
+        self.feature_names: tuple[Any, ...] | None = None
         #: The outcome of the last fit, of one that was interrupted too.
         self.result: FitResult | None = None
         self._fits = 0
@@ -386,9 +374,11 @@ class MAPTrainer:
         """Return what is trained on what."""
         start = time.perf_counter()
         # A full-batch solver holds all examples: of a dataset in few large batches.
-        if self._batch_size_given and isinstance(train, DataLoader):
-            raise InvalidArgumentError("batch_size: a DataLoader makes batches of its own size; leave it out.")
+        if self._batch_size_given and makes_batches(train):
+            kind = "DataLoader" if isinstance(train, DataLoader) else "stream of batches"
+            raise InvalidArgumentError(f"batch_size: a {kind} makes batches of its own size; leave it out.")
         size = _FULL_BATCHES if isinstance(self.optimizer, str) else self.batch_size
+        self.feature_names = feature_columns(train, self.form)
         loader = self._loader(train, size, shuffle=True, generator=self.generator)
         val_loader = None if val is None else self._loader(val, size)
         known = self.loss_scale is not None
@@ -407,6 +397,7 @@ class MAPTrainer:
         # Without a generator of its own a loader draws from torch's global one; a fixed order has no use for it.
         draws = torch.Generator() if generator is None else generator
         dtype = dtype_of(self.model)
+        data = in_order(data, self.feature_names)
         return as_loader(
             data, self.likelihood, dtype, batch_size=size, shuffle=shuffle, generator=draws, form=self.form
         )
@@ -416,22 +407,34 @@ class MAPTrainer:
         assert self.keeping.checkpoint is not None
         folder = RunFolder(self.keeping.checkpoint, main=main)
         folders.append(folder)
-        how: dict[str, Any] = {"optimizer": _named(self.optimizer), "seed": self.seed}
+        how: dict[str, Any] = {
+            "seed": self.seed,
+            "output": named(self.output),
+            "target": self.form.target,
+            "sample_weight": self.form.sample_weight,
+            "weights_are": self.weights_are,
+        }
         if isinstance(self.optimizer, str):
-            how["starts"] = self.solving.starts
+            how |= {"optimizer": self.optimizer, "starts": self.solving.starts}
         else:
             names = ("accumulate", "clip_norm", "mixed_precision", "scheduler_interval", "evaluate_every", "warmup")
             how |= {name: getattr(self.settings, name) for name in names}
             average = self.settings.average
             how |= {"average": None if average is None else str(average), "monitor": self.settings.monitor}
-            how |= {"scheduler": _named(self.settings.scheduler), "batch_size": task.loader.batch_size}
+            how |= {"scheduler": named(self.settings.scheduler), "batch_size": task.loader.batch_size}
+        likelihood = self.likelihood
+        given = likelihood.settings() or {"described": likelihood.describe()}
+        learned = {"noise_std"} if given.get("learned") else set()
         setup = {
             "model": of_module(task.model),
-            "likelihood": {type(task.likelihood).__name__: of_module(task.likelihood)},
+            "prior": of_prior(task.prior),
+            "likelihood": {
+                "kind": type(likelihood).__name__, **{k: v for k, v in given.items() if k not in learned},
+            },
             "training set": {"size": task.num_data, "content": of_arrays(task.loader.dataset)},
             "loss scale": task.loss_scale.value,
             "setting": how,
-        }
+        }  # fmt: skip
         return Keeper(folder, self.keeping.checkpoint_every, resume=resume, setup=setup, prior=task.prior)
 
     @answering
@@ -489,7 +492,8 @@ class MAPTrainer:
             torch.Size([4, 3])
         """
         size = _AT_ONCE if batch_size is None else checks.positive_int("batch_size", batch_size)
-        return predicted(self.model, Reading(self.likelihood, self.form, self.output), data, kind, size)
+        reading = Reading(self.likelihood, self.form, self.output)
+        return predicted(self.model, reading, in_order(data, self.feature_names), kind, size)
 
     def _how_it_went_on(self) -> str:
         began = f"Fit {self._fits} of this trainer: it began at the weights that the model had"

@@ -254,3 +254,42 @@ def test_a_profiler_is_told_of_every_step():
 def test_what_is_no_callback_is_refused(make, said):
     with pytest.raises(br.InvalidArgumentError, match=said):
         make()
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_its_file_again(tmp_path):
+    path = tmp_path / "log.jsonl"
+
+    class Killed(br.callbacks.Callback):
+        def on_step(self, training):
+            if training.step == 3:
+                raise SystemExit
+
+    log = br.callbacks.JSONLines(path, every=1)
+    with pytest.raises(SystemExit):
+        trained(log, Killed(), folder=tmp_path / "run", resume=True)
+    trained(br.callbacks.JSONLines(path, every=1), folder=tmp_path / "run", resume=True)
+    assert [row["step"] for row in lines(path)] == [1, 2, 3, 4, 5, 5, 6, 7, 8, 9, 10, 10, 11, 12, 13, 14, 15, 15]
+
+
+def test_a_record_is_logged_once_where_a_checkpoint_came_before_it(tmp_path):
+    path = tmp_path / "log.jsonl"
+
+    class Killed(br.callbacks.Callback):
+        def on_epoch_end(self, training):
+            raise SystemExit
+
+    with pytest.raises(SystemExit):
+        trained(br.callbacks.JSONLines(path, every=None), Killed(), folder=tmp_path / "run", checkpoint_every=5)
+    trained(br.callbacks.JSONLines(path, every=None), folder=tmp_path / "run", checkpoint_every=5, resume=True)
+    assert [row["step"] for row in lines(path)] == [5, 10, 15]
+
+
+def test_what_started_is_ended_where_another_cannot_start(tmp_path):
+    class Fails(br.callbacks.Callback):
+        def on_start(self, training):
+            raise ZeroDivisionError
+
+    noted = Noted()
+    with pytest.raises(ZeroDivisionError):
+        trained(noted, Fails())
+    assert noted.calls == [("start", 0), ("end", 0)]

@@ -268,6 +268,8 @@ def test_a_model_of_hugging_face_needs_no_argument(data):
     [
         (lambda x, y: {"pixels": x, "label": y}, {}, "got one with pixels, label; did you mean 'label'"),
         (lambda x, y: {"pixels": x, "labels": y}, {"target": "digit"}, "mapping with 'digit' as its target"),
+        (lambda x, y: (x, y, y), {"target": -1, "sample_weight": 2}, "entry 2 is the target, and cannot be the sample"),
+        (lambda x, y: {"pixels": x, "labels": y}, {"sample_weight": "labels"}, "'labels' is the target, and cannot be"),
         (lambda x, y: {"labels": y}, {}, "expected inputs beside the target 'labels', got a mapping with nothing else"),
         (lambda x, y: {"pixels": x, "idx": y, "labels": y}, {}, "takes pixels, scale, flag, and the batch has 'idx'"),
         (lambda x, y: (x, y, y), {}, r"3 entries \(Tensor, Tensor, Tensor\); say what they are"),

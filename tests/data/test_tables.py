@@ -80,3 +80,28 @@ def test_what_does_not_fit_is_told_by_column(frame):
     ):
         with pytest.raises(br.DataError, match=said):
             trained(given, **how)
+
+
+def test_columns_are_known_by_their_names(frame, tmp_path):
+    trainer = trained(frame[["age", "height", "married", "price"]], target="price")
+    X = frame[["married", "age", "height"]]
+    as_trained = frame[["age", "height", "married"]].to_numpy(dtype=float)
+    assert torch.equal(trainer.predict(X, kind="mean"), trainer.predict(as_trained, kind="mean"))
+    with pytest.raises(br.DataError, match="expected the columns that were trained on, and 'height' is missing"):
+        trainer.predict(frame[["age", "married", "kind"]])
+    br.save_run(tmp_path / "run", trainer)
+    assert br.load_run(tmp_path / "run", nn.Linear(3, 1).double()).feature_names == ("age", "height", "married")
+
+
+def test_whole_numbers_alone_are_numbers_too(frame):
+    whole = pandas.DataFrame({name: frame["age"] + shift for shift, name in enumerate("abc")})
+    assert torch.equal(
+        trained((whole, frame["price"])).model.weight,
+        trained((whole.to_numpy(dtype=float), frame["price"].to_numpy())).model.weight,
+    )
+
+
+def test_a_column_twice_is_told(frame):
+    twice = frame[["age", "age", "price"]]
+    with pytest.raises(br.DataError, match="expected every column of the table once, got 'age' twice"):
+        trained(twice, target="price")

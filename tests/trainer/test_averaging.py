@@ -145,3 +145,8 @@ def test_an_average_goes_on_after_a_stop(tmp_path, average):
 def test_bad_averages_are_refused(make, said):
     with pytest.raises(br.InvalidArgumentError, match=said):
         make()
+
+
+def test_an_average_that_never_begins_is_told():
+    _, _, result, _ = trained(br.WeightAverage("swa", start=8), max_epochs=9, max_steps=6)
+    assert "Training ended before the average of the weights began" in str(result.summary())

@@ -449,3 +449,27 @@ def test_deterministic_algorithms_are_asked_for_and_given_back(data):
     seen.clear()
     trainer_of(callbacks=[Looks()]).fit(data)
     assert not any(seen)
+
+
+# -- what a review found -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_monitor_that_is_no_number_throws_nothing_away(data, value):
+    trainer = trainer_of(metrics={"auc": lambda o, t: value}, monitor="val_auc", monitor_mode="min")
+    before = nn.utils.parameters_to_vector(trainer.model.parameters()).detach().clone()
+    result = trainer.fit(data, data)
+    assert not torch.equal(nn.utils.parameters_to_vector(trainer.model.parameters()), before)
+    assert result.kept_record == 4
+    assert "val_auc was never a finite number, so the last weights are kept" in str(result.summary())
+    assert trainer.evaluate(data)["nll"] == pytest.approx(result.history[-1]["val_nll"], rel=1e-6)
+
+
+def test_an_interval_without_a_schedule_is_refused():
+    with pytest.raises(br.InvalidArgumentError, match="scheduler_interval: there is no scheduler; leave it out"):
+        trainer_of(scheduler_interval="epoch")
+
+
+def test_a_stream_of_batches_makes_its_own(data):
+    with pytest.raises(br.InvalidArgumentError, match="batch_size: a stream of batches makes batches of its own size"):
+        trainer_of(batch_size=8, num_data=70).fit(iter([data]))

@@ -32,7 +32,7 @@ class Keeper:
     def __init__(
         self, folder: RunFolder, every: int | None, *, resume: bool, setup: Mapping[str, Any], prior: ModelPrior
     ) -> None:
-        self.every, self._folder = every, folder
+        self.every, self.resume, self._folder = every, resume, folder
         if not resume and (there := folder.found()):
             raise CheckpointError(
                 f"checkpoint: {folder.path} holds a run already ({there[0].name}): go on with it, fit(..., "
@@ -40,7 +40,7 @@ class Keeper:
             )
         #: The state to go on from, or None.
         self.found = folder.newest()
-        self._setup = {**setup, "prior": digest(_tensors(prior))}
+        self._setup = {**setup, "prior (its numbers)": digest(_tensors(prior))}
         if self.found is not None:
             require_same(folder.path, self.found["setup"], self._setup)
         self._prior = Changed(prior)
@@ -52,6 +52,15 @@ class Keeper:
         """Put back what had changed in the prior."""
         if self.found is not None:
             self._prior.restore(self.found["changed"])
+
+    def require_same(self, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        """Raise if what a run was begun with differs from what there is now.
+
+        Args:
+            saved: By name.
+            now: By name.
+        """
+        require_same(self._folder.path, saved, now)
 
     def require_places(self, cannot: str, *, exact: bool) -> None:
         """Say now how far the order of the examples can be replayed.

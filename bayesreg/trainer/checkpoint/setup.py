@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from bayesreg.data import Arrays
 from bayesreg.data.columns import parts
 from bayesreg.errors import CheckpointError
+from bayesreg.model_prior import ModelPrior
 
-__all__ = ["Changed", "digest", "of_arrays", "of_module", "require_same"]
+__all__ = ["Changed", "digest", "named", "of_arrays", "of_module", "of_optimizer", "of_prior", "require_same"]
 
 
 def digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
@@ -37,6 +40,41 @@ def of_module(module: nn.Module) -> dict[str, Any]:
     """Return shape and dtype of every tensor in a module's state, by name."""
     state = module.state_dict()
     return {name: [list(t.shape), str(t.dtype)] for name, t in state.items() if isinstance(t, Tensor)}
+
+
+def of_prior(prior: ModelPrior) -> dict[str, str | None]:
+    """Return which prior is on which parameter, in words."""
+    return {entry.name: None if entry.prior is None else repr(entry.prior) for entry in prior}
+
+
+def of_optimizer(optimizer: Optimizer) -> dict[str, Any]:
+    """Return an optimizer's class and the settings of its groups, the same in another process."""
+    # Decay is the prior's, which is compared by itself; a schedule has its own rate.
+    beside = ("params", "param_names", "bayesreg_names", "initial_lr", "weight_decay", "bayesreg_decay")
+    found: dict[str, Any] = {"class": type(optimizer).__name__}
+    for name in optimizer.param_groups[0]:
+        if name not in beside:
+            values = [_shown(group.get(name)) for group in optimizer.param_groups]
+            found[name] = values[0] if len(set(values)) == 1 else values
+    return found
+
+
+def named(thing: object) -> str | None:
+    """Return a name of a scheduler, an output or what makes one, with the settings it was given."""
+    if thing is None or isinstance(thing, str):
+        return thing
+    if isinstance(thing, partial):
+        return f"{named(thing.func)}({_plain({**dict(enumerate(thing.args)), **thing.keywords})})"
+    return str(thing) if isinstance(thing, int) else getattr(thing, "__qualname__", type(thing).__name__)
+
+
+def _plain(given: Mapping[Any, Any]) -> str:
+    return ", ".join(f"{name}={_shown(value)}" for name, value in given.items())
+
+
+def _shown(value: Any) -> str:
+    """Return what is the same in another process: numbers and words, not where a function is in memory."""
+    return str(value if isinstance(value, bool | int | float | str | tuple | None) else type(value).__name__)
 
 
 def require_same(folder: object, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:

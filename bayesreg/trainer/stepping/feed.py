@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +20,7 @@ from torch.utils.data import (
 )
 
 from bayesreg.data import Batch, BatchFormat, to_device
+from bayesreg.errors import CheckpointError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -74,6 +76,9 @@ class Feed:
 
         Returns:
             The batches that are left, on the device.
+
+        Raises:
+            CheckpointError: If it cannot be begun in its middle, and should be.
         """
         for one in (self.given.dataset, self.given.sampler, self.given.batch_sampler):
             if callable(set_epoch := getattr(one, "set_epoch", None)):
@@ -81,11 +86,17 @@ class Feed:
         loader = self.loader
         if state is not None:
             loader.load_state_dict(state)  # type: ignore[attr-defined]
+        elif done and self.cannot_resume_within:
+            raise CheckpointError(
+                f"resume: the run ended in the middle of an epoch, which cannot be begun there, as "
+                f"{self.cannot_resume_within}: it can be looked at, with the same max_steps, and not gone on with."
+            )
         elif done and loader.num_workers == 0 and loader.batch_sampler is not None:
             loader, done = _from(loader, done), 0
         batches = iter(loader)
-        for _ in range(done if state is None else 0):
-            next(batches)
+        # The last window may have been shorter than the others: there may be fewer.
+        for _ in islice(batches, done if state is None else 0):
+            pass
         return self._read(batches)
 
     def _read(self, batches: Iterator[Any]) -> Iterator[Batch]:
@@ -113,8 +124,8 @@ def _from(loader: DataLoader[Any], done: int) -> DataLoader[Any]:
     # What a loader draws for its workers comes before what its sampler draws.
     iter(loader)
     indices = iter(loader.batch_sampler or ())
-    for _ in range(done):
-        next(indices)
+    for _ in islice(indices, done):
+        pass
     return DataLoader(
         loader.dataset, batch_sampler=_Going(indices), collate_fn=loader.collate_fn, pin_memory=loader.pin_memory,
         generator=loader.generator,

@@ -235,8 +235,11 @@ def test_a_folder_that_holds_a_run_is_not_begun_in_again(tmp_path):
     [
         ({"loader": {"batch_size": 9}}, r"another setting \(batch_size\): it was 8, and is 9"),
         ({"accumulate": 2}, r"another setting \(accumulate\): it was 1, and is 2"),
-        ({"optimizer": ADAM}, r"another setting \(optimizer\): it was 'SGD\(lr=0.05, momentum=0.9\)'"),
-        ({"prior": br.Gaussian(0.31)}, "another prior: they differ"),
+        ({"optimizer": ADAM}, r"another optimizer \(class\): it was 'SGD', and is 'Adam'"),
+        ({"optimizer": lambda groups: SGD(groups, lr=0.01)}, r"another optimizer \(lr\): it was '0.05', and is '0.01'"),
+        ({"prior": br.Laplace(0.3)}, r"another prior \(0.weight\): it was 'Gaussian\(scale=0.3"),
+        ({"likelihood": partial(br.likelihoods.Categorical, -1)}, r"another likelihood \(ignore_index\)"),
+        ({"prior": br.Gaussian(0.31)}, r"another prior \(0.weight\): it was 'Gaussian\(scale=0.3"),
         ({"likelihood": partial(br.likelihoods.Gaussian, 0.5)}, r"another model \(4.weight\): it was \[\[2, 8\]"),
         ({"num_data": 400}, r"another training set \(size\): it was 101, and is 400"),
         ({"scheduler": None}, r"another setting \(scheduler\)"),
@@ -448,3 +451,130 @@ def test_randomness_of_numpy_and_python_goes_on(tmp_path):
     run("parts, then the rest", True, 4)
     begun = [drawn["parts one", epoch] for epoch in (1, 2)]
     assert len({*random_of_whole, *begun}) == 4
+
+
+# -- what a review found -----------------------------------------------------------------------------------
+
+
+def linear(folder=None, *, data=None, resume=False, val=None, prior=None, **how):
+    torch.manual_seed(0)
+    held = Jittered(False)
+    trainer = br.MAPTrainer(
+        nn.Linear(6, 2), prior or br.Gaussian(1.0), br.likelihoods.Categorical(), checkpoint=folder, progress=False,
+        **{"optimizer": SGD, **how},
+    )  # fmt: skip
+    result = trainer.fit((held.x, held.y) if data is None else data, val, resume=resume)
+    return trainer.model.weight.detach().clone(), result
+
+
+def test_a_last_window_may_be_short(tmp_path):
+    # Thirteen batches make six windows of two and one of one.
+    how = {"batch_size": 8, "accumulate": 2, "checkpoint_every": 7}
+    whole, _ = linear(tmp_path / "whole", max_epochs=3, **how)
+    linear(tmp_path / "parts", max_epochs=1, **how)
+    assert torch.equal(linear(tmp_path / "parts", max_epochs=3, resume=True, **how)[0], whole)
+
+
+def test_looking_at_a_run_that_has_ended_leaves_it_as_it_was(tmp_path):
+    whole, _ = linear(tmp_path / "whole", max_steps=9)
+    linear(tmp_path / "parts", max_steps=3)
+    before = sorted((file.name, file.read_bytes()) for file in tmp_path.joinpath("parts").iterdir())
+    linear(tmp_path / "parts", max_steps=3, resume=True)
+    assert sorted((file.name, file.read_bytes()) for file in tmp_path.joinpath("parts").iterdir()) == before
+    assert torch.equal(linear(tmp_path / "parts", max_steps=9, resume=True)[0], whole)
+
+
+@pytest.mark.parametrize("name", ["cosine", "linear"])
+def test_a_schedule_by_name_ends_where_it_was_said(tmp_path, name):
+    linear(tmp_path, scheduler=name, max_epochs=2)
+    with pytest.raises(br.CheckpointError, match=r"another schedule's number of steps: it was 8, and is 16"):
+        linear(tmp_path, scheduler=name, max_epochs=4, resume=True)
+
+
+def test_another_noise_is_not_overwritten(tmp_path):
+    held = Jittered(True)
+
+    def run(noise, resume):
+        br.MAPTrainer(
+            nn.Linear(6, 1), br.Gaussian(1.0), br.likelihoods.Gaussian(noise), max_epochs=1, checkpoint=tmp_path,
+            progress=False,
+        ).fit((held.x, held.y), resume=resume)  # fmt: skip
+
+    run(0.1, False)
+    with pytest.raises(br.CheckpointError, match=r"another likelihood \(noise_std\)"):
+        run(1.0, True)
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_in_the_middle_of_an_epoch_too_the_best_weights_are_put_back(error):
+    held = Jittered(False)
+
+    class Breaks(br.callbacks.Callback):
+        def on_step(self, training):
+            if training.step == 11:
+                raise error
+
+    torch.manual_seed(0)
+    trainer = br.MAPTrainer(
+        nn.Linear(6, 2), br.Gaussian(1.0), br.likelihoods.Categorical(), optimizer=SGD, max_epochs=9, batch_size=20,
+        evaluate_every=4, callbacks=Breaks(), progress=False,
+    )  # fmt: skip
+    with pytest.raises(error):
+        trainer.fit((held.x, held.y), (held.x, held.y))
+    # The last record is the best, and three steps were made after it.
+    assert trainer.result.kept_record == len(trainer.result.history) == 2
+    assert trainer.evaluate((held.x, held.y))["nll"] == pytest.approx(trainer.result.val_nll, rel=1e-6)
+
+
+def test_after_a_nan_the_result_is_of_the_weights_that_are_there():
+    held = Jittered(False)
+
+    class Poisons(br.callbacks.Callback):
+        def on_step(self, training):
+            if training.step == 11:
+                training.model.weight.data.fill_(float("nan"))
+
+    torch.manual_seed(0)
+    trainer = br.MAPTrainer(
+        nn.Linear(6, 2), br.Gaussian(1.0), br.likelihoods.Categorical(), optimizer=SGD, max_epochs=9, batch_size=20,
+        evaluate_every=4, callbacks=Poisons(), progress=False,
+    )  # fmt: skip
+    with pytest.raises(br.NonFiniteObjectiveError):
+        trainer.fit((held.x, held.y), (held.x, 1 - held.y))
+    assert trainer.result.kept_record == 2
+    assert trainer.evaluate((held.x, 1 - held.y))["nll"] == pytest.approx(trainer.result.val_nll, rel=1e-6)
+
+
+@pytest.mark.slow
+def test_an_interrupted_solver_leaves_the_lowest_point(monkeypatch):
+    held = Jittered(False)
+    seen = []
+    append = br.trainer.result.History.append
+
+    def noted(self, record):
+        append(self, record)
+        seen.append(record["objective"])
+        if len(seen) == 9:
+            raise KeyboardInterrupt
+
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 2)).double()
+    trainer = br.MAPTrainer(
+        model, br.StudentT(df=3.0, scale=0.3), br.likelihoods.Categorical(), optimizer="lbfgs", starts=6,
+        max_iterations=300, progress=False,
+    )  # fmt: skip
+    monkeypatch.setattr(br.trainer.result.History, "append", noted)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit((held.x.double(), held.y))
+    penalty = float(trainer.prior.penalty().detach()) / 101
+    assert trainer.evaluate((held.x.double(), held.y))["nll"] + penalty == pytest.approx(min(seen[:8]), abs=1e-6)
+
+
+def test_a_stream_that_ended_within_an_epoch_is_not_gone_on_with(tmp_path):
+    held = Jittered(False)
+    make = partial(DataLoader, Stream(held.x, held.y), batch_size=8)
+    how = {"num_data": 101, "max_epochs": None}
+    with pytest.warns(br.CheckpointWarning):
+        linear(tmp_path, data=make(), max_steps=5, **how)
+    with pytest.warns(br.CheckpointWarning), pytest.raises(br.CheckpointError, match="ended in the middle of an epoch"):
+        linear(tmp_path, data=make(), max_steps=9, resume=True, **how)
