@@ -60,6 +60,7 @@ def test_a_fit_that_was_stopped_goes_on(run, tmp_path, number):
     assert sorted(os.listdir(tmp_path)) == ["run", "whole"]
 
 
+@pytest.mark.slow
 def test_a_fit_that_was_not_stopped_is_the_same_with_resume(run, tmp_path):
     assert run(*fit(tmp_path / "a"))[0] == 0
     assert run(*fit(tmp_path / "b", "--resume"))[0] == 0

@@ -45,6 +45,7 @@ def test_a_checkpoint_with_prefixed_names_and_other_entries(data_folder):
     assert weights == 269_722
 
 
+@pytest.mark.slow
 def test_fine_tuning_under_a_prior_centred_on_a_published_network(data_folder, mnist):
     path = data_folder / "weights_mnist_botorch" / "mnist_cnn.pt"
     x, y = mnist

@@ -105,6 +105,7 @@ def test_nothing_but_a_constant_rate_is_needed_for_sgd():
     assert torch.equal(found == 0, coef == 0)
 
 
+@pytest.mark.slow
 def test_proximal_steps_follow_the_clip():
     found, residual, coef = run_lasso(
         lambda groups: torch.optim.SGD(groups, lr=0.05), steps=2000, clip=0.2, cooling=False

@@ -153,6 +153,7 @@ def test_tied_weights_come_back_tied(tmp_path):
     assert torch.equal(again.head.weight, model.head.weight)
 
 
+@pytest.mark.slow
 def test_a_run_of_the_command_line_says_its_scaling(tmp_path, monkeypatch):
     from bayesreg.cli import main
 

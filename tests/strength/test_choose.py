@@ -32,6 +32,7 @@ def network(*widths, seed=0):
     return nn.Sequential(*layers[:-1]).double()
 
 
+@pytest.mark.slow
 def test_a_network_on_wine():
     """The prior as given, N(0, 1), kills the network from a strong start; the walk ends below .15 nats."""
     data, (X, y) = standardised(load_wine, 40, 1)

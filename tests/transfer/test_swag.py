@@ -84,6 +84,7 @@ def test_what_the_conventions_do_to_the_shape():
     assert share("shwartz_ziv", 1e6) > 0.999
 
 
+@pytest.mark.slow
 def test_samples_come_from_the_density():
     mean, variance, deviations = statistics()
     model, joint = bound(br.transfer.low_rank_prior(mean, variance, deviations))

@@ -33,7 +33,9 @@ def broken(folder, *stops, **how):
     return train(folder, resume=True, seed=99, **how)
 
 
-@pytest.mark.parametrize("name", HOW)
+@pytest.mark.parametrize(
+    "name", [name if index < 4 else pytest.param(name, marks=pytest.mark.slow) for index, name in enumerate(HOW)]
+)
 @pytest.mark.parametrize("every", [{"checkpoint_every": 3}, pytest.param({}, marks=pytest.mark.slow)])
 def test_a_run_that_was_stopped_twice_ends_as_an_unbroken_one(tmp_path, name, every):
     # Seeds differ from process to process: all that is random comes from the checkpoint.
@@ -108,6 +110,7 @@ def test_what_has_stopped_stays_stopped(tmp_path, how):
     same(first, train(tmp_path, resume=True, seed=5, **given))
 
 
+@pytest.mark.slow
 def test_more_patience_goes_on(tmp_path):
     given = {**HOW["plain"], "max_epochs": 12}
     first = train(tmp_path, patience=1, **given)
