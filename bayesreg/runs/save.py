@@ -68,6 +68,12 @@ def save_run(
         >>> run.class_names, len(run.predict(torch.zeros(3, 2), kind="names"))
         (('cat', 'dog'), 3)
     """
+    if not (prior is None or isinstance(prior, ModelPrior)):
+        raise InvalidArgumentError(f"prior: expected a ModelPrior, got {kind_of(prior)}.")
+    if not (likelihood is None or isinstance(likelihood, Likelihood)):
+        raise InvalidArgumentError(f"likelihood: expected one of br.likelihoods, got {kind_of(likelihood)}.")
+    if not (result is None or isinstance(result, FitResult)):
+        raise InvalidArgumentError(f"result: expected what fit() returned, got {kind_of(result)}.")
     output, form = None, BatchFormat()
     if isinstance(model, MAPTrainer):
         trainer = model

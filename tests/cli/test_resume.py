@@ -12,9 +12,9 @@ import time
 import pytest
 
 
-def fit(folder, *options):
+def fit(folder, *options, epochs=60):
     return [
-        "fit", "iris", "--model", "mlp", "--optimizer", "adam", "--epochs", "60", "--output", str(folder), *options,
+        "fit", "iris", "--model", "mlp", "--optimizer", "adam", "--epochs", str(epochs), "--output", str(folder), *options,
     ]  # fmt: skip
 
 
@@ -24,10 +24,13 @@ def numbers(folder):
     return (folder / "model.safetensors").read_bytes(), records
 
 
-def started(folder, *options):
+def started(folder, *options, epochs):
     code = "from bayesreg.cli import main; main()"
     return subprocess.Popen(
-        [sys.executable, "-c", code, *fit(folder, *options)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, *fit(folder, *options, epochs=epochs)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -41,8 +44,9 @@ def until_it_trains(process, folder):
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_fit_that_was_stopped_goes_on(run, tmp_path, number):
-    assert run(*fit(tmp_path / "whole"))[0] == 0
-    process = started(tmp_path / "run", "--resume")
+    # Long enough that the signal finds it at work.
+    assert run(*fit(tmp_path / "whole", epochs=500))[0] == 0
+    process = started(tmp_path / "run", "--resume", epochs=500)
     until_it_trains(process, tmp_path / "run.checkpoint")
     process.send_signal(number)
     out, err = process.communicate(timeout=120)
@@ -55,7 +59,7 @@ def test_a_fit_that_was_stopped_goes_on(run, tmp_path, number):
         assert out == ""
     else:
         assert process.returncode == -signal.SIGKILL
-    assert run(*fit(tmp_path / "run", "--resume"))[0] == 0
+    assert run(*fit(tmp_path / "run", "--resume", epochs=500))[0] == 0
     assert numbers(tmp_path / "run") == numbers(tmp_path / "whole")
     assert sorted(os.listdir(tmp_path)) == ["run", "whole"]
 

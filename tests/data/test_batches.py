@@ -57,6 +57,11 @@ class Whole(Net):
         return self.call(self.linear(batch["pixels"]))
 
 
+class Only(Net):
+    def forward(self, parts):
+        return self.call(self.linear(parts[0]))
+
+
 class AnyKeyword(Net):
     def forward(self, **given):
         return self.call(self.linear(given["pixels"]))
@@ -103,6 +108,7 @@ def expected(data):
         (OfTwo, lambda x, y: (x[:2], x[2:], y), {"target": -1}),
         (OfTwo, lambda x, y: (y, x[:2], x[2:]), {"target": 0}),
         (OfTwo, lambda x, y: ((x[:2], x[2:]), y), {}),
+        (Only, lambda x, y: ((x,), y), {}),
         (OfTwo, lambda x, y: {"right": x[2:], "left": x[:2], "labels": y}, {}),
         (AnyNumber, lambda x, y: (x[:1], x[1:3], x[3:], y), {"target": 3}),
         (Plain, lambda x, y: [x, y], {}),

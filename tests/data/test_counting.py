@@ -108,7 +108,8 @@ def test_the_gradient_is_that_of_the_whole_on_average(table, reading, likelihood
         assert torch.allclose(mean, one, atol=1e-12)
 
 
-def test_a_loader_is_read_ahead_without_disturbing_its_order(table):
+@pytest.mark.parametrize("own", [True, False])
+def test_a_loader_is_read_ahead_without_disturbing_its_order(table, own):
     X, y, w = table
 
     def order(weighted):
@@ -123,7 +124,8 @@ def test_a_loader_is_read_ahead_without_disturbing_its_order(table):
                 return (X[index], y[index], w[index]) if weighted else (X[index], y[index])
 
         torch.manual_seed(3)
-        loader = DataLoader(Seen(), batch_size=8, shuffle=True, generator=torch.Generator().manual_seed(1))
+        generator = torch.Generator().manual_seed(1) if own else None
+        loader = DataLoader(Seen(), batch_size=8, shuffle=True, generator=generator)
         how = {"sample_weight": 2} if weighted else {}
         br.MAPTrainer(
             nn.Linear(3, 1).double(), br.Gaussian(1.0), L.Gaussian(1.0), max_epochs=1, progress=False, **how

@@ -84,6 +84,12 @@ def _by_schedule() -> Made:
     }
 
 
+def _saved() -> Made:
+    model = network()
+    parts = {"model": model, "prior": model_prior(model), "likelihood": L.Categorical()}
+    return br.save_run, {"folder": "saved", **parts, "class_names": ["a", "b"], "feature_names": ["x", "y", "z"]}
+
+
 def _weighted() -> Made:
     X, y = training_data()
     how = {"sample_weight": 2, "weights_are": "relative", "max_epochs": 1, "batch_size": 6}
@@ -454,6 +460,6 @@ CALLS: dict[str, Callable[[], Made]] = {
     "plots.plot_weights": lambda: (br.plots.plot_weights, {"prior": model_prior(), "ax": None}),
     "plots.plot_layers": lambda: (br.plots.plot_layers, {"prior": model_prior(), "limit": 3}),
     "load_run": lambda: (br.load_run, {"folder": "run", "model": None, "trust": False}),
-    "save_run": lambda: (br.save_run, {"folder": "saved", "model": _fitted()[0].__self__, "class_names": ["a", "b"]}),
+    "save_run": _saved,
     "register_family": lambda: (br.register_family, {"family": br.Laplace}),
 }

@@ -28,7 +28,7 @@ TRAINER = [
     # what counts how much
     Mutation("data/size.py", "return Counting(total, total / rows)", "return Counting(total, 1.0)", _COUNTING),
     Mutation("data/size.py", "factor=observations / total", "factor=1.0", _COUNTING),
-    Mutation("data/size.py", "        torch.set_rng_state(here)\n", "", _RESUME),
+    Mutation("data/size.py", "        torch.set_rng_state(here)\n", "", _COUNTING),
     Mutation("data/size.py", "        generator.set_state(state)\n", "            pass\n", _COUNTING),
     Mutation("data/reading.py", "self.counting.factor * batch.weight.to(each)", "batch.weight.to(each)", _COUNTING),
     Mutation(
