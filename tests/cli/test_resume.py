@@ -14,7 +14,8 @@ import pytest
 
 def fit(folder, *options, epochs=60):
     return [
-        "fit", "iris", "--model", "mlp", "--optimizer", "adam", "--epochs", str(epochs), "--output", str(folder), *options,
+        "fit", "iris", "--model", "mlp", "--optimizer", "adam", "--epochs", str(epochs), "--output", str(folder),
+        *options,
     ]  # fmt: skip
 
 

@@ -51,7 +51,7 @@ TRAINER = [
         _RESUME,
     ),
     Mutation("trainer/stepping/feed.py", "    iter(loader)\n", "", _RESUME),
-    Mutation("trainer/stepping/feed.py", "    for _ in range(done):\n        next(indices)\n", "", _RESUME),
+    Mutation("trainer/stepping/feed.py", "    for _ in islice(indices, done):\n        pass\n", "", _RESUME),
     Mutation(
         "trainer/checkpoint/randomness.py",
         "        random.setstate((version, tuple(numbers.tolist()), spare))\n",
@@ -149,7 +149,9 @@ TRAINER = [
     ),
     Mutation("trainer/averaging.py", "            parameter[mask] = values\n", "            pass\n", _AVERAGING),
     Mutation("trainer/averaging.py", "            before.restore()\n", "            pass\n", _AVERAGING),
-    Mutation("callbacks/jsonl.py", "if _step(line) <= step", "if True", _CALLBACKS),
+    Mutation(
+        "callbacks/jsonl.py", "return step <= training.step and not still", "return step <= training.step", _CALLBACKS
+    ),
     Mutation(
         "trainer/stepping/loop.py",
         "if self.clip_norm is not None or self.measure_norm:\n            self.scaler",
