@@ -46,8 +46,8 @@ def until_it_trains(process, folder):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_fit_that_was_stopped_goes_on(run, tmp_path, number):
     # Long enough that the signal finds it at work.
-    assert run(*fit(tmp_path / "whole", epochs=500))[0] == 0
-    process = started(tmp_path / "run", "--resume", epochs=500)
+    assert run(*fit(tmp_path / "whole", epochs=200))[0] == 0
+    process = started(tmp_path / "run", "--resume", epochs=200)
     until_it_trains(process, tmp_path / "run.checkpoint")
     process.send_signal(number)
     out, err = process.communicate(timeout=120)
@@ -60,7 +60,7 @@ def test_a_fit_that_was_stopped_goes_on(run, tmp_path, number):
         assert out == ""
     else:
         assert process.returncode == -signal.SIGKILL
-    assert run(*fit(tmp_path / "run", "--resume", epochs=500))[0] == 0
+    assert run(*fit(tmp_path / "run", "--resume", epochs=200))[0] == 0
     assert numbers(tmp_path / "run") == numbers(tmp_path / "whole")
     assert sorted(os.listdir(tmp_path)) == ["run", "whole"]
 
