@@ -144,14 +144,11 @@ def test_every_optimizers_state_is_kept(tmp_path, name):
 
 
 def test_states_wider_than_their_weights_stay_so(tmp_path):
-    made = []
-
     class Wide(torch.optim.Optimizer):
         """Momentum in float32 on weights in bfloat16."""
 
         def __init__(self, params):
             super().__init__(params, {"lr": 0.01})
-            made.append(self)
 
         @torch.no_grad()
         def step(self, closure=None):
@@ -162,16 +159,20 @@ def test_states_wider_than_their_weights_stay_so(tmp_path):
                         state["sum"] = 0.9 * state.get("sum", torch.zeros_like(p, dtype=torch.float32)) + p.grad.float()
                         p.sub_(group["lr"] * state["sum"])
 
+    class Kept(br.callbacks.Callback):
+        def on_end(self, training):
+            self.sums = [training.optimizer.state[p]["sum"] for p in training.model.parameters()]
+
     data = Jittered(False)
 
     def run(folder, epochs, resume):
         torch.manual_seed(0)
-        model = nn.Linear(6, 2).bfloat16()
+        model, kept = nn.Linear(6, 2).bfloat16(), Kept()
         br.MAPTrainer(
             model, br.Gaussian(1.0), br.likelihoods.Categorical(), optimizer=Wide, max_epochs=epochs,
-            checkpoint=folder, progress=False,
+            checkpoint=folder, progress=False, callbacks=kept,
         ).fit((data.x, data.y), resume=resume)  # fmt: skip
-        return [*model.parameters(), *(state["sum"] for state in made[-1].state.values())]
+        return [*model.parameters(), *kept.sums]
 
     whole = run(tmp_path / "whole", 4, False)
     run(tmp_path / "parts", 2, False)
