@@ -66,7 +66,7 @@ class WeightAverage:
             checks.positive_int("start", self.start)
         checks.flag("keep_zeros", self.keep_zeros)
 
-    def begins(self, epochs: float) -> int:
+    def _begins(self, epochs: float) -> int:
         """Return the epoch from which is averaged, of so many.
 
         Args:
@@ -103,7 +103,7 @@ class Averager:
 
     def __init__(self, model: nn.Module, prior: ModelPrior, how: WeightAverage, epochs: float) -> None:
         self._model, self._prior, self._how = model, prior, how
-        self._begins = how.begins(epochs)
+        self._begins = how._begins(epochs)
         rule = get_ema_multi_avg_fn(how.decay) if how.kind == "ema" else None
         self._averaged = AveragedModel(model, multi_avg_fn=rule, use_buffers=True)
 
