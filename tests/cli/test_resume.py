@@ -26,7 +26,10 @@ def numbers(folder):
 
 
 def started(folder, *options, epochs):
-    code = "from bayesreg.cli import main; main()"
+    # What a shell runs in the background ignores Ctrl-C, and so do its children.
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from bayesreg.cli import main; main()"
+    )
     return subprocess.Popen(
         [sys.executable, "-c", code, *fit(folder, *options, epochs=epochs)],
         stdout=subprocess.PIPE,
