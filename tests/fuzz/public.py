@@ -348,7 +348,7 @@ CALLS: dict[str, Callable[[], Made]] = {
     "MAPTrainer.fit": _fitted,
     "MAPTrainer, by schedule": _by_schedule,
     "MAPTrainer.fit, weighted": _weighted,
-    "MAPTrainer.predict": lambda: (_fitted()[0].__self__.predict, {"data": training_data()[0], "kind": "mean"}),
+    "MAPTrainer.predict": lambda: (_fitted()[0].__self__.predict, {"data": training_data()[0], "kind": "probabilities"}),
     "MAPTrainer.evaluate": lambda: (_fitted()[0].__self__.evaluate, {"data": training_data(), "batch_size": 5}),
     "WeightAverage": lambda: (br.WeightAverage, {"kind": "ema", "decay": 0.9, "start": 1, "keep_zeros": True}),
     "callbacks.Log": lambda: (br.callbacks.Log, {"sink": print, "every": 10}),
