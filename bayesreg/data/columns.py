@@ -99,6 +99,8 @@ def as_arrays(data: Any, dtype: torch.dtype, likelihood: Likelihood, form: Batch
     Raises:
         DataError: If they cannot be used.
     """
+    if isinstance(data, tuple | list | Mapping) and not data:
+        raise DataError(f"data: expected a pair (inputs, targets), got an empty {type(data).__name__}.")
     if is_table(data):
         batch = _of_table(data, form)
     elif isinstance(data, Mapping):

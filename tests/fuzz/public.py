@@ -79,8 +79,6 @@ def _by_schedule() -> Made:
         "measure": False,
         "deterministic": True,
         "callbacks": [br.callbacks.Log(lambda step, values: None, every=1)],
-        "output": "logits",
-        "target": "y",
     }
 
 
@@ -348,7 +346,10 @@ CALLS: dict[str, Callable[[], Made]] = {
     "MAPTrainer.fit": _fitted,
     "MAPTrainer, by schedule": _by_schedule,
     "MAPTrainer.fit, weighted": _weighted,
-    "MAPTrainer.predict": lambda: (_fitted()[0].__self__.predict, {"data": training_data()[0], "kind": "probabilities"}),
+    "MAPTrainer.predict": lambda: (
+        _fitted()[0].__self__.predict,
+        {"data": training_data()[0], "kind": "probabilities"},
+    ),
     "MAPTrainer.evaluate": lambda: (_fitted()[0].__self__.evaluate, {"data": training_data(), "batch_size": 5}),
     "WeightAverage": lambda: (br.WeightAverage, {"kind": "ema", "decay": 0.9, "start": 1, "keep_zeros": True}),
     "callbacks.Log": lambda: (br.callbacks.Log, {"sink": print, "every": 10}),
