@@ -163,9 +163,10 @@ def num_examples(loader: DataLoader[Any], num_data: int | None, *, known: bool =
     if n is None and known:
         return None
     if n is None:
+        kind = type(getattr(loader.dataset, "batches", loader.dataset)).__name__
         raise InvalidArgumentError(
-            "num_data: the size of this training set cannot be read off its loader; pass num_data= to MAPTrainer. The "
-            "prior counts once against all examples, so it must be known."
+            f"num_data: the size of this training set cannot be read off its loader (data: {kind}); pass num_data= to "
+            f"MAPTrainer. The prior counts once against all examples, so it must be known."
         )
     if n < 1:
         raise DataError("train: expected at least one example, got none.")
