@@ -45,10 +45,11 @@ def trained(average, prior=None, val=True, net=None, **how):
     return model, watch, result, trainer
 
 
-def test_ema_is_the_recursion_over_steps():
-    model, watch, _, _ = trained(br.WeightAverage("ema", decay=0.9), restore_best=False)
-    expected = [p.double() for p in watch.steps[0]]
-    for step in watch.steps[1:]:
+@pytest.mark.parametrize(("start", "first"), [(None, 0), (3, 6)])
+def test_ema_is_the_recursion_over_steps(start, first):
+    model, watch, _, _ = trained(br.WeightAverage("ema", decay=0.9, start=start), restore_best=False)
+    expected = [p.double() for p in watch.steps[first]]
+    for step in watch.steps[first + 1 :]:
         expected = [0.9 * e + 0.1 * p for e, p in zip(expected, step, strict=True)]
     assert len(watch.steps) == 24
     for p, e in zip(model.parameters(), expected, strict=True):

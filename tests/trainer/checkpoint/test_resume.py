@@ -228,6 +228,10 @@ def test_solvers_go_on_too(tmp_path, solver, prior, stops, starts, monkeypatch):
     assert (result.kkt_residual, result.objective) == (other.kkt_residual, other.objective)
     if starts > 1:
         assert [m.objective for m in result.modes] == [m.objective for m in other.modes]
+    # One that has ended is not gone on with.
+    after, third = run(tmp_path / "broken", True)
+    assert torch.equal(weights, after)
+    assert third.history == other.history
 
 
 # -- what is said ------------------------------------------------------------------------------------------
@@ -316,6 +320,13 @@ def test_resume_needs_a_folder():
         trainer.fit((torch.zeros(4, 2), torch.zeros(4).long()), resume=True)
 
 
+class Steps(br.callbacks.Callback):
+    steps = 0
+
+    def on_step(self, training):
+        self.steps += 1
+
+
 def test_state_that_only_a_pickle_could_hold_is_refused_at_the_first_step(tmp_path):
     class Odd(torch.optim.SGD):
         def step(self, closure=None):
@@ -323,7 +334,8 @@ def test_state_that_only_a_pickle_could_hold_is_refused_at_the_first_step(tmp_pa
             self.param_groups[0]["remember"] = lambda: None
 
     with pytest.raises(br.CheckpointError, match="got function as state/optimizer/param_groups/0/remember"):
-        train(tmp_path, optimizer=partial(Odd, lr=0.1))
+        train(tmp_path, optimizer=partial(Odd, lr=0.1), callbacks=(count := Steps()))
+    assert count.steps == 1
     assert not list(tmp_path.glob("*.safetensors"))
 
 
