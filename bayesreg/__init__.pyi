@@ -49,6 +49,8 @@ from bayesreg.errors import StrengthWarning as StrengthWarning
 from bayesreg.errors import UnknownLossError as UnknownLossError
 from bayesreg.errors import UnsupportedError as UnsupportedError
 from bayesreg.errors import ZerosLostWarning as ZerosLostWarning
+from bayesreg.estimators import MAPClassifier as MAPClassifier
+from bayesreg.estimators import MAPRegressor as MAPRegressor
 from bayesreg.explaining.explain import Explanation as Explanation
 from bayesreg.explaining.explain import explain as explain
 from bayesreg.model_prior import ModelPrior as ModelPrior

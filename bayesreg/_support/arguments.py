@@ -76,13 +76,17 @@ def wrong_kind(
         >>> wrong_kind(train, ("resnet",), {})
         "model: expected a torch module, got str 'resnet'."
     """
+    declared = _firm(function) if firm else _declared(function)
+    # Binding takes longer than most of what it is for.
+    if not declared:
+        return ""
     takes = _signature(function)
     try:
         given = takes.bind(*arguments, **keywords).arguments
     except TypeError:
         return ""
-    for name, kinds in _declared(function):
-        if name not in given or (firm and not all(_is_firm(kind) for kind in kinds)):
+    for name, kinds in declared:
+        if name not in given:
             continue
         value = given[name]
         if firm and isinstance(value, str) and any(typing.get_origin(kind) is Literal for kind in kinds):
@@ -111,6 +115,12 @@ def _declared(function: Callable[..., Any]) -> list[tuple[str, list[Any]]]:
         if kinds is not None:
             found.append((name, kinds))
     return found
+
+
+@functools.cache
+def _firm(function: Callable[..., Any]) -> list[tuple[str, list[Any]]]:
+    """Return those that allow plain kinds alone."""
+    return [(name, kinds) for name, kinds in _declared(function) if all(map(_is_firm, kinds))]
 
 
 def _is_firm(kind: Any) -> bool:

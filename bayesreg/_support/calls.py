@@ -12,7 +12,7 @@ import torch
 from bayesreg._support.arguments import wrong_kind
 from bayesreg.errors import BayesRegError, InvalidArgumentError, nearest
 
-__all__ = ["TELLING", "answering", "answering_class", "meant", "wrong_call"]
+__all__ = ["TELLING", "answering", "answering_class", "meant", "naming", "wrong_call"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -90,6 +90,30 @@ def answering_class(cls: type[T]) -> type[T]:
     """Let a dataclass answer a wrong call of its constructor as `answering` does; a class decorator."""
     cls.__init__ = answering(cls.__init__)  # type: ignore[method-assign]
     return cls
+
+
+def naming(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function answer a misspelt keyword with the nearest one, and look at nothing else.
+
+    Args:
+        function: A constructor that may not check what it is given, as those of scikit-learn's estimators.
+
+    Returns:
+        The same, which raises `InvalidArgumentError` in place of a bare TypeError.
+    """
+    takes, name = inspect.signature(function), function.__qualname__
+
+    @functools.wraps(function)
+    def call(*arguments: P.args, **keywords: P.kwargs) -> R:
+        try:
+            return function(*arguments, **keywords)
+        except TypeError as error:
+            own = _class_of(arguments[0]) if arguments else name
+            if said := wrong_call(own, takes, arguments, keywords):
+                raise InvalidArgumentError(said) from error
+            raise
+
+    return call
 
 
 def answering(function: Callable[P, R]) -> Callable[P, R]:

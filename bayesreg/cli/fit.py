@@ -12,7 +12,7 @@ import typer
 
 from bayesreg._support import checks
 from bayesreg._support.files import atomic_folder, check_writable
-from bayesreg.cli._network import asks_to_choose, at_scale_one, likelihood_of, network_of
+from bayesreg.cli._network import likelihood_of, network_of
 from bayesreg.cli._options import (
     DataArgument,
     HeaderOption,
@@ -24,6 +24,7 @@ from bayesreg.cli._options import (
 )
 from bayesreg.cli._output import for_json, require_no_option, say, show
 from bayesreg.errors import InvalidArgumentError
+from bayesreg.priors.auto import asks_to_choose, at_scale_one
 
 if TYPE_CHECKING:
     from torch import nn

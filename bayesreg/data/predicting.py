@@ -62,10 +62,14 @@ def predicted(model: nn.Module, reading: Reading, data: Any, kind: Kind, batch_s
             f"predict: outputs differ in shape from batch to batch, as of texts of different lengths ({error}); "
             f"predict batch by batch, or pad to one length."
         ) from error
-    return output if kind == "output" else _as(reading.likelihood.predictive(output), kind)
+    if kind == "output":
+        return output
+    found = _as(reading.likelihood.predictive(output), kind)
+    return reading.likelihood._middle(output) if found is None else found
 
 
-def _as(distribution: Distribution, kind: Kind) -> Distribution | Tensor:
+def _as(distribution: Distribution, kind: Kind) -> Distribution | Tensor | None:
+    """Return what is asked for; None: the number that the likelihood predicts."""
     if kind == "distribution":
         return distribution
     if isinstance(distribution, Categorical):
@@ -79,7 +83,7 @@ def _as(distribution: Distribution, kind: Kind) -> Distribution | Tensor:
             f"predict: {type(distribution).__name__} predicts numbers, not classes; ask for kind='mean' or "
             f"'distribution'."
         )
-    return distribution.mean
+    return None
 
 
 def _batches(data: Any, form: BatchFormat, dtype: torch.dtype, batch_size: int) -> Iterator[Any]:

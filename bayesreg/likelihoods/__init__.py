@@ -6,6 +6,7 @@ from bayesreg.likelihoods.categorical import Categorical
 from bayesreg.likelihoods.from_loss import FromLoss
 from bayesreg.likelihoods.gaussian import Gaussian
 from bayesreg.likelihoods.poisson import Poisson
+from bayesreg.likelihoods.student_t import StudentT
 from bayesreg.likelihoods.tokens import Tokens
 
-__all__ = ["Bernoulli", "Categorical", "FromLoss", "Gaussian", "Likelihood", "Poisson", "Tokens"]
+__all__ = ["Bernoulli", "Categorical", "FromLoss", "Gaussian", "Likelihood", "Poisson", "StudentT", "Tokens"]

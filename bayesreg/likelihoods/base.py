@@ -11,6 +11,7 @@ from torch.distributions import Distribution
 
 from bayesreg._support.calls import answering
 from bayesreg.errors import DataError
+from bayesreg.likelihoods.local import Local
 
 __all__ = ["Likelihood", "aligned"]
 
@@ -55,6 +56,29 @@ class Likelihood(nn.Module, ABC):
             A torch distribution with the batch as its first batch dimension.
         """
 
+    def _middle(self, output: Tensor) -> Tensor:
+        """Return what is predicted where one number is asked for: the mean of the target.
+
+        Args:
+            output: The model's output.
+
+        Returns:
+            Tensor of the shape of a target.
+        """
+        return self.predictive(output).mean
+
+    def _local(self, output: Tensor, target: Tensor) -> Local | None:
+        """Return NLL, slope and Hessian of each example in its outputs; None where only autograd has them.
+
+        Args:
+            output: (batch, outputs).
+            target: The targets.
+
+        Returns:
+            Them, without a graph.
+        """
+        return None
+
     def metric(self, output: Tensor, target: Tensor) -> Tensor:
         """Return the metric `metric_name` per example; here the squared error of the predictive mean.
 
@@ -65,7 +89,8 @@ class Likelihood(nn.Module, ABC):
         Returns:
             Tensor of shape (batch,).
         """
-        error = (self.predictive(output).mean - target.reshape(self.predictive(output).mean.shape)) ** 2
+        middle = self._middle(output)
+        error = (middle - target.reshape(middle.shape)) ** 2
         return error.reshape(len(error), -1).mean(1)
 
     def count(self, target: Tensor) -> Tensor:

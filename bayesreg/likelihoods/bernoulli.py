@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from bayesreg.errors import DataError
 from bayesreg.likelihoods.base import Likelihood, aligned
+from bayesreg.likelihoods.local import Local
 
 __all__ = ["Bernoulli"]
 
@@ -34,6 +35,12 @@ class Bernoulli(Likelihood):
                 f"Bernoulli: expected targets in [0, 1], got values from {labels.min():g} to {labels.max():g}."
             )
         return F.binary_cross_entropy_with_logits(logits, labels, reduction="none").sum(1)
+
+    def _local(self, output: Tensor, target: Tensor) -> Local:
+        logits, labels = aligned(output, target, "Bernoulli")
+        share = torch.sigmoid(logits)
+        # 1 − share would round where the share is nearly 1.
+        return Local(self.nll(output, target), share - labels, share * torch.sigmoid(-logits))
 
     def predictive(self, output: Tensor) -> torch.distributions.Bernoulli:
         return torch.distributions.Bernoulli(logits=output)

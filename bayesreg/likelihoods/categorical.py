@@ -12,6 +12,7 @@ from bayesreg._support import checks
 from bayesreg._support.calls import answering
 from bayesreg.errors import DataError
 from bayesreg.likelihoods.base import Likelihood
+from bayesreg.likelihoods.local import Local
 
 __all__ = ["Categorical", "class_terms"]
 
@@ -97,6 +98,15 @@ class Categorical(Likelihood):
             raise DataError(f"Categorical: expected integer class indices as targets, got dtype {target.dtype}.")
         terms = class_terms("Categorical", output, target, self.ignore_index)
         return terms if terms.ndim == 1 else terms.reshape(len(terms), -1).sum(1)
+
+    def _local(self, output: Tensor, target: Tensor) -> Local:
+        nll = self.nll(output, target)
+        share = output.softmax(1)
+        counted = target != self.ignore_index
+        slope = share.scatter_add(1, torch.where(counted, target, 0)[:, None], -torch.ones_like(share[:, :1]))
+        if not bool(counted.all()):
+            slope, share = slope * counted[:, None], share * counted[:, None]
+        return Local(nll, slope, share, share)
 
     def settings(self) -> dict[str, Any]:
         """See `Likelihood.settings`."""

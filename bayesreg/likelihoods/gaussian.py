@@ -13,6 +13,7 @@ from bayesreg._support.calls import answering
 from bayesreg.errors import InvalidArgumentError, kind_of
 from bayesreg.hyperpriors import HyperPrior
 from bayesreg.likelihoods.base import Likelihood, aligned
+from bayesreg.likelihoods.local import Local
 
 __all__ = ["Gaussian"]
 
@@ -75,6 +76,13 @@ class Gaussian(Likelihood):
         log_std = self.log_noise_std.to(mean)
         squared = 0.5 * ((observed - mean) * torch.exp(-log_std)).square()
         return (squared + log_std + 0.5 * math.log(2.0 * math.pi)).sum(1)
+
+    def _local(self, output: Tensor, target: Tensor) -> Local:
+        mean, observed = aligned(output, target, "Gaussian")
+        log_std = float(self.log_noise_std.detach())
+        precision, residual = math.exp(-2.0 * log_std), mean - observed
+        nll = 0.5 * precision * residual.square().sum(1) + mean.shape[1] * (log_std + 0.5 * math.log(2.0 * math.pi))
+        return Local(nll, precision * residual, precision)
 
     def settings(self) -> dict[str, Any]:
         """See `Likelihood.settings`."""

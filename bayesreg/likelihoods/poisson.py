@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bayesreg.errors import DataError
 from bayesreg.likelihoods.base import Likelihood, aligned
+from bayesreg.likelihoods.local import Local
 
 __all__ = ["Poisson"]
 
@@ -27,6 +28,11 @@ class Poisson(Likelihood):
         if bool((counts < 0).any()):
             raise DataError(f"Poisson: expected counts >= 0 as targets, got a smallest value of {counts.min():g}.")
         return (log_rate.exp() - counts * log_rate + torch.lgamma(counts + 1.0)).sum(1)
+
+    def _local(self, output: Tensor, target: Tensor) -> Local:
+        log_rate, counts = aligned(output, target, "Poisson")
+        rate = log_rate.exp()
+        return Local(self.nll(output, target), rate - counts, rate)
 
     def settings(self) -> dict[str, Any]:
         """See `Likelihood.settings`."""

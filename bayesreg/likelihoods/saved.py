@@ -15,6 +15,7 @@ from bayesreg.likelihoods.bernoulli import Bernoulli
 from bayesreg.likelihoods.categorical import Categorical
 from bayesreg.likelihoods.gaussian import Gaussian
 from bayesreg.likelihoods.poisson import Poisson
+from bayesreg.likelihoods.student_t import StudentT
 from bayesreg.likelihoods.tokens import Tokens
 
 __all__ = ["likelihood_from", "settings_of"]
@@ -61,6 +62,14 @@ def likelihood_from(settings: Mapping[str, Any]) -> Likelihood:
             with torch.no_grad():
                 found.log_noise_std.fill_(math.log(Gaussian(noise).noise_std))
             return found
+        if kind == StudentT.__name__:
+            scale = StudentT(given["df"], given["noise_scale"])
+            if not given["learned"]:
+                return scale
+            robust = StudentT(given["df"], "learned")
+            with torch.no_grad():
+                robust.log_noise_scale.fill_(math.log(scale.noise_scale))
+            return robust
     except (TypeError, KeyError, ValueError) as error:
         raise InvalidArgumentError(f"likelihood: {kind} cannot be made of {dict(settings)} ({error}).") from error
     raise InvalidArgumentError(f"likelihood: expected a kind that bayesreg knows, got {kind!r}.")

@@ -13,11 +13,12 @@ from bayesreg.conversion import (
     l1_to_laplace_scale,
     lasso_alpha_to_laplace_scale,
     ridge_alpha_to_variance,
+    sklearn_to_elastic_net_rates,
     weight_decay_to_variance,
 )
 from bayesreg.errors import InvalidArgumentError, nearest
 
-__all__ = ["COMMON", "in_families"]
+__all__ = ["COMMON", "in_families", "net_in_rates"]
 
 
 class _Word(NamedTuple):
@@ -91,6 +92,34 @@ def in_families(
     if given[0] == "alpha":
         return family, {**rest, "scale": _scale_of(words, family, number, noise, num_data)}
     return family, {**rest, "l1" if given[0] == "coefficient" else given[0]: number}
+
+
+def net_in_rates(words: str, keyword: dict[str, Any], num_data: LossScale | None) -> dict[str, Any]:
+    """Return the arguments of `ElasticNet`, where those of scikit-learn's were given.
+
+    Args:
+        words: The text, for messages.
+        keyword: What was given by name.
+        num_data: The loss scale.
+
+    Returns:
+        The same arguments, or rates in place of alpha, l1_ratio and noise_std.
+
+    Raises:
+        InvalidArgumentError: If one of them is missing or out of range, or n is not known.
+    """
+    if "alpha" not in keyword:
+        return keyword
+    rest = dict(keyword)
+    given = [rest.pop(name, None) for name in ("alpha", "l1_ratio", "noise_std")]
+    if None in given or num_data is None or num_data.num_data is None:
+        raise InvalidArgumentError(
+            f"prior {words!r}: alpha is that of scikit-learn's ElasticNet, which needs l1_ratio=, noise_std= and the "
+            f"size of the training set too."
+        )
+    alpha, ratio, noise_std = given
+    l1, l2 = sklearn_to_elastic_net_rates(alpha, ratio, num_data.num_data, noise_std)
+    return {**rest, "l1": l1, "l2": l2}
 
 
 def _scale_of(words: str, family: str, alpha: Any, noise: Any, num_data: LossScale | None) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 from bayesreg._support.calls import answering, wrong_call
 from bayesreg.conversion import LossScale, as_loss_scale
 from bayesreg.errors import InvalidArgumentError, nearest
-from bayesreg.priors.common_words import COMMON, in_families
+from bayesreg.priors.common_words import COMMON, in_families, net_in_rates
 from bayesreg.priors.contract.belief import Belief
 from bayesreg.priors.contract.registry import FAMILIES, NO_WORDS
 
@@ -27,11 +27,12 @@ def prior_from_words(words: str, num_data: int | LossScale | None = None) -> Bel
     """Return the prior that a short text names.
 
     The text is a family of bayesreg in any case, with its arguments: `gaussian(0.1)`, `student_t(df=4, scale=0.1)`,
-    `group_laplace(5.0, group="row")`, `flat()`. Besides: `gaussian(weight_decay=5e-4)` and
-    `laplace(l1=1e-4)` convert a regularisation constant, and `gaussian(0.05, center="weights.safetensors")` centres
-    the prior on reference weights. The common words are understood with their number named: `l2(scale=0.1)`,
-    `l2(weight_decay=5e-4)`, `l1(coefficient=1e-4)`, `ridge(alpha=1, noise_std=0.5)`, `lasso(alpha=0.05,
-    noise_std=0.5)`, `normal(scale=0.1)`; with a bare number, the answer is what it could mean. Nothing is evaluated.
+    `group_laplace(5.0, group="row")`, `flat()`. Besides: `gaussian(weight_decay=5e-4)` and `laplace(l1=1e-4)` convert
+    a regularisation constant, and `gaussian(0.05, center="weights.safetensors")` centres the prior on reference
+    weights. The common words are understood with their number named: `l2(scale=0.1)`, `l2(weight_decay=5e-4)`,
+    `l1(coefficient=1e-4)`, `ridge(alpha=1, noise_std=0.5)`, `lasso(alpha=0.05, noise_std=0.5)`,
+    `elastic_net(alpha=0.05, l1_ratio=0.5, noise_std=0.5)`, `normal(scale=0.1)`; with a bare number, the answer is
+    what it could mean. Nothing is evaluated.
 
     Args:
         words: The text.
@@ -64,6 +65,8 @@ def prior_from_words(words: str, num_data: int | LossScale | None = None) -> Bel
         close = nearest(name, [*known, *COMMON])
         raise InvalidArgumentError(f"prior: expected one of {', '.join(known)}, got {name!r}{close}")
     family: Any = families[plain]
+    if "alpha" in keyword and hasattr(family, "from_penalties"):
+        keyword = net_in_rates(words, keyword, scale)
     for constant, constructor in _CONSTANTS.items():
         if constant in keyword and hasattr(family, constructor):
             if scale is None:

@@ -19,6 +19,7 @@ from bayesreg.priors.contract.asking import is_flat
 from bayesreg.routes.report import describe_routes
 from bayesreg.trainer.checkpoint.keeper import Keeper
 from bayesreg.trainer.full_batch.lbfgs import minimise_lbfgs
+from bayesreg.trainer.full_batch.linear import LinearProblem, linear_view, minimise_newton
 from bayesreg.trainer.full_batch.problem import FullBatchProblem
 from bayesreg.trainer.full_batch.proximal import minimise_proximal
 from bayesreg.trainer.modes import Mode, Modes, draw_start
@@ -26,7 +27,7 @@ from bayesreg.trainer.result import FitResult, History
 from bayesreg.trainer.stepping.guard import Snapshot, stop
 from bayesreg.trainer.task import Task
 
-__all__ = ["FullBatchFit", "SolveSettings", "Solver"]
+__all__ = ["FullBatchFit", "SolveSettings", "Solver", "solver_route"]
 
 Solver = Literal["lbfgs", "proximal"]
 
@@ -85,7 +86,9 @@ class FullBatchFit:
         self.keeper = None if keep is None else keep(True)
         if self.keeper is not None:
             self.keeper.restore_prior()
-        self.problem = FullBatchProblem(task.model, task.prior, task.reading, self.batches, task.loss_scale)
+        objective = (task.model, task.prior, task.reading, self.batches, task.loss_scale)
+        view = linear_view(task.model, task.prior, task.reading, self.batches)
+        self.problem = FullBatchProblem(*objective) if view is None else LinearProblem(view, *objective)
         self.tolerance = max(settings.tolerance, 50 * torch.finfo(self.problem.dtype).eps)
         self.modes, self.history = Modes(), History()
         #: What there was when an error or an interrupt ended it.
@@ -160,7 +163,7 @@ class FullBatchFit:
         return self.task.unmeasured(history, self._routes(), interrupted=why)
 
     def _routes(self) -> Table:
-        members = [(entry.name, prior, _route(prior)) for entry, prior in self.task.prior.active()]
+        members = [(entry.name, prior, solver_route(prior)) for entry, prior in self.task.prior.active()]
         return describe_routes(f"Prior with the {self.solver} solver", members, self.task.loss_scale)
 
     def _solve(self, start: int) -> None:
@@ -176,7 +179,11 @@ class FullBatchFit:
         run = _Run(self.task, problem, limit, label, self._run_history, self._keep)
         if left_off is None:
             run.begin()
-        flat = minimise(problem, self.tolerance, limit, run.report, left_off)
+        flat, residual = None, float("inf")
+        if isinstance(problem, LinearProblem) and left_off is None:
+            flat, residual = minimise_newton(problem, self.tolerance, limit, run.report)
+        if flat is None or residual > self.tolerance:
+            flat = minimise(problem, self.tolerance, limit, run.report, left_off)
         run.bar.close()
         if self._last is not None:
             self._write(*self._last)
@@ -270,7 +277,8 @@ class _Run:
         self.bar.set_postfix_str(f"NLL {nll:.4f}, log prior {constant - penalty:.4g}, KKT {residual:.1e}")
 
 
-def _route(prior: Belief) -> str:
+def solver_route(prior: Belief) -> str:
+    """Return how a solver on all data takes a prior in."""
     if is_flat(prior):
         return "none"
     return "loss" if prior.traits.smooth else "proximal"

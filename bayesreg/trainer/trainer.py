@@ -119,7 +119,8 @@ class MAPTrainer:
         likelihood: From `br.likelihoods`.
         optimizer: A factory that takes param groups (`functools.partial(torch.optim.SGD, lr=0.1)`), a torch
             optimizer built from `prior.param_groups()` or `model.parameters()`, or a full-batch solver that goes to
-            optimality: "lbfgs" (smooth priors), "proximal" (priors with kinks). Default Adam with lr 1e-3.
+            optimality: "lbfgs" (smooth priors), "proximal" (priors with kinks); of a model that is one linear layer
+            both begin with Newton's method. Default Adam with lr 1e-3.
         scheduler: "constant", "linear" or "cosine" (to 0 over all steps), or a factory optimizer -> learning-rate
             scheduler. `ReduceLROnPlateau` is stepped once per epoch with the validation NLL (the running objective
             without validation data).

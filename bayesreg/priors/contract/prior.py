@@ -189,6 +189,10 @@ class Prior(Belief):
         # On a kink the slope is 0, and so is the move.
         return torch.where(slope == 0, step, torch.minimum(step, longest / slope.abs()))
 
+    def _rates(self) -> tuple[Tensor, Tensor] | None:
+        """Return (l1, l2) where −log p is Σ l1·|w − loc| + ½·l2·(w − loc)² up to a constant; None for other shapes."""
+        return None
+
     def subdiff_distance(self, value: Tensor, grad: Tensor, coefficient: float = 1.0) -> Tensor:
         """Return how far −grad is from coefficient · ∂(−log p)(value), elementwise: 0 at a MAP.
 

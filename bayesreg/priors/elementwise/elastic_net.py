@@ -87,6 +87,9 @@ class ElasticNet(ElementwisePrior):
         l1 = checks.positive_float("l1_coefficient", l1_coefficient)
         return cls(l1=l1 / s, l2=checks.positive_float("weight_decay", weight_decay) / s)
 
+    def _rates(self) -> tuple[Tensor, Tensor]:
+        return self.l1.detach(), self.l2.detach()
+
     def offset_penalty(self, offset: Tensor) -> Tensor:
         return self.l1 * offset.abs() + 0.5 * self.l2 * offset.square()
 

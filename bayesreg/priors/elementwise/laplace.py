@@ -80,6 +80,10 @@ class Laplace(LocScalePrior):
     def penalty(self, value: Tensor) -> Tensor:
         return summed(self._element_penalty(value))
 
+    def _rates(self) -> tuple[Tensor, Tensor]:
+        rate = self.scale.detach().reciprocal()
+        return rate, torch.zeros_like(rate)
+
     def _element_penalty(self, value: Tensor) -> Tensor:
         return (self._shifted(value) / self.scale).abs()
 

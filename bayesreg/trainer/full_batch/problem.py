@@ -12,7 +12,7 @@ from bayesreg.data import Batch, Reading
 from bayesreg.errors import UnsupportedError
 from bayesreg.model_prior import ModelPrior
 from bayesreg.priors import Prior
-from bayesreg.priors.contract.asking import learns, require_map
+from bayesreg.priors.contract.asking import is_flat, learns, require_map
 from bayesreg.priors.contract.joint import Term
 from bayesreg.priors.contract.prior import kept_on_side
 
@@ -56,11 +56,16 @@ class FullBatchProblem:
                     "br.HierarchicalGaussian(br.hyperpriors.InverseGamma(concentration, rate))."
                 )
         own = [(f"the likelihood's {name}", p) for name, p in self.likelihood.named_parameters() if p.requires_grad]
-        self.names = [*(entry.name for entry, _ in active), *(name for name, _ in own)]
+        #: What is believed of each parameter that has a prior.
+        self.beliefs = {entry.name: belief for entry, belief in active}
+        self.names = [*self.beliefs, *(name for name, _ in own)]
         self.parameters: list[Tensor] = [*(entry.parameter for entry, _ in active), *(p for _, p in own)]
         #: The priors with kinks or boundaries, each on one parameter.
         self.kinked = {entry.name: kinked for entry, kinked in prior.kinked()}
-        self._smooth = [term for term, _ in prior.active_terms() if term.names[0] not in self.kinked]
+        flat = {entry.name for entry, belief in active if is_flat(belief)}
+        self._smooth = [
+            term for term, _ in prior.active_terms() if term.names[0] not in self.kinked and not flat >= set(term.names)
+        ]
         self._sizes = [p.numel() for p in self.parameters]
         dtypes = {p.dtype for p in self.parameters}
         self.dtype = torch.float64 if torch.float64 in dtypes else torch.float32
@@ -153,7 +158,10 @@ class FullBatchProblem:
     # -- the kinked part -------------------------------------------------------------------------------
 
     def _kinked_slices(self, flat: Tensor) -> list[tuple[slice, Prior, Tensor]]:
-        found, start = [], 0
+        found: list[tuple[slice, Prior, Tensor]] = []
+        if not self.kinked:
+            return found
+        start = 0
         for name, part, size in zip(self.names, self._parts(flat), self._sizes, strict=True):
             if name in self.kinked:
                 found.append((slice(start, start + size), self.kinked[name], part))

@@ -1,0 +1,236 @@
+"""The Hessian of a linear layer, output by output: exact where outputs do not meet, a preconditioner where they do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from bayesreg.trainer.full_batch.linear.lasso import minimise_lasso
+from bayesreg.trainer.full_batch.linear.problem import LinearProblem
+
+__all__ = ["Blocks"]
+
+# Up to so many features a matrix of their products is made.
+_DENSE = 3000
+# Elements of a piece of the features that is centred at a time.
+_PIECE = 2**22
+# Systems that an L1 problem may solve, beside one per weight.
+_STEPS = 200
+
+
+class Sums(NamedTuple):
+    """Weighted sums over the examples, for each output (or for all alike).
+
+    Attributes:
+        total: Σh, (outputs,).
+        mean: Of the features, (outputs, d); 0 without a bias.
+        gram: Σh(φ − mean)(φ − mean)ᵀ, (outputs, d, d), or its diagonals, (outputs, d), of many features.
+    """
+
+    total: Tensor
+    mean: Tensor
+    gram: Tensor
+
+    def times(self, factor: float) -> Sums:
+        """Return the sums with all weights multiplied."""
+        return Sums(self.total * factor, self.mean, self.gram * factor)
+
+
+class Blocks:
+    """Σ over examples of h·φφᵀ for each output, with the bias taken out first, and the priors' curvature.
+
+    Args:
+        problem: The problem.
+    """
+
+    def __init__(self, problem: LinearProblem) -> None:
+        self.problem = problem
+        self.rows, self.columns = problem.features.shape
+        self.dense = self.columns <= _DENSE
+        #: The sums where all examples curve alike, as they do with Gaussian noise.
+        self.constant: Sums | None = None
+        self._kinked = next(iter(problem.kinked.values()), None)
+
+    def serves(self) -> bool:
+        """Return whether the kinks, if any, are L1 terms on the weights of outputs that do not meet."""
+        problem, kinked = self.problem, self._kinked
+        if kinked is None:
+            return True
+        if len(problem.kinked) > 1 or kinked is not problem.on_weight or kinked._rates() is None:
+            return False
+        return self.dense and problem.local(problem.get()).outer is None and problem.dtype == torch.float64
+
+    # -- smooth ------------------------------------------------------------------------------------------
+
+    def solver(self, flat: Tensor) -> tuple[Callable[[Tensor], Tensor], bool]:
+        """Return what solves a system with the blocks, and whether they are the whole Hessian.
+
+        Args:
+            flat: The parameters.
+
+        Returns:
+            A function from gradients to steps, and whether it is exact.
+        """
+        problem = self.problem
+        local = problem.local(flat)
+        sums = self._sums(local.diagonal if local.outer is None else local.diagonal - local.outer.square())
+        alone = problem.matrix(problem.curvature(flat)).clamp_min(0.0)
+        on_bias = problem.bias_curvature(flat)
+        share = _share(sums.total if on_bias is None else sums.total + on_bias)
+        inverse = self._inverse(sums, alone, on_bias)
+        apart = local.outer is None
+        if not apart:
+            stiff = alone.mean(0)
+            shifts = torch.where(stiff > 0.0, stiff, self._diagonal(sums).mean(0).clamp_min(1e-300))
+
+        def solve(target: Tensor) -> Tensor:
+            found = torch.zeros_like(target)
+            goal = problem.matrix(target)
+            bias = None if problem.at_bias is None else target[problem.at_bias]
+            if not apart:
+                goal, common = _centred(goal)
+                bias, common_bias = (None, None) if bias is None else _centred(bias)
+            if bias is not None:
+                part = sums.total[:, None] * sums.mean
+                goal = goal - part * (bias / share)[:, None]
+            step = inverse(goal)
+            if bias is not None:
+                found[problem.at_bias] = (bias - (part * step).sum(1)) / share
+            if not apart:
+                # The common shift of all outputs moves no probability: what the priors say of it is all there is.
+                step = _centred(step)[0] + common / shifts
+                if bias is not None:
+                    moved = _centred(found[problem.at_bias])[0]
+                    found[problem.at_bias] = moved + (0.0 if on_bias is None else common_bias / on_bias.mean())
+            problem.matrix(found).copy_(step)
+            return found
+
+        elementwise = all(belief.traits.elementwise for belief in problem.beliefs.values())
+        return solve, apart and elementwise and self.dense
+
+    def _diagonal(self, sums: Sums) -> Tensor:
+        return sums.gram.diagonal(dim1=1, dim2=2) if self.dense else sums.gram
+
+    def _inverse(self, sums: Sums, alone: Tensor, on_bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+        if not self.dense:
+            size = self._diagonal(sums) + alone
+            safe = torch.where(size > 0.0, size, size.amax().clamp_min(1e-300))
+            return lambda goal: goal / safe
+        matrix = sums.gram + torch.diag_embed(alone)
+        if on_bias is not None:
+            # What a prior on the bias leaves of the mean, which taking it out had removed.
+            left = sums.total * on_bias / _share(sums.total + on_bias)
+            matrix = matrix + left[:, None, None] * sums.mean[:, :, None] * sums.mean[:, None, :]
+        if len(matrix) == 1 or (isinstance(self.constant, Sums) and bool((alone == alone[:1]).all())):
+            one = _Inverse(matrix[0])
+            return lambda goal: one(goal.T).T
+        parts = [_Inverse(part) for part in matrix]
+        if all(part.factor is not None for part in parts):
+            factors = torch.stack([part.factor for part in parts if part.factor is not None])
+            return lambda goal: torch.cholesky_solve(goal[:, :, None], factors)[:, :, 0]
+        return lambda goal: torch.stack([part(row) for part, row in zip(parts, goal, strict=True)])
+
+    # -- with L1 terms -----------------------------------------------------------------------------------
+
+    def lowest(self, flat: Tensor, grad: Tensor) -> Tensor:
+        """Return where the parabola of the smooth part at a place, and the L1 terms, have their minimum.
+
+        Args:
+            flat: The place.
+            grad: The gradient of the smooth part there.
+
+        Returns:
+            The minimum, with exact zeros.
+        """
+        problem, kinked = self.problem, self._kinked
+        assert kinked is not None
+        sums = self._sums(problem.local(flat).diagonal)
+        weight, result = problem.matrix(flat), flat.clone()
+        found = kinked._rates()
+        assert found is not None
+        rates, own = (problem.scale * rate.to(weight).expand(weight.shape) for rate in found)
+        offset = weight - kinked.centre().to(weight)
+        slopes = problem.matrix(grad) + own * offset
+        on_bias = problem.bias_curvature(flat)
+        share = _share(sums.total if on_bias is None else sums.total + on_bias)
+        if problem.at_bias is not None:
+            bias = grad[problem.at_bias]
+            slopes = slopes - (sums.total * bias / share)[:, None] * sums.mean
+        moved = torch.empty_like(weight)
+        for j in range(problem.outputs):
+            of = j if len(sums.gram) > 1 else 0
+            matrix = sums.gram[of] + torch.diag(own[j])
+            if on_bias is not None:
+                matrix += sums.total[of] * on_bias[j] / share[of] * torch.outer(sums.mean[of], sums.mean[of])
+            parabola, slope, rate, start = (p.numpy(force=True) for p in (matrix, slopes[j], rates[j], offset[j]))
+            solved = minimise_lasso(parabola, slope, rate, start, _STEPS + 4 * self.columns)
+            lowest = torch.from_numpy(solved).to(weight)
+            moved[j] = lowest - offset[j]
+            # Not weight + moved, which would round what is exactly at the centre.
+            problem.matrix(result)[j] = kinked.centre().to(weight).expand(weight.shape)[j] + lowest
+        if problem.at_bias is not None:
+            result[problem.at_bias] -= (bias + sums.total * (sums.mean * moved).sum(1)) / share
+        return result
+
+    # -- sums over examples ------------------------------------------------------------------------------
+
+    def _sums(self, diagonal: Tensor | float) -> Sums:
+        weight = self.problem.weight
+        if isinstance(diagonal, float):
+            if self.constant is None:
+                ones = torch.ones(self.rows, dtype=self.problem.dtype, device=self.problem.features.device)
+                self.constant = self._summed((ones if weight is None else weight)[:, None])
+            return self.constant.times(diagonal)
+        positive = diagonal.clamp_min(0.0)
+        return self._summed(positive if weight is None else positive * weight[:, None])
+
+    def _summed(self, weights: Tensor) -> Sums:
+        problem = self.problem
+        weights = weights * problem.per
+        total, outputs = weights.sum(0), weights.shape[1]
+        mean = torch.zeros(outputs, self.columns, dtype=problem.dtype, device=weights.device)
+        if problem.at_bias is not None:
+            mean = weights.T @ problem.features / _share(total)[:, None]
+        shape = (outputs, self.columns, self.columns) if self.dense else (outputs, self.columns)
+        gram = torch.zeros(shape, dtype=problem.dtype, device=weights.device)
+        size = max(1, _PIECE // max(1, self.columns))
+        for rows, parts in zip(problem.features.split(size), weights.split(size), strict=True):
+            for j in range(outputs):
+                apart = rows - mean[j] if problem.at_bias is not None else rows
+                if self.dense:
+                    gram[j].addmm_(apart.T * parts[:, j], apart)
+                else:
+                    gram[j].add_(parts[:, j] @ apart.square())
+        return Sums(total, mean, gram)
+
+
+def _centred(rows: Tensor) -> tuple[Tensor, Tensor]:
+    mean = rows.mean(0)
+    return rows - mean, mean
+
+
+def _share(total: Tensor) -> Tensor:
+    return torch.where(total > 0.0, total, 1.0)
+
+
+class _Inverse:
+    """What solves a system that is positive definite up to rounding."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        factor, info = torch.linalg.cholesky_ex(matrix)
+        self.factor = None if int(info) else factor
+        if self.factor is None:
+            values, vectors = torch.linalg.eigh(matrix)
+            kept = values > values.amax().clamp_min(1e-300) * len(values) * torch.finfo(values.dtype).eps
+            self._values, self._vectors = values[kept], vectors[:, kept]
+
+    def __call__(self, goal: Tensor) -> Tensor:
+        columns = goal[:, None] if goal.ndim == 1 else goal
+        if self.factor is not None:
+            found = torch.cholesky_solve(columns, self.factor)
+        else:
+            found = self._vectors @ ((self._vectors.T @ columns) / self._values[:, None])
+        return found.reshape(goal.shape)
