@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from bayesreg._support import checks
 from bayesreg._support.calls import naming
 from bayesreg.conversion import LossScale
-from bayesreg.errors import InvalidArgumentError, UnsupportedError
+from bayesreg.errors import InvalidArgumentError, UnsupportedError, kind_of
 from bayesreg.estimators.fitting import LinearFit, fit_linear
-from bayesreg.estimators.making import Hidden, Module, PriorLike, has_word_auto, network, rules_of
+from bayesreg.estimators.making import Hidden, Module, PriorLike, has_word_auto, is_linear, network, rules_of
 from bayesreg.likelihoods import Likelihood
 from bayesreg.model_prior import ModelPrior
 from bayesreg.strength.choice import Choice
@@ -121,7 +121,34 @@ class MAPEstimator(BaseEstimator):  # type: ignore[misc]
 
     @property
     def _is_linear(self) -> bool:
-        return self.module is None and not (isinstance(self.hidden, int) or len(self.hidden))
+        return is_linear(self.module, self.hidden)
+
+    @property
+    def _chooses(self) -> bool:
+        return has_word_auto(self.prior) or self.strength is not None
+
+    def _seed(self) -> int:
+        """Check the arguments that nobody else looks at, and return the seed that the random state makes."""
+        checks.flag("fit_intercept", self.fit_intercept)
+        for name in ("training", "strength"):
+            given = getattr(self, name)
+            if not (given is None or (isinstance(given, Mapping) and all(isinstance(key, str) for key in given))):
+                raise InvalidArgumentError(f"{name}: expected arguments by name, {{...}}, got {kind_of(given)}.")
+        if isinstance(self.optimizer, str) and self.optimizer not in ("lbfgs", "proximal"):
+            raise InvalidArgumentError(f"optimizer: expected 'lbfgs', 'proximal' or a factory, got {self.optimizer!r}.")
+        if not (self.optimizer is None or callable(self.optimizer) or isinstance(self.optimizer, str)):
+            raise InvalidArgumentError(
+                f"optimizer: expected 'lbfgs', 'proximal' or a factory such as functools.partial(torch.optim.Adam, "
+                f"lr=1e-3), got {kind_of(self.optimizer)}."
+            )
+        if self.random_state is None:
+            return 0
+        try:
+            return int(check_random_state(self.random_state).randint(2**31 - 1))
+        except (ValueError, TypeError) as error:
+            raise InvalidArgumentError(
+                f"random_state: expected an integer or a numpy RandomState, got {kind_of(self.random_state)}."
+            ) from error
 
     @staticmethod
     def _copied(likelihood: Likelihood) -> Likelihood:
@@ -154,7 +181,7 @@ class MAPEstimator(BaseEstimator):  # type: ignore[misc]
         if weight is not None and not bool(weight.all()):
             kept = weight > 0.0
             features, target, weight = features[kept], target[kept], weight[kept]
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1)) if self.random_state is not None else 0
+        seed = self._seed()
         count = len(target) if weight is None else float(weight.sum())
         rules = rules_of(self.prior, LossScale.mean(int(count)) if count == int(count) else LossScale(1.0 / count))
         usual_tolerance, usual_iterations = _LINEAR if self._is_linear else _NETWORK
@@ -165,11 +192,9 @@ class MAPEstimator(BaseEstimator):  # type: ignore[misc]
         with nullcontext() if self._is_linear else torch.random.fork_rng(devices=[]):
             if not self._is_linear:
                 torch.manual_seed(seed)
-            model = network(
-                self.module, self.hidden, features.shape[1], outputs, bias=bool(self.fit_intercept), target=scaled
-            )
+            model = network(self.module, self.hidden, features, outputs, bias=bool(self.fit_intercept), target=scaled)
         self._choice, prior = None, ModelPrior(model, rules)
-        if has_word_auto(self.prior) or self.strength is not None:
+        if self._chooses:
             self._choice = choice = self._chosen(model, prior, likelihood, features, target, weight, seed)
             model, prior, likelihood = choice.model, choice.prior, choice.likelihood
         self._fitted: LinearFit | FitResult

@@ -178,7 +178,7 @@ class MAPClassifier(ClassifierMixin, MAPEstimator):  # type: ignore[misc]
         return output[:, 1] - output[:, 0] if output.shape[1] == 2 else output
 
     def predict_proba(self, X: Any) -> Any:
-        """Return the probability of each class, (n, classes), in the order of `classes_`.
+        """Return the probability of each class, (n, classes), in the order of `classes_`; float64 for any X.
 
         Args:
             X: (n, features).
@@ -191,7 +191,7 @@ class MAPClassifier(ClassifierMixin, MAPEstimator):  # type: ignore[misc]
             found = torch.cat([torch.sigmoid(-output), torch.sigmoid(output)], 1)
         else:
             found = output.softmax(1)
-        return found.numpy().astype(X.dtype)
+        return found.numpy()
 
     def predict_log_proba(self, X: Any) -> Any:
         """Return the logarithms of `predict_proba`, which do not underflow.
@@ -204,7 +204,7 @@ class MAPClassifier(ClassifierMixin, MAPEstimator):  # type: ignore[misc]
         output = self._output(X)
         log = torch.nn.functional.logsigmoid
         found = torch.cat([log(-output), log(output)], 1) if output.shape[1] == 1 else output.log_softmax(1)
-        return found.numpy().astype(X.dtype)
+        return found.numpy()
 
     def predict(self, X: Any) -> Any:
         """Return the likeliest class of each row, (n,).

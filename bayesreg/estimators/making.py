@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bayesreg._support import checks
+from bayesreg._support.calls import TELLING
 from bayesreg.conversion import LossScale
+from bayesreg.data import in_evaluation
 from bayesreg.data.scaling import Unstandardize
 from bayesreg.errors import InvalidArgumentError, kind_of
 from bayesreg.priors import Belief
@@ -18,7 +20,7 @@ from bayesreg.priors.auto import asks_to_choose, at_scale_one
 from bayesreg.priors.words import prior_from_words
 from bayesreg.selection import SelectorLike
 
-__all__ = ["Hidden", "Module", "PriorLike", "has_word_auto", "network", "rules_of"]
+__all__ = ["Hidden", "Module", "PriorLike", "has_word_auto", "is_linear", "network", "rules_of"]
 
 PriorLike: TypeAlias = str | Belief | Mapping[SelectorLike, str | Belief]
 Hidden: TypeAlias = int | Sequence[int]
@@ -64,15 +66,23 @@ def _one(prior: object, num_data: LossScale) -> Belief:
     )
 
 
+def is_linear(module: Module | None, hidden: Hidden) -> bool:
+    """Return whether these arguments stand for a linear model of our own; raises where they are none."""
+    sizes = _sizes(hidden)
+    if module is not None and sizes:
+        raise InvalidArgumentError("hidden: plays no part where module= is given; leave one of them out.")
+    return module is None and not sizes
+
+
 def network(
-    module: Module | None, hidden: Hidden, inputs: int, outputs: int, *, bias: bool, target: torch.Tensor | None
+    module: Module | None, hidden: Hidden, features: Tensor, outputs: int, *, bias: bool, target: Tensor | None
 ) -> nn.Module:
     """Return the model, in float64.
 
     Args:
         module: A module, which is copied, or a function of (inputs, outputs) that makes one; None for our own.
         hidden: Hidden units, layer by layer; none for a linear model.
-        inputs: Features.
+        features: (n, d).
         outputs: Of the last layer.
         bias: Whether layers have biases.
         target: Of a regression with hidden layers: the last layer is in units of its mean and spread.
@@ -81,13 +91,12 @@ def network(
         The model: a linear one at 0, a network as torch draws it.
 
     Raises:
-        InvalidArgumentError: If hidden is no list of sizes, or the module none.
+        InvalidArgumentError: If the module is none, or takes other features or gives other outputs.
     """
-    sizes = _sizes(hidden)
+    inputs = features.shape[1]
     if module is not None:
-        if sizes:
-            raise InvalidArgumentError("hidden: plays no part where module= is given; leave one of them out.")
-        return _given(module, inputs, outputs).double()
+        return _fitting(_given(module, inputs, outputs).double(), features, outputs)
+    sizes = _sizes(hidden)
     if not sizes:
         return _zero_layer(inputs, outputs, bias=bias)
     layers: list[nn.Module] = []
@@ -118,11 +127,33 @@ def _sizes(hidden: object) -> tuple[int, ...]:
     return tuple(checks.positive_int("hidden", size) for size in hidden)
 
 
+def _fitting(module: nn.Module, features: Tensor, outputs: int) -> nn.Module:
+    """Return the module, if it takes these features to so many outputs."""
+    wanted = f"module: expected one that takes (n, {features.shape[1]}) to (n, {outputs}),"
+    try:
+        with torch.no_grad(), in_evaluation(module):
+            found = module(features[:2])
+    except TELLING as error:
+        raise InvalidArgumentError(f"{wanted} got a {type(module).__name__} that does not ({error}).") from error
+    shape = tuple(found.shape) if isinstance(found, Tensor) else kind_of(found)
+    if shape not in ((len(features[:2]), outputs), (len(features[:2]),) if outputs == 1 else ()):
+        raise InvalidArgumentError(f"{wanted} got one that returns {shape} for (2, {features.shape[1]}).")
+    return module
+
+
 def _given(module: Module, inputs: int, outputs: int) -> nn.Module:
     if isinstance(module, nn.Module):
+        if not any(parameter.requires_grad for parameter in module.parameters()):
+            raise InvalidArgumentError(f"module: expected one with parameters to train, got {kind_of(module)}.")
         return copy.deepcopy(module)
     checks.accepts("module", module, 2, "the numbers of features and of outputs")
-    made = module(inputs, outputs)
+    try:
+        made = module(inputs, outputs)
+    except TELLING as error:
+        raise InvalidArgumentError(
+            f"module: expected a function of ({inputs}, {outputs}), the numbers of features and of outputs, got "
+            f"{kind_of(module)} ({error})."
+        ) from error
     if not isinstance(made, nn.Module):
         raise InvalidArgumentError(f"module: expected a function that returns a torch module, got {kind_of(made)}.")
     return made

@@ -22,7 +22,7 @@ from bayesreg.likelihoods import Bernoulli, Categorical, Gaussian, Likelihood, P
 
 __all__ = ["MAPRegressor"]
 
-# Of the target's spread: about which noise the weak prior on that of a network is.
+# Of the target's spread: about which noise the weak prior on a learned one is.
 _NOISE = 0.05
 
 
@@ -35,8 +35,10 @@ class MAPRegressor(RegressorMixin, MAPEstimator):  # type: ignore[misc]
     Args:
         prior: Words ("laplace(0.1)", "ridge(alpha=1, noise_std=1)"; "gaussian(auto)", the default, has its scale
             chosen by `br.choose_strength`), a prior such as `br.Laplace(0.1)`, or rules from selectors to either.
-        likelihood: `br.likelihoods.Gaussian` (default, its noise learned; of a network under a weak prior, as that
-            could reach every target), `StudentT`, `Poisson`, or one of your own.
+        likelihood: `br.likelihoods.Gaussian`, `StudentT`, `Poisson`, or one of your own. Default: Gaussian, its noise
+            learned, under a prior that is worth two examples (inverse gamma about a twentieth of the target's spread),
+            without which there is no MAP where the coefficients can reach every target; where the strength is chosen,
+            with the evidence's noise.
         hidden: Sizes of hidden layers; default none. With them the last layer is in units of the target's mean and
             spread.
         module: The model instead: a torch module, or a function of (features, outputs) that makes one.
@@ -155,8 +157,9 @@ class MAPRegressor(RegressorMixin, MAPEstimator):  # type: ignore[misc]
         given = self.likelihood
         spread = spread_of(target, weight)
         if given is None:
-            # A network can reach every target, and then the objective has no minimum in a noise without a prior.
-            own = None if self._is_linear else InverseGamma(1.0, (_NOISE * spread) ** 2)
+            # Where the coefficients can reach every target the objective has no minimum in a noise without a prior; the
+            # evidence, which integrates over them, has one.
+            own = None if self._chooses and self._is_linear else InverseGamma(1.0, (_NOISE * spread) ** 2)
             given = Gaussian("learned", prior=own)
         if not isinstance(given, Likelihood) or isinstance(given, Bernoulli | Categorical | Tokens):
             raise InvalidArgumentError(

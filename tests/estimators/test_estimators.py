@@ -142,6 +142,12 @@ def test_what_is_chosen_is_a_map(given):
         ({"hidden": (4,), "module": nn.Linear(10, 1)}, "hidden: plays no part"),
         ({"module": lambda d, k: 3}, "expected a function that returns a torch module"),
         ({"module": lambda d: 3}, "module: expected a function of the numbers of features"),
+        ({"module": nn.Linear(2, 1)}, r"module: expected one that takes \(n, 10\) to \(n, 1\)"),
+        ({"module": nn.Linear(10, 4)}, r"got one that returns \(2, 4\) for \(2, 10\)"),
+        ({"optimizer": "adam"}, "optimizer: expected 'lbfgs', 'proximal' or a factory, got 'adam'"),
+        ({"fit_intercept": 2}, "fit_intercept: expected True or False"),
+        ({"random_state": "a"}, "random_state: expected an integer"),
+        ({"strength": 3}, "strength: expected arguments by name"),
         ({"training": {"max_epochs": 3}}, "training: max_epochs plays no part"),
         ({"strength": {"prior": 1}}, "strength: prior is the estimator's own"),
         ({"tol": 0.0}, "tol: expected"),
@@ -234,9 +240,10 @@ def test_float32_stays_float32_and_costs_no_digits():
     double = br.MAPRegressor("gaussian(20.0)", L.Gaussian(50.0)).fit(X, y)
     assert single.coef_.dtype == single.predict(X.astype(np.float32)).dtype == np.float32
     assert np.allclose(single.coef_, double.coef_, rtol=1e-4)
-    assert br.MAPClassifier("gaussian(1.0)").fit(cancer.astype(np.float32), labels).predict_proba(
-        cancer.astype(np.float32)
-    ).dtype == np.float32  # fmt: skip
+    classifier = br.MAPClassifier("gaussian(1.0)").fit(cancer.astype(np.float32), labels)
+    assert classifier.coef_.dtype == classifier.decision_function(cancer.astype(np.float32)).dtype == np.float32
+    assert classifier.predict_proba(cancer.astype(np.float32)).dtype == np.float64
+
 
 
 def test_what_cannot_be_used_is_refused():
@@ -274,8 +281,12 @@ def test_targets_that_the_coefficients_reach_are_told():
     rng = np.random.default_rng(0)
     A, target = rng.normal(size=(8, 20)), rng.normal(size=8)
     with pytest.warns(ConvergenceWarning, match="a learned noise would go to 0; it was held at 0.001"):
-        fitted = br.MAPRegressor("gaussian(10.0)").fit(A, target)
+        fitted = br.MAPRegressor("gaussian(10.0)", L.Gaussian("learned")).fit(A, target)
     assert fitted.likelihood_.noise_std == pytest.approx(1e-3 * target.std())
+    # The weak prior that goes with no likelihood= keeps it away from 0.
+    fitted = br.MAPRegressor("gaussian(10.0)").fit(A, target)
+    assert 0.01 * target.std() < fitted.likelihood_.noise_std < 0.05 * target.std()
+    assert fitted.result_.converged
     # By the evidence the weights are integrated out, and there is nothing to go to 0.
     chosen = br.MAPRegressor().fit(A, target)
     assert chosen.likelihood_.noise_std > 0.1 * target.std()

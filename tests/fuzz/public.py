@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from sklearn.linear_model import LogisticRegression, Ridge
 from torch import distributions, nn
 
 import bayesreg as br
@@ -31,6 +33,21 @@ def _attached() -> Made:
     prior = model_prior()
     optimizer = torch.optim.SGD(prior.param_groups(), lr=0.1)
     return br.attach, {"optimizer": optimizer, "prior": prior, "num_data": 100, "before_clip": False}
+
+
+def _estimated_numbers(**arguments: Any) -> Any:
+    """Fit; the constructor itself looks at nothing, as scikit-learn has it."""
+    X, _ = training_data()
+    return br.MAPRegressor(**arguments).fit(X.numpy(), X[:, 0].numpy() + 0.1 * X[:, 1].numpy() ** 2)
+
+
+def _estimated_classes(**arguments: Any) -> Any:
+    X, y = training_data()
+    return br.MAPClassifier(**arguments).fit(X.numpy(), y.numpy())
+
+
+for _one, _cls in ((_estimated_numbers, br.MAPRegressor), (_estimated_classes, br.MAPClassifier)):
+    _one.__signature__ = inspect.signature(_cls)  # type: ignore[attr-defined]
 
 
 def _trainer() -> Made:
@@ -359,6 +376,33 @@ CALLS: dict[str, Callable[[], Made]] = {
     "likelihoods.Gaussian": lambda: (L.Gaussian, {"noise_std": "learned", "prior": H.HalfNormal(1.0)}),
     "likelihoods.Categorical": lambda: (L.Categorical, {"ignore_index": -100}),
     "likelihoods.FromLoss": lambda: (L.FromLoss, {"loss": nn.CrossEntropyLoss()}),
+    "likelihoods.StudentT": lambda: (L.StudentT, {"df": 4.0, "noise_scale": 0.5}),
+    "MAPRegressor": lambda: (
+        _estimated_numbers,
+        {
+            "prior": "gaussian(1.0)",
+            "likelihood": L.Gaussian(0.5),
+            "hidden": (),
+            "fit_intercept": True,
+            "optimizer": None,
+            "strength": {"seed": 1},
+            "tol": 1e-6,
+            "max_iter": 50,
+            "random_state": 0,
+        },
+    ),
+    "MAPClassifier": lambda: (
+        _estimated_classes,
+        {
+            "prior": {"*": br.Laplace(1.0)},
+            "likelihood": L.Categorical(),
+            "module": None,
+            "training": None,
+            "tol": 1e-6,
+        },
+    ),
+    "MAPRegressor.from_sklearn": lambda: (br.MAPRegressor.from_sklearn, {"estimator": Ridge(alpha=2.0)}),
+    "MAPClassifier.from_sklearn": lambda: (br.MAPClassifier.from_sklearn, {"estimator": LogisticRegression(C=2.0)}),
     "likelihoods.Bernoulli": lambda: (L.Bernoulli, {}),
     # strength
     "choose_strength": _choose,
