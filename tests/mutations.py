@@ -20,11 +20,12 @@ from tests.mistakes.elsewhere import ELSEWHERE
 from tests.mistakes.families import FAMILIES
 from tests.mistakes.mutation import Mutation
 from tests.mistakes.strength import STRENGTH
+from tests.mistakes.tables import TABLES
 from tests.mistakes.trainer import TRAINER
 
 ROOT = Path(__file__).parent.parent
 
-MUTATIONS = [*FAMILIES, *ELSEWHERE, *EDGES, *STRENGTH, *TRAINER]
+MUTATIONS = [*FAMILIES, *ELSEWHERE, *EDGES, *STRENGTH, *TABLES, *TRAINER]
 
 
 def caught(mutation: Mutation) -> bool:

@@ -1,4 +1,4 @@
-"""The command line: `bayesreg convert`, `explain`, `fit`, `strength`, `prior show` and `demo`."""
+"""The command line: `bayesreg convert`, `explain`, `fit`, `predict`, `report`, `strength`, `prior` and `demo`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from bayesreg.cli.convert import convert
 from bayesreg.cli.demo import demo
 from bayesreg.cli.explain import explain
 from bayesreg.cli.fit import fit
+from bayesreg.cli.predict import predict
 from bayesreg.cli.prior import prior
+from bayesreg.cli.report import report
 from bayesreg.cli.strength import strength
 from bayesreg.errors import BayesRegError
 
@@ -31,6 +33,8 @@ app.command(epilog="Example: bayesreg explain --optimizer adamw --lr 1e-3 --weig
     explain
 )
 app.command(epilog="Example: bayesreg fit breast_cancer --prior 'laplace(0.5)' --output runs/cancer")(fit)
+app.command(epilog="Example: bayesreg predict runs/cancer new.csv")(predict)
+app.command(epilog="Example: bayesreg report runs/cancer")(report)
 app.command(epilog="Example: bayesreg strength diabetes --prior 'gaussian(auto)'")(strength)
 app.command(epilog="Example: bayesreg demo --output bayesreg-demo")(demo)
 app.add_typer(prior, name="prior")

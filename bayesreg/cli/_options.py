@@ -9,13 +9,17 @@ import typer
 
 __all__ = [
     "DataArgument",
+    "DropOption",
+    "FeaturesOption",
     "HeaderOption",
     "HiddenOption",
     "ModelOption",
     "NoiseOption",
+    "SepOption",
     "TargetOption",
     "TaskName",
     "TaskOption",
+    "listed",
 ]
 
 
@@ -27,9 +31,14 @@ class TaskName(StrEnum):
 
 
 DataArgument = Annotated[
-    str, typer.Argument(help="A .csv or .npz file, or breast_cancer, diabetes, digits, iris, wine.")
+    str, typer.Argument(help="A .csv, .parquet or .npz file, or breast_cancer, diabetes, digits, iris, wine.")
 ]
-TargetOption = Annotated[str | None, typer.Option(help="Target column of a CSV; default the last.")]
+TargetOption = Annotated[str | None, typer.Option(help="Target column of a table; default the last.")]
+FeaturesOption = Annotated[
+    list[str] | None, typer.Option(help="Columns to use, by commas or one by one.  [default: all that can be]")
+]
+DropOption = Annotated[list[str] | None, typer.Option(help="Columns to leave out, by commas or one by one.")]
+SepOption = Annotated[str | None, typer.Option(help="What separates the columns of a CSV.  [default: a comma]")]
 HeaderOption = Annotated[
     bool | None,
     typer.Option("--header/--no-header", help="Whether a CSV begins with names.  [default: yes, unless numbers]"),
@@ -42,3 +51,8 @@ HiddenOption = Annotated[
 NoiseOption = Annotated[
     str | None, typer.Option(help="Regression: noise std in target units, or learned.  [default: learned]")
 ]
+
+
+def listed(names: list[str] | None) -> list[str] | None:
+    """Return names that were given one by one or by commas; None where none were."""
+    return None if not names else [name.strip() for given in names for name in given.split(",") if name.strip()]

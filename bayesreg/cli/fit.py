@@ -4,36 +4,30 @@ from __future__ import annotations
 
 import shutil
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bayesreg._support import checks
-from bayesreg._support.files import atomic_folder, check_writable
-from bayesreg.cli._network import likelihood_of, network_of
+from bayesreg._support.files import check_writable
 from bayesreg.cli._options import (
     DataArgument,
+    DropOption,
+    FeaturesOption,
     HeaderOption,
     HiddenOption,
     ModelOption,
     NoiseOption,
+    SepOption,
     TargetOption,
     TaskOption,
+    listed,
 )
 from bayesreg.cli._output import for_json, require_no_option, say, show
 from bayesreg.errors import InvalidArgumentError
-from bayesreg.priors.auto import asks_to_choose, at_scale_one
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from bayesreg.cli.tabular import Tabular
-    from bayesreg.likelihoods import Likelihood
-    from bayesreg.model_prior import ModelPrior
-    from bayesreg.priors import Belief
-    from bayesreg.strength import Choice
     from bayesreg.trainer import FitResult, MAPTrainer
 
 __all__ = ["fit"]
@@ -52,11 +46,16 @@ class OptimizerName(StrEnum):
 def fit(
     data: DataArgument,
     target: TargetOption = None,
+    features: FeaturesOption = None,
+    drop: DropOption = None,
+    sep: SepOption = None,
     header: HeaderOption = None,
     task: TaskOption = None,
     model: ModelOption = "linear",
     hidden: HiddenOption = None,
-    prior: Annotated[str, typer.Option(help="In words: gaussian(0.1), laplace(auto), flat().")] = "gaussian(1.0)",
+    prior: Annotated[
+        str, typer.Option(help="In words: gaussian(0.1), laplace(auto), flat(). auto: chosen from the data.")
+    ] = "gaussian(auto)",
     noise_std: NoiseOption = None,
     optimizer: Annotated[OptimizerName, typer.Option(help="auto: lbfgs or proximal if linear, else adam.")] = (
         OptimizerName.auto
@@ -68,7 +67,12 @@ def fit(
     batch_size: Annotated[
         int | None, typer.Option(min=1, max=2**31 - 1, help="Batch size of adam and sgd.  [default: 32]")
     ] = None,
-    val_fraction: Annotated[float, typer.Option(help="Share of the rows held out for validation.")] = 0.2,
+    val_fraction: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the rows held out.  [default: 0.2; of a linear model 0, and it is cross-validated]"
+        ),
+    ] = None,
     starts: Annotated[
         int,
         typer.Option(min=1, max=100_000, help="Starting points of lbfgs and proximal; for priors that are not convex."),
@@ -83,69 +87,50 @@ def fit(
         bool,
         typer.Option("--resume", help="Keep the state in OUTPUT.checkpoint, and go on from it if it is there."),
     ] = False,
-    output: Annotated[Path, typer.Option(help="Run folder to create; must not exist.")] = Path("runs/fit"),
+    output: Annotated[Path, typer.Option(help="Run folder to create.")] = Path("runs/fit"),
+    force: Annotated[bool, typer.Option("--force", help="Replace OUTPUT if it is a run folder.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """MAP-train a model on a table; write model, prior, metrics and plots to a run folder."""
-    import bayesreg as br
-    from bayesreg.cli.tabular import load_tabular
+    from bayesreg.cli.tabular.assess import cross_validated, on_rows
+    from bayesreg.cli.tabular.coefficients import coefficients_of, table_of
+    from bayesreg.cli.tabular.data import load_tabular
+    from bayesreg.cli.tabular.folder import metrics_of, require_replaceable, write_folder
+    from bayesreg.cli.tabular.procedure import Recipe, fit_rows, split
 
     require_no_option("--output", output)
-    if output.exists():
-        raise InvalidArgumentError(f"--output: {output} exists already; name another folder or remove it.")
+    require_replaceable(output, force=force)
     # Asked before the work, not after it.
     check_writable(output)
-    if not 0.0 <= val_fraction < 1.0:
+    if val_fraction is not None and not 0.0 <= val_fraction < 1.0:
         raise InvalidArgumentError(f"--val-fraction: expected a share in [0, 1), got {val_fraction:g}.")
     if lr is not None:
         checks.positive("--lr", lr)
-    table = load_tabular(data, target, task.value if task else None, header)
-    train, val = _split(table, val_fraction, seed)
-    network, sizes = network_of(table, train, model, hidden, seed)
-    likelihood = likelihood_of(table, train[1], noise_std)
-    auto = asks_to_choose(prior)
-    family = br.prior_from_words(at_scale_one(prior) if auto else prior, len(train[1]))
-    name = _solver(optimizer, "linear" if auto else model, family.traits.smooth)
-    chosen = _optimizer(name, 1e-2 if lr is None else lr)
-    stochastic = {"--lr": lr, "--epochs": epochs, "--batch-size": batch_size, "--keep-last": keep_last or None}
-    given = [option for option, value in stochastic.items() if value is not None]
-    how: dict[str, Any]
-    if isinstance(chosen, str):
-        if given:
-            raise InvalidArgumentError(
-                f"{', '.join(given)}: {'plays' if len(given) == 1 else 'play'} no part with {chosen}, which solves on "
-                f"all the data to optimality; leave it out, or choose --optimizer adam or sgd."
-            )
-        how = {"starts": starts}
-    else:
-        if starts > 1:
-            raise InvalidArgumentError(
-                f"--starts: several starting points need a full-batch solver, --optimizer lbfgs or proximal, got "
-                f"{name.value}."
-            )
-        if keep_last and val is None:
-            raise InvalidArgumentError("--keep-last: without validation rows the last epoch is kept; leave it out.")
-        how = {"max_epochs": epochs or 100, "batch_size": batch_size or 32, "restore_best": not keep_last}
-    choice = None
-    rules: Any = family
-    if auto:
-        if starts > 1:
-            raise InvalidArgumentError("--starts: plays no part where the strength is chosen; leave it out.")
-        choice = _chosen(network, family, likelihood, train, seed, chosen, how)
-        network, rules, likelihood = choice.model, choice.prior, choice.likelihood
-        if isinstance(chosen, str) and model != "linear":
-            # As far as it is worth to take a network; the residual is in the summary.
-            how = {"tolerance": 1e-3}
+    table = load_tabular(
+        data, target, task.value if task else None, header, sep=sep, features=listed(features), drop=listed(drop) or ()
+    )
+    recipe = Recipe(model, hidden, prior, noise_std, optimizer.value, lr, epochs, batch_size, starts, keep_last, seed)
+    # A linear model is solved in a moment: it is measured by fitting it again, and no row is wasted.
+    once = model == "linear" and optimizer.value not in ("adam", "sgd")
+    share = (0.0 if once else 0.2) if val_fraction is None else val_fraction
+    train, val = split(table, share, seed)
     checkpoint = output.with_name(f"{output.name}.checkpoint") if resume else None
-    trainer = br.MAPTrainer(network, rules, likelihood, optimizer=chosen, seed=seed, checkpoint=checkpoint, **how)
-    if choice is None:
-        _start_at_centre(family, trainer.prior)
-    result = _trained(trainer, train, val, checkpoint)
-    metrics = _metrics(table, data, model, prior, seed, trainer, result)
-    metrics["build"] = dict(zip(("model", "inputs", "outputs", "hidden"), (model, *sizes), strict=True))
-    metrics["architecture"] = str(network)
-    metrics["strength"] = None if choice is None else choice.to_dict()
-    _write(output, network, trainer, result, metrics, choice)
+    try:
+        fitted = fit_rows(
+            table, recipe, train, val, checkpoint=checkpoint,
+            trained=lambda trainer, rows, held: _trained(trainer, rows, held, checkpoint),
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        typer.echo("interrupted before the fit, while its strength was chosen; no run folder was written.", err=True)
+        raise typer.Exit(130) from None
+    measured = None
+    if val is not None:
+        measured = on_rows(table, fitted, val)
+    elif once and len(train) >= 10:
+        measured = cross_validated(table, recipe, fitted)
+    found = coefficients_of(fitted.network, fitted.encoded.names)
+    metrics = metrics_of(table, data, recipe, fitted, measured, found)
+    write_folder(output, table, fitted, measured, found, metrics, force=force)
     if checkpoint is not None:
         # All that it was for is in the run folder now.
         shutil.rmtree(checkpoint)
@@ -153,15 +138,22 @@ def fit(
         say(for_json(metrics))
         return
     say(f"Task: {table.words}")
-    if choice is not None:
-        show(choice.summary())
-    show(trainer.prior.describe(result.loss_scale))
-    show(result.summary())
-    if result.modes is not None:
-        show(result.modes.table)
-    say("Features (and a regression target) are standardised inside the model; the prior's scale is in those units.")
+    for note in (*table.notes, *fitted.encoded.notes):
+        say(note)
+    if fitted.choice is not None:
+        show(fitted.choice.summary())
+    show(fitted.prior.describe(fitted.result.loss_scale))
+    show(fitted.result.summary())
+    if fitted.result.modes is not None:
+        show(fitted.result.modes.table)
+    if measured is not None:
+        show(measured.table)
+    if found is not None:
+        show(table_of(*found, table.classes, table.target_name))
+    say("Measured features (and a regression target) are standardised inside the model; the prior's scale is in those "
+        "units.")  # fmt: skip
     asked = ", trust=True" if ":" in model else ""
-    say(f"Run folder: {output} (model, prior = br.load_run({str(output)!r}{asked}) reads it back)")
+    say(f"Run folder: {output} (br.load_run({str(output)!r}{asked}) reads it back; bayesreg predict, bayesreg report)")
 
 
 def _trained(trainer: MAPTrainer, train: Any, val: Any, checkpoint: Path | None) -> FitResult:
@@ -176,121 +168,3 @@ def _trained(trainer: MAPTrainer, train: Any, val: Any, checkpoint: Path | None)
             kept = f"; its state is in {checkpoint}: the same command goes on from there."
         typer.echo(f"interrupted{where}{kept}", err=True)
         raise typer.Exit(130) from None
-
-
-def _split(table: Tabular, val_fraction: float, seed: int) -> tuple[tuple[Any, Any], tuple[Any, Any] | None]:
-    """Split at random; every class keeps at least its place in the target, not in each part."""
-    import numpy as np
-
-    n = len(table.target)
-    held = round(n * val_fraction)
-    if n - held < 2:
-        raise InvalidArgumentError(f"--val-fraction: {n - held} of {n} rows are left to train on, 2 are needed.")
-    order = np.random.default_rng(seed).permutation(n)
-    rest, kept = order[:held], order[held:]
-    train = (table.features[kept], table.target[kept])
-    return train, (table.features[rest], table.target[rest]) if held else None
-
-
-def _chosen(
-    network: nn.Module,
-    family: Belief,
-    likelihood: Likelihood,
-    train: Any,
-    seed: int,
-    optimizer: Any,
-    how: dict[str, Any],
-) -> Choice:
-    """Choose the strength, with the same solver or optimizer that the fit has."""
-    import bayesreg as br
-
-    given: dict[str, Any] = {"optimizer": optimizer}
-    if not isinstance(optimizer, str):
-        given |= {"max_epochs": how["max_epochs"], "batch_size": how["batch_size"]}
-    return br.choose_strength(network, family, likelihood, train, seed=seed, **given)
-
-
-def _start_at_centre(family: Belief, prior: ModelPrior) -> None:
-    """Begin at the weights a prior is centred on, biases too: far from them the first steps would only lead back."""
-    import torch
-
-    if family.reference is None:
-        return
-    for entry in prior:
-        if entry.name in family.reference:
-            with torch.no_grad():
-                entry.parameter.copy_(family.reference[entry.name])
-
-
-def _solver(name: OptimizerName, model: str, smooth: bool) -> OptimizerName:
-    if name is not OptimizerName.auto:
-        return name
-    return OptimizerName.adam if model != "linear" else OptimizerName.lbfgs if smooth else OptimizerName.proximal
-
-
-def _optimizer(name: OptimizerName, lr: float) -> Any:
-    import torch
-
-    if name is OptimizerName.adam:
-        return partial(torch.optim.Adam, lr=lr)
-    if name is OptimizerName.sgd:
-        return partial(torch.optim.SGD, lr=lr, momentum=0.9)
-    return name.value
-
-
-def _metrics(
-    table: Tabular, data: str, model: str, prior: str, seed: int, trainer: MAPTrainer, result: FitResult
-) -> dict[str, Any]:
-    from bayesreg._version import __version__
-    from bayesreg.likelihoods.saved import settings_of
-
-    return {
-        "bayesreg": __version__,
-        "data": data,
-        "task": table.task,
-        "task_why": table.why,
-        "features": table.names,
-        "classes": table.classes,
-        "model": model,
-        "prior": prior,
-        "likelihood": trainer.likelihood.describe(),
-        "likelihood_settings": settings_of(trainer.likelihood),
-        "seed": seed,
-        **result.to_dict(),
-        "routes": result.routes.to_dict()["rows"],
-        "priors": trainer.prior.describe(result.loss_scale).to_dict()["rows"],
-    }
-
-
-def _write(
-    output: Path,
-    network: nn.Module,
-    trainer: MAPTrainer,
-    result: FitResult,
-    metrics: dict[str, Any],
-    choice: Choice | None,
-) -> None:
-    """Write the run folder whole or not at all."""
-    from bayesreg.runs import write_run
-
-    with atomic_folder(output) as folder:
-        write_run(folder, network, trainer.prior, trainer.likelihood, metrics, result.history)
-        _plots(folder, trainer, result, choice)
-
-
-def _plots(folder: Path, trainer: MAPTrainer, result: FitResult, choice: Choice | None) -> None:
-    import importlib.util
-
-    if importlib.util.find_spec("matplotlib") is None:
-        typer.echo("no pictures: pip install 'bayesreg[viz]' for them.", err=True)
-        return
-    from matplotlib.figure import Figure
-
-    from bayesreg.plots import plot_history, plot_strength, plot_weights, save
-
-    # Figures of their own: pyplot would look for a screen.
-    pictures = {"history.png": partial(plot_history, result), "weights.png": partial(plot_weights, trainer.prior)}
-    if choice is not None:
-        pictures["strength.png"] = partial(plot_strength, choice)
-    for name, draw in pictures.items():
-        save(draw(Figure(figsize=(6.4, 4.0), layout="constrained").add_subplot()), folder / name)

@@ -9,15 +9,18 @@ from typing import Annotated, Any
 import typer
 
 from bayesreg._support.files import check_writable
-from bayesreg.cli._network import likelihood_of, network_of
 from bayesreg.cli._options import (
     DataArgument,
+    DropOption,
+    FeaturesOption,
     HeaderOption,
     HiddenOption,
     ModelOption,
     NoiseOption,
+    SepOption,
     TargetOption,
     TaskOption,
+    listed,
 )
 from bayesreg.cli._output import for_json, require_no_option, say, show
 from bayesreg.errors import InvalidArgumentError
@@ -40,6 +43,9 @@ class MethodName(StrEnum):
 def strength(
     data: DataArgument,
     target: TargetOption = None,
+    features: FeaturesOption = None,
+    drop: DropOption = None,
+    sep: SepOption = None,
     header: HeaderOption = None,
     task: TaskOption = None,
     model: ModelOption = "linear",
@@ -52,8 +58,11 @@ def strength(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Choose how strong a prior should be for a table, from all its rows, and say how sure that is."""
+    import numpy as np
+
     import bayesreg as br
-    from bayesreg.cli.tabular import load_tabular
+    from bayesreg.cli.tabular.data import load_tabular
+    from bayesreg.cli.tabular.network import likelihood_of, network_of
     from bayesreg.plots.canvas import require_format
 
     if picture is not None:
@@ -64,9 +73,12 @@ def strength(
         raise InvalidArgumentError(
             f"--prior: expected one with a number to be chosen, such as gaussian(auto), got {prior!r}."
         )
-    table = load_tabular(data, target, task.value if task else None, header)
-    rows: Any = (table.features, table.target)
-    network, _ = network_of(table, rows, model, hidden, seed)
+    table = load_tabular(
+        data, target, task.value if task else None, header, sep=sep, features=listed(features), drop=listed(drop) or ()
+    )
+    encoded = table.encoded(np.arange(len(table)))
+    rows: Any = (encoded.matrix, table.target)
+    network, _ = network_of(table, encoded, rows, model, hidden, seed)
     likelihood = likelihood_of(table, rows[1], noise_std)
     family = br.prior_from_words(at_scale_one(prior), len(rows[1]))
     choice = br.choose_strength(network, family, likelihood, rows, method=method.value, seed=seed)
@@ -78,6 +90,8 @@ def strength(
         say(for_json({"task": table.task, "prior": prior, **choice.to_dict()}))
         return
     say(f"Task: {table.words}")
+    for note in table.notes:
+        say(note)
     show(choice.summary())
     show(choice.path)
     say("Features (and a regression target) are standardised inside the model; the prior's scale is in those units.")

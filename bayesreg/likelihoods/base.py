@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -125,9 +126,38 @@ class Likelihood(nn.Module, ABC):
         """
         return None
 
+    def __repr__(self) -> str:
+        return self.describe()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        made = type(self).__new__(type(self))
+        memo[id(self)] = made
+        made.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return made
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Return plain values in place of tensors, so that equal likelihoods are equal pickles and hash alike."""
+        held = [*self.parameters(), *self.buffers()]
+        if list(self.children()) or any(t.ndim or t.device.type != "cpu" or t.dtype != torch.float64 for t in held):
+            return super().__reduce_ex__(protocol)
+        learned = {name: (float(p.detach()), p.requires_grad) for name, p in self.named_parameters()}
+        fixed = {name: float(tensor) for name, tensor in self.named_buffers()}
+        return _remade, (type(self), {**self.__dict__, "_parameters": learned, "_buffers": fixed})
+
     def describe(self) -> str:
         """Return how reports call the likelihood."""
         return type(self).__name__
+
+
+def _remade(cls: type[Likelihood], state: dict[str, Any]) -> Likelihood:
+    made = cls.__new__(cls)
+    made.__dict__.update(state)
+    made._parameters = {
+        name: nn.Parameter(torch.tensor(value, dtype=torch.float64), requires_grad=grad)
+        for name, (value, grad) in state["_parameters"].items()
+    }
+    made._buffers = {name: torch.tensor(value, dtype=torch.float64) for name, value in state["_buffers"].items()}
+    return made
 
 
 def aligned(output: Tensor, target: Tensor, name: str) -> tuple[Tensor, Tensor]:

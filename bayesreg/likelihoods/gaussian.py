@@ -17,6 +17,9 @@ from bayesreg.likelihoods.local import Local
 
 __all__ = ["Gaussian"]
 
+# Of an exponent: beyond it there is no float.
+_LARGEST = 700.0
+
 
 @final
 class Gaussian(Likelihood):
@@ -80,7 +83,7 @@ class Gaussian(Likelihood):
     def _local(self, output: Tensor, target: Tensor) -> Local:
         mean, observed = aligned(output, target, "Gaussian")
         log_std = float(self.log_noise_std.detach())
-        precision, residual = math.exp(-2.0 * log_std), mean - observed
+        precision, residual = math.exp(min(-2.0 * log_std, _LARGEST)), mean - observed
         nll = 0.5 * precision * residual.square().sum(1) + mean.shape[1] * (log_std + 0.5 * math.log(2.0 * math.pi))
         return Local(nll, precision * residual, precision)
 

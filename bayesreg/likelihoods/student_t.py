@@ -16,6 +16,9 @@ from bayesreg.likelihoods.local import Local
 
 __all__ = ["StudentT"]
 
+# Of an exponent: its square is a float still.
+_LARGEST = 300.0
+
 
 @final
 class StudentT(Likelihood):
@@ -72,7 +75,7 @@ class StudentT(Likelihood):
 
     def _local(self, output: Tensor, target: Tensor) -> Local:
         mean, observed = aligned(output, target, "StudentT")
-        rate = math.exp(-float(self.log_noise_scale.detach()))
+        rate = math.exp(min(-float(self.log_noise_scale.detach()), _LARGEST))
         residual = (mean - observed) * rate
         square = residual.square() / self.df
         weight = (self.df + 1.0) / self.df * rate / (1.0 + square)

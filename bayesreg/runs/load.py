@@ -20,6 +20,7 @@ from bayesreg.model_prior import ModelPrior
 from bayesreg.runs.names import names_from
 from bayesreg.runs.network import build_network, imported
 from bayesreg.runs.run import Run
+from bayesreg.tables import Encoder
 
 __all__ = ["load_run"]
 
@@ -80,6 +81,7 @@ def load_run(
         metrics.get("output") if isinstance(metrics.get("output"), str | int) else None,
         _form(where, metrics),
         metrics,
+        _columns(where, metrics),
     )
 
 
@@ -171,6 +173,18 @@ def _names(where: Path, metrics: Mapping[str, Any], which: str) -> tuple[str, ..
         return () if given is None else names_from(which, given)
     except InvalidArgumentError as error:
         raise PriorFileError(f"{where / 'metrics.json'}: damaged {which} ({error}).") from error
+
+
+def _columns(where: Path, metrics: Mapping[str, Any]) -> Encoder | None:
+    if metrics.get("columns") is None:
+        return None
+    try:
+        found = Encoder.from_dict({"columns": metrics["columns"]})
+    except InvalidArgumentError as error:
+        raise PriorFileError(f"{where / 'metrics.json'}: {error}") from error
+    if found.names != metrics.get("features"):
+        raise PriorFileError(f"{where / 'metrics.json'}: damaged, its columns do not make its features.")
+    return found
 
 
 def _require_room(path: Path, name: str, inputs: int, outputs: int, hidden: int) -> None:

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import sys
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -96,10 +97,21 @@ def imported(name: str, inputs: int, outputs: int) -> nn.Module:
     return built
 
 
-def standardise(network: nn.Sequential, features: Any, targets: Any) -> None:
-    """Give the standardising layers the mean and standard deviation of the training data, in place."""
-    fresh: dict[str, nn.Module] = {"standardize": Standardize(torch.as_tensor(features))}
+def standardise(network: nn.Sequential, features: Any, targets: Any, measured: Sequence[bool] | None = None) -> None:
+    """Give the standardising layers the mean and standard deviation of the training data, in place.
+
+    Args:
+        network: From `build_network`.
+        features: (n, d).
+        targets: (n,).
+        measured: Which features to standardise; the others, 0 or 1, stay as they are. Default: all.
+    """
+    layer = Standardize(torch.as_tensor(features))
+    if measured is not None:
+        left = ~torch.as_tensor(list(measured))
+        layer.mean[left], layer.std[left] = 0.0, 1.0
+    fresh: dict[str, nn.Module] = {"standardize": layer}
     if hasattr(network, "unstandardize"):
         fresh["unstandardize"] = Unstandardize(torch.as_tensor(targets))
-    for name, layer in fresh.items():
-        setattr(network, name, layer.double())
+    for name, made in fresh.items():
+        setattr(network, name, made.double())

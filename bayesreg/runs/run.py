@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
@@ -13,10 +15,12 @@ from torch.distributions import Distribution
 from bayesreg._support import checks
 from bayesreg._support.calls import answering
 from bayesreg.data import BatchFormat, Kind, Reading, predicted
-from bayesreg.errors import InvalidArgumentError
+from bayesreg.data.columns import is_table
+from bayesreg.errors import DataError, InvalidArgumentError
 from bayesreg.likelihoods import Likelihood
 from bayesreg.likelihoods.output import OutputPick
 from bayesreg.model_prior import ModelPrior
+from bayesreg.tables import Encoder, Table, read_table
 
 __all__ = ["Run"]
 
@@ -34,6 +38,7 @@ class Run:
         output: Which output of the model the likelihood takes; None: what it returns.
         form: Which entry of a batch is the target, which the weights.
         metrics: All numbers that were kept with it.
+        columns: What makes the features of a table's columns; None where the features are the inputs.
     """
 
     model: nn.Module
@@ -44,6 +49,7 @@ class Run:
     output: OutputPick | None = None
     form: BatchFormat = field(default_factory=BatchFormat, repr=False)
     metrics: dict[str, Any] = field(default_factory=dict, repr=False)
+    columns: Encoder | None = field(default=None, repr=False)
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.model, self.prior))
@@ -76,7 +82,8 @@ class Run:
         """Return what the model predicts, as `MAPTrainer.predict` does.
 
         Args:
-            data: Raw inputs, as in training: an array, tensor or table, a loader or dataset.
+            data: Raw inputs, as in training: an array, tensor or table, a loader or dataset. Of a run of `bayesreg fit`
+                on a table also that table's columns: a pandas one with text and gaps, or the path of a CSV.
             kind: "distribution" (default), "mean", "probabilities", "classes", "output", or "names", the likeliest
                 class by its name.
             batch_size: For arrays and datasets.
@@ -103,6 +110,7 @@ class Run:
         if kind == "names" and not self.class_names:
             raise InvalidArgumentError("kind: the classes of this run have no names; ask for 'classes'.")
         reading = Reading(_Unknown() if self.likelihood is None else self.likelihood, form=self.form, pick=self.output)
+        data = self._encoded(data)
         of_classes: Kind = "classes" if kind == "names" else kind
         found = predicted(self.model, reading, data, of_classes, checks.positive_int("batch_size", batch_size))
         if kind == "names" and isinstance(found, Tensor):
@@ -112,6 +120,19 @@ class Run:
                 )
             return [self.class_names[index] for index in found.reshape(-1).tolist()]
         return found
+
+    def _encoded(self, data: Any) -> Any:
+        """Return a table's columns as features; anything else as it is."""
+        if isinstance(data, str | os.PathLike):
+            data = read_table(Path(data))
+        elif is_table(data) and self.columns is not None:
+            data = Table.of(data)
+        if not isinstance(data, Table):
+            return data
+        if self.columns is None:
+            raise DataError("data: this run's inputs are features, not columns of a table; pass an array.")
+        matrix, _ = self.columns.encode(data)
+        return torch.as_tensor(matrix)
 
 
 class _Unknown(Likelihood):

@@ -129,13 +129,14 @@ def test_fit_writes_a_run_folder(run, tmp_path):
     metrics = answer(run, "fit", "breast_cancer", "--prior", "laplace(0.5)", "--output", "runs/a")
     folder = tmp_path / "runs" / "a"
     assert sorted(p.name for p in folder.iterdir()) == [
-        "history.json", "history.png", "metrics.json", "model.safetensors", "prior.safetensors", "weights.png",
+        "calibration.png", "coefficients.png", "history.json", "metrics.json", "model.safetensors",
+        "prior.safetensors",
     ]  # fmt: skip
     assert json.loads((folder / "metrics.json").read_text()) == metrics
     assert metrics["converged"] is True
     assert 0.1 < metrics["exact_zeros"] < 1
-    assert metrics["val_metric"] > 0.9
-    assert (folder / "history.png").read_bytes().startswith(b"\x89PNG")
+    assert {score["name"]: score["mean"] for score in metrics["assessment"]["scores"]}["accuracy"] > 0.9
+    assert (folder / "coefficients.png").read_bytes().startswith(b"\x89PNG")
     weights = load_file(folder / "model.safetensors")
     assert set(weights) == {"standardize.mean", "standardize.std", "net.weight", "net.bias"}
     assert (weights["net.weight"] == 0).double().mean().item() == pytest.approx(metrics["exact_zeros"])
@@ -209,7 +210,8 @@ def test_fit_on_csv_and_npz(run, tmp_path):
     assert two["features"] == ["a", "b", "c"]
     assert one["objective"] == pytest.approx(two["objective"], rel=1e-9)
     assert one["task"] == "regression"
-    assert one["val_metric"] < 0.02
+    assert one["assessment"]["scores"][0]["name"] == "R²"
+    assert one["assessment"]["scores"][0]["mean"] > 0.99
     assert one["likelihood"].startswith("Gaussian(noise_std=0.")
 
 
@@ -230,7 +232,8 @@ def test_large_labels_keep_their_names(run, tmp_path):
 def test_constant_columns_are_left_alone(run, tmp_path):
     rows = [f"0.1,{x},{int(x > 0)}" for x in np.linspace(-1, 1, 50)]
     (tmp_path / "c.csv").write_text("same,x,label\n" + "\n".join(rows))
-    answer(run, "fit", "c.csv", "--output", "run")
+    assert answer(run, "fit", "c.csv", "--output", "left")["features"] == ["x"]
+    answer(run, "fit", "c.csv", "--features", "same,x", "--output", "run")
     assert load_file(tmp_path / "run" / "model.safetensors")["standardize.std"][0] == 1.0
 
 
@@ -264,10 +267,9 @@ def test_fit_is_reproducible(run):
 
 
 BAD_FILES = {
-    "text.csv": ("x,y\n1,0\ntwo,1\n", "line 3, column 'x': expected a number, got 'two'"),
-    "missing.csv": ("x,y\n1,0\n,1\n", "line 3, column 'x': missing value; drop the row or impute it first"),
-    "nan.csv": ("x,y\n1,0\nNaN,1\n", "line 3, column 'x': missing value"),
-    "infinite.csv": ("x,y\n1,0\ninf,1\n", "row 2, column 'x' is NaN or infinite"),
+    "text.csv": ("x,y\n1,0\ntwo,1\n", "line 3, column 'x': expected a number as in 1 of 2 rows, got 'two'"),
+    "infinite.csv": ("x,y\n1,0\ninf,1\n", "line 3, column 'x': expected a number whose square is one, got 'inf'"),
+    "dates.csv": ("x,y\n2024-05-01,0\n2024-05-02,1\n", "column 'x' is of dates such as '2024-05-01': a date is no"),
     "one_class.csv": ("x,y\n1,a\n2,a\n", "needs at least two classes, got only 'a'"),
     "ragged.csv": ("x,y\n1,0\n1,2,3\n", "line 3: expected 2 values, got 3"),
     "empty.csv": ("", "expected a header and at least one row"),
@@ -306,7 +308,9 @@ def test_fit_refuses_bad_files(run, tmp_path):
         ("latin.csv", "not a readable CSV file in UTF-8"),
         ("no.csv", "no such file"),
         ("iriss", "got 'iriss'; did you mean 'iris'"),
-        ("table.parquet", "expected a .csv or .npz file"),
+        ("table.parquet", "no such file"),
+        ("table.pkl", "a pickle runs code when it is read, so it is not"),
+        ("table.txt", "expected a .csv, .parquet or .npz file"),
     ]:
         assert message in refusal(run, "fit", name, "--output", "run")
 
@@ -343,8 +347,8 @@ def test_fit_refuses_bad_files(run, tmp_path):
         (["--hidden", "5"], "--hidden: plays no part with --model linear"),
         (["--model", "mlp", "--starts", "3"], "--starts: several starting points need a full-batch solver"),
         (["--model", "mlp", "--keep-last", "--val-fraction", "0"], "without validation rows the last epoch is kept"),
-        (["--target", "species"], "--target: is for a CSV file, and iris is none"),
-        (["--no-header"], "--no-header: is for a CSV file"),
+        (["--target", "species"], "--target: is for a table with columns, and iris is none"),
+        (["--no-header"], "--no-header: is for a table with columns"),
         (["--noise-std", "learned"], "a classification has no noise std"),
         (["--seed", str(10**30)], "Invalid value for '--seed'"),
         (["--batch-size", str(10**30)], "Invalid value for '--batch-size'"),

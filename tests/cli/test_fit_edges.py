@@ -37,7 +37,7 @@ def test_names_are_names(run, tmp_path, names):
     (tmp_path / "d.csv").write_text(f"{names}\n{ROWS}")
     found = answer(run, "fit", "d.csv")
     assert found["features"] == names.split(",")[:2]
-    assert found["num_data"] == 24
+    assert found["num_data"] == 30
 
 
 def test_one_feature_that_begins_at_0_and_labels_as_names_lose_no_row(run, tmp_path):
@@ -89,12 +89,12 @@ def test_without_a_header_every_row_counts(run, tmp_path):
     [
         (",a,y\n0,1,0\n1,2,1\n", "column 1 has no name"),
         ("a,a,y\n0,1,0\n1,2,1\n", "got 'a' 2 times"),
-        ("a,b,y\n1_000,1,0\n1,2,1\n", "column 'a': expected a number, got '1_000'"),
-        ("a,b,y\n١,1,0\n1,2,1\n", "column 'a': expected a number, got '١'"),
-        ("a,b,y\n0x10,1,0\n1,2,1\n", "column 'a': expected a number, got '0x10'"),
-        ("a,b,y\n1e300,1,0\n1,2,1\n", "column 'a' has a value of size 1e+300, whose square is no number"),
+        ("a,b,y\n1_000,1,0\n1,2,1\n", "column 'a': expected a number as in 1 of 2 rows, got '1_000'"),
+        ("a,b,y\n١,1,0\n1,2,1\n", "column 'a': expected a number as in 1 of 2 rows, got '١'"),
+        ("a,b,y\n0x10,1,0\n1,2,1\n", "column 'a': expected a number as in 1 of 2 rows, got '0x10'"),
+        ("a,b,y\n1e300,1,0\n1,2,1\n", "column 'a': expected a number whose square is one, got '1e300'"),
         ("a,b,y\n1,1,0.5\n1,2,1e300\n", "column 'target' has a value of size 1e+300"),
-        ("a\x1b[2J,b,y\nx,1,0\n1,2,1\n", "column 'a\\x1b[2J': expected a number, got 'x'"),
+        ("a\x1b[2J,b,y\nx,1,0\n1,2,1\n", "column 'a\\x1b[2J': expected a number as in 1 of 2 rows, got 'x'"),
     ],
 )
 def test_slips_in_tables_are_named(run, tmp_path, text, message):

@@ -14,8 +14,8 @@ import pytest
 
 def fit(folder, *options, epochs=60):
     return [
-        "fit", "iris", "--model", "mlp", "--optimizer", "adam", "--epochs", str(epochs), "--output", str(folder),
-        *options,
+        "fit", "iris", "--prior", "gaussian(1.0)", "--model", "mlp", "--optimizer", "adam", "--epochs", str(epochs),
+        "--output", str(folder), *options,
     ]  # fmt: skip
 
 
@@ -100,4 +100,15 @@ def test_another_fit_does_not_go_on(run, tmp_path, monkeypatch):
     status, _, said = run(*fit(tmp_path / "run", "--resume", "--seed", "1"))
     assert status == 1
     assert "was begun with another" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_interrupt_while_the_strength_is_chosen_ends_with_a_sentence_too(run, tmp_path, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bayesreg.cli.tabular.procedure.choose_strength", stopped)
+    status, out, said = run("fit", "iris", "--output", str(tmp_path / "run"))
+    assert (status, out) == (130, "")
+    assert said == "interrupted before the fit, while its strength was chosen; no run folder was written.\n"
     assert not (tmp_path / "run").exists()

@@ -44,7 +44,7 @@ def test_a_fit_with_its_strength_chosen(run, tmp_path, prior):
     scale = found["strength"]["scale"]
     model, fitted = br.load_run(tmp_path / "runs/fit")
     assert float(fitted["net.weight"].scale) == pytest.approx(scale)
-    assert found["val_nll"] < 0.15
+    assert found["assessment"]["scores"][1]["mean"] < 0.15
     assert (tmp_path / "runs/fit/strength.png").exists()
     assert found["converged"]
     assert isinstance(model, torch.nn.Module)

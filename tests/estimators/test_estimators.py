@@ -45,8 +45,9 @@ SCALAR = {
     "GroupLaplace": br.GroupLaplace(1.0, group="column"),
     "Uniform": br.Uniform(-2.0, 2.0),
     "LogUniform": br.LogUniform(low=0.01, high=1.0),
-    "MCP": br.MCP(strength=1.0, gamma=3.0),
-    "SCAD": br.SCAD(strength=1.0, gamma=3.7),
+    # So wide that the objective is convex: of several modes no check of equal fits could say which.
+    "MCP": br.MCP(strength=0.1, gamma=100.0),
+    "SCAD": br.SCAD(strength=0.1, gamma=100.0),
     "L0": br.L0(1.0),
     "NormalGamma": br.NormalGamma(concentration=2.0, rate=1.0),
     "ScaleMixture": br.ScaleMixture(weights=[0.5, 0.5], scales=[0.3, 1.0]),
@@ -73,7 +74,9 @@ def checked(estimator):
 @pytest.mark.parametrize("family", [f if f in QUICK else pytest.param(f, marks=pytest.mark.slow) for f in SCALAR])
 @pytest.mark.parametrize("cls", [br.MAPRegressor, br.MAPClassifier])
 def test_scikit_learns_checks_pass(cls, family):
-    checked(cls(SCALAR[family]))
+    # Of as many coefficients as examples a learned noise makes a problem that only the quick ones are made for.
+    noise = L.Gaussian(1.0) if cls is br.MAPRegressor and family not in QUICK else None
+    checked(cls(SCALAR[family], noise))
 
 
 @QUIET
@@ -243,7 +246,6 @@ def test_float32_stays_float32_and_costs_no_digits():
     classifier = br.MAPClassifier("gaussian(1.0)").fit(cancer.astype(np.float32), labels)
     assert classifier.coef_.dtype == classifier.decision_function(cancer.astype(np.float32)).dtype == np.float32
     assert classifier.predict_proba(cancer.astype(np.float32)).dtype == np.float64
-
 
 
 def test_what_cannot_be_used_is_refused():

@@ -14,7 +14,8 @@ from unittest import mock
 import bayesreg as br
 from bayesreg import cli
 from bayesreg._support import checks, sealed
-from bayesreg.cli import tabular
+from bayesreg.cli.tabular import data as tabular
+from bayesreg.tables import encoder
 from bayesreg.model_prior import file, file_binding
 
 Fault = tuple[str, Callable[[], Any]]
@@ -56,6 +57,10 @@ def _nameless(self: BaseException) -> str:
 
 def _raw_escapes(self: BaseException) -> str:
     return f"{self.args[0] if self.args else ''}\x1b[2J"
+
+
+def _as_floats(table: Any, name: str) -> list[float]:
+    return [float(text or "nan") for text in table.column(name)]
 
 
 def _half_written(*_: Any, **__: Any) -> Any:
@@ -113,7 +118,7 @@ FAULTS: dict[str, Fault] = {
         "commands",
         lambda: _patched(sys.modules["bayesreg.explaining.facts"], "require_sound", lambda _: None),
     ),
-    "a column that is no number": ("commands", lambda: _patched(tabular, "_number", lambda *a: float(a[3]))),
+    "a column that is no number": ("commands", lambda: _patched(encoder, "numbers_in", _as_floats)),
     "a refusal leaves a file": (
         "commands",
         lambda: _patched(sys.modules["bayesreg.cli.fit"], "check_writable", _half_written),

@@ -81,27 +81,27 @@ EDGES = [
         "cli/test_fit_edges.py",
     ),
     Mutation(
-        "cli/tabular.py", "for name in features) and not numbered:", "for name in features):", "cli/test_fit_edges.py"
+        "tables/read.py", "for name in features) and not numbered:", "for name in features):", "cli/test_fit_edges.py"
     ),
     Mutation(
-        "cli/tabular.py", "if features and not told and all(", "if not features and all(", "cli/test_fit_edges.py"
+        "tables/read.py", "if features and not told and all(", "if not features and all(", "cli/test_fit_edges.py"
     ),
-    Mutation("cli/tabular.py", "if largest > 1e150:", "if largest > 1e308:", "cli/test_fit_edges.py"),
+    Mutation("cli/tabular/data.py", "if largest > 1e150:", "if largest > 1e308:", "cli/test_fit_edges.py"),
     Mutation(
-        "cli/tabular.py",
+        "cli/tabular/data.py",
         'labels.dtype.kind not in "biufUS"',
         'labels.dtype.kind not in "biufUScmM"',
         "cli/test_fit_edges.py",
     ),
-    Mutation("cli/tabular.py", '    if "" in header:\n', "    if False:\n", "cli/test_fit_edges.py"),
+    Mutation("tables/read.py", '    if "" in header:\n', "    if False:\n", "cli/test_fit_edges.py"),
     Mutation(
-        "cli/_network.py",
+        "cli/tabular/network.py",
         "return len(table.classes) if len(table.classes) > 2 else 1",
         "return max(len(table.classes), 1)",
         "cli/test_fit_edges.py",
     ),
     Mutation("cli/fit.py", "    check_writable(output)\n", "", "cli/test_fit_edges.py"),
-    Mutation("cli/fit.py", "        if given:\n", "        if False:\n", "cli/test_cli.py"),
+    Mutation("cli/tabular/procedure.py", "            if given:\n", "            if False:\n", "cli/test_cli.py"),
     Mutation(
         "priors/common_words.py",
         "math.sqrt(ridge_alpha_to_variance(value, noise_std))",

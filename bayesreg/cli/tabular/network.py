@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from bayesreg.cli.tabular import Tabular
+from bayesreg.cli.tabular.data import Encoded, Tabular
 from bayesreg.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -17,12 +17,13 @@ __all__ = ["likelihood_of", "network_of"]
 
 
 def network_of(
-    table: Tabular, train: tuple[Any, Any], model: str, hidden: int | None, seed: int
+    table: Tabular, encoded: Encoded, train: tuple[Any, Any], model: str, hidden: int | None, seed: int
 ) -> tuple[nn.Module, tuple[int, int, int]]:
     """Return the network for a table, between layers that standardise, and its sizes.
 
     Args:
         table: The table.
+        encoded: Its features.
         train: Features and targets of the rows to train on.
         model: linear, mlp or module:function.
         hidden: Hidden units of mlp; 32 by default.
@@ -40,12 +41,12 @@ def network_of(
 
     if hidden is not None and model != "mlp":
         raise InvalidArgumentError(f"--hidden: plays no part with --model {model}; leave it out.")
-    sizes = (len(table.names), _outputs(table), hidden or 32)
+    sizes = (len(encoded.names), _outputs(table), hidden or 32)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = imported(model, *sizes[:2]) if ":" in model else model
         network = build_network(net, *sizes, table.task == "regression")
-        standardise(network, *train)
+        standardise(network, *train, encoded.measured)
     return network, sizes
 
 

@@ -1,0 +1,141 @@
+"""Mistakes in the linear solver, the estimators and the command line for tables."""
+
+from __future__ import annotations
+
+from tests.mistakes.mutation import Mutation
+
+__all__ = ["TABLES"]
+
+_LINEAR = "trainer/test_linear.py"
+_SKLEARN = "estimators/test_against_sklearn.py"
+_ESTIMATORS = "estimators/test_estimators.py"
+_CLI = "cli/test_tables.py"
+_LIKELIHOODS = "likelihoods/test_likelihoods.py"
+
+TABLES = [
+    # derivatives in closed form
+    Mutation("likelihoods/bernoulli.py", "share * torch.sigmoid(-logits)", "share", _LINEAR),
+    Mutation("likelihoods/poisson.py", "rate - counts, rate)", "rate - counts, rate.square())", _LINEAR),
+    Mutation(
+        "likelihoods/categorical.py",
+        "return Local(nll, slope, share, share)",
+        "return Local(nll, slope, share)",
+        _LINEAR,
+    ),
+    Mutation("likelihoods/categorical.py", "if not bool(counted.all()):", "if False:", _LINEAR),
+    Mutation("likelihoods/gaussian.py", "precision * residual, precision)", "precision * residual, 1.0)", _LINEAR),
+    Mutation("likelihoods/student_t.py", "(1.0 - square) / (1.0 + square)", "1.0 / (1.0 + square)", _LINEAR),
+    Mutation(
+        "likelihoods/student_t.py",
+        "torch.log1p(square / self.df) + log_scale",
+        "torch.log1p(square / self.df)",
+        _LIKELIHOODS,
+    ),
+    Mutation("trainer/full_batch/linear/problem.py", "gain**2 * found.diagonal", "gain * found.diagonal", _LINEAR),
+    Mutation(
+        "trainer/full_batch/linear/problem.py",
+        "rows -= local.outer * (local.outer * moved)",
+        "rows += local.outer * (local.outer * moved)",
+        _LINEAR,
+    ),
+    Mutation("trainer/full_batch/linear/problem.py", "grad[self.at_own] = self._own_slope(flat)", "pass", _LINEAR),
+    # what is a layer
+    Mutation("trainer/full_batch/linear/view.py", "or any(_hooked(module) for module in model.modules())", "", _LINEAR),
+    Mutation(
+        "trainer/full_batch/linear/view.py",
+        "if type(layer) is not nn.Linear or",
+        "if not isinstance(layer, nn.Linear) or",
+        _LINEAR,
+    ),
+    Mutation(
+        "trainer/full_batch/linear/view.py", "found is None or reading.pick is not None or", "found is None or", _LINEAR
+    ),
+    Mutation(
+        "trainer/full_batch/linear/view.py", "return reading.counting.factor * torch.cat", "return torch.cat", _LINEAR
+    ),
+    # the minimum
+    Mutation(
+        "trainer/full_batch/linear/blocks.py",
+        "apart = rows - mean[j] if problem.at_bias is not None else rows",
+        "apart = rows",
+        _SKLEARN,
+    ),
+    Mutation(
+        "trainer/full_batch/linear/blocks.py",
+        "(bias + sums.total * (sums.mean * moved).sum(1)) / share",
+        "bias / share",
+        _SKLEARN,
+    ),
+    Mutation("trainer/full_batch/linear/lasso.py", "moved[stops] = 0.0", "pass", _LINEAR),
+    Mutation(
+        "trainer/full_batch/linear/lasso.py",
+        "turns = np.cumsum(2.0 * (rates",
+        "turns = np.cumsum(1.0 * (rates",
+        _LINEAR,
+    ),
+    Mutation("trainer/full_batch/linear/newton.py", "if value <= limit:", "if True:", _LINEAR),
+    # estimators
+    Mutation(
+        "estimators/base.py",
+        "count = len(target) if weight is None else float(weight.sum())",
+        "count = len(target)",
+        _SKLEARN,
+    ),
+    Mutation(
+        "estimators/base.py",
+        "features, target, weight = features[kept], target[kept], weight[kept]",
+        "pass",
+        _ESTIMATORS,
+    ),
+    Mutation("estimators/spread.py", "np.sqrt(self.variance + np.einsum", "np.sqrt(np.einsum", _SKLEARN),
+    Mutation("estimators/spread.py", 'if bool(by_name["bias"].any()):', "if False:", _SKLEARN),
+    Mutation(
+        "estimators/classifier.py",
+        "found = torch.cat([torch.sigmoid(-output), torch.sigmoid(output)], 1)",
+        "found = torch.cat([torch.sigmoid(output), torch.sigmoid(-output)], 1)",
+        _SKLEARN,
+    ),
+    Mutation("estimators/from_sklearn.py", "l2=(1.0 - ratio) / c", "l2=ratio / c", _SKLEARN),
+    Mutation(
+        "estimators/to_sklearn.py",
+        "PoissonRegressor(alpha=1.0 / (n * variance)",
+        "PoissonRegressor(alpha=1.0 / variance",
+        _SKLEARN,
+    ),
+    Mutation("estimators/making.py", "return copy.deepcopy(module)", "return module", _ESTIMATORS),
+    # tables
+    Mutation("tables/kinds.py", "there = [value for value in values if value]", "there = list(values)", _CLI),
+    Mutation("tables/kinds.py", "if whole and _ID.fullmatch(name.strip()):", "if whole:", _CLI),
+    Mutation("tables/encoder.py", "gaps = not all(column)", "gaps = False", _CLI),
+    Mutation("tables/encoder.py", 'if "" in words and _GAP not in known:', "if False:", _CLI),
+    Mutation("tables/encoder.py", "feature.fill is not None and index == 0", "feature.fill is not None", _CLI),
+    Mutation(
+        "cli/tabular/columns.py",
+        "    if not odd or len(there) - len(odd) < _MOSTLY * len(there):",
+        "    if True:",
+        _CLI,
+    ),
+    Mutation(
+        "cli/tabular/data.py",
+        "encoder = Encoder.of(_rows(self.table, learned), self.kinds)",
+        "encoder = Encoder.of(self.table, self.kinds)",
+        _CLI,
+    ),
+    Mutation(
+        "cli/tabular/assess.py",
+        "rest = np.flatnonzero(place == fold), fitted.train[place != fold]",
+        "rest = np.flatnonzero(place == fold), fitted.train",
+        _CLI,
+    ),
+    Mutation("cli/tabular/coefficients.py", "raw = gain * weight / std", "raw = gain * weight", _CLI),
+    Mutation(
+        "cli/tabular/coefficients.py",
+        "intercepts = shift + gain * bias - raw @ mean",
+        "intercepts = shift + gain * bias",
+        _CLI,
+    ),
+    Mutation("cli/tabular/elsewhere.py", "noise / float(network.unstandardize.std)", "noise", _CLI),
+    Mutation("cli/tabular/folder.py", "            old.rename(output)\n", "            pass\n", _CLI),
+    Mutation("cli/tabular/page.py", "return html.escape(str(value))", "return str(value)", _CLI),
+    Mutation("runs/load.py", 'if found.names != metrics.get("features"):', "if False:", _CLI),
+]
