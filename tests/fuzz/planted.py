@@ -15,8 +15,8 @@ import bayesreg as br
 from bayesreg import cli
 from bayesreg._support import checks, sealed
 from bayesreg.cli.tabular import data as tabular
-from bayesreg.tables import encoder
 from bayesreg.model_prior import file, file_binding
+from bayesreg.tables import encoder
 
 Fault = tuple[str, Callable[[], Any]]
 
