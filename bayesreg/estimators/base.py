@@ -25,6 +25,7 @@ from bayesreg.estimators.fitting import LinearFit, fit_linear
 from bayesreg.estimators.making import Hidden, Module, PriorLike, has_word_auto, is_linear, network, rules_of
 from bayesreg.likelihoods import Likelihood
 from bayesreg.model_prior import ModelPrior
+from bayesreg.model_prior.times import stretched
 from bayesreg.strength.choice import Choice
 from bayesreg.strength.choose import choose_strength
 from bayesreg.trainer import FitResult, MAPTrainer
@@ -194,6 +195,9 @@ class MAPEstimator(BaseEstimator):  # type: ignore[misc]
                 torch.manual_seed(seed)
             model = network(self.module, self.hidden, features, outputs, bias=bool(self.fit_intercept), target=scaled)
         self._choice, prior = None, ModelPrior(model, rules)
+        if has_word_auto(self.prior) and self._is_linear and scaled is not None:
+            # What is believed of the scale before the data is in units of the target.
+            prior = stretched(prior, spread_of(target, weight), "")
         if self._chooses:
             self._choice = choice = self._chosen(model, prior, likelihood, features, target, weight, seed)
             model, prior, likelihood = choice.model, choice.prior, choice.likelihood

@@ -21,6 +21,7 @@ from bayesreg.likelihoods.output import tensor_output
 from bayesreg.model_prior import ModelPrior
 from bayesreg.model_prior.coverage import check_prior_of
 from bayesreg.sparsity.null import null_strength
+from bayesreg.sparsity.shared import SharedFit
 from bayesreg.sparsity.strength import with_strength
 from bayesreg.trainer import MAPTrainer
 
@@ -162,6 +163,11 @@ def regularization_path(
     with torch.no_grad():
         for entry, part in prior.kinked():
             entry.parameter.copy_(part.centre().to(entry.parameter).expand(entry.parameter.shape))
+    if (line := SharedFit.of(model, prior, likelihood, inputs, target)) is not None:
+        for factor in factors:
+            converged = line.fit(factor, tolerance, max_iterations)
+            path.append(_point(model, prior, likelihood, factor, converged, (inputs, target), validation))
+        return path
     for factor in factors:
         here = with_strength(prior, factor)
         trainer = MAPTrainer(

@@ -117,10 +117,11 @@ def test_words_objects_and_rules_are_the_same_prior():
 def test_auto_chooses_and_says_how():
     fitted = br.MAPRegressor().fit(X, y)
     assert fitted.choice_.method == "evidence"
-    assert fitted.prior_["weight"].quadratic().variance == pytest.approx(fitted.choice_.scale**2)
+    assert fitted.prior_["weight"].quadratic().variance == pytest.approx((fitted.choice_.scale * y.std()) ** 2)
     assert fitted.likelihood_.noise_std == pytest.approx(54.5, abs=1.0)
     given = br.MAPRegressor(br.Gaussian(1.0), strength={}).fit(X, y)
-    assert given.choice_.scale == pytest.approx(fitted.choice_.scale)
+    # There what is believed before the data is in units of the coefficients, as the object is.
+    assert given.choice_.scale == pytest.approx(fitted.choice_.scale * y.std(), rel=0.2)
     wider = br.MAPRegressor(strength={"method": "loo", "hyperprior": None}).fit(X, y)
     assert wider.choice_.method == "loo"
     assert br.MAPRegressor("gaussian(1.0)").fit(X, y).choice_ is None

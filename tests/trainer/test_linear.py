@@ -287,6 +287,20 @@ def test_the_lasso_is_solved_to_the_last_digits(columns, rows, kind):
         slope = slope + hessian @ start
     x = minimise_lasso(hessian, slope, rates, start, 1000)
     assert kkt(hessian, slope, rates, start, x) <= 1e-11 * max(1.0, np.abs(slope).max())
+    inside = np.abs(slope + hessian @ (x - start)) < rates * (1.0 - 1e-6)
+    assert (x[inside] == 0.0).all()
+
+
+@pytest.mark.parametrize("prior", [br.Gaussian(0.5), br.Laplace(0.05), br.ElasticNet(l1=20.0, l2=3.0)])
+@pytest.mark.parametrize("rules", [False, True])
+def test_a_parabola_takes_one_step_wherever_its_features_are(prior, rules):
+    given = {"weight": prior, "bias": br.Gaussian(2.0)} if rules else prior
+    model = layer()
+    solver = "lbfgs" if prior.traits.smooth else "proximal"
+    trainer = br.MAPTrainer(model, given, L.Gaussian(1.0), optimizer=solver, progress=False)
+    result = trainer.fit((5.0 + randn(N, D, seed=1), 3.0 + randn(N, 1, seed=2)))
+    assert [record["iteration"] for record in result.history] == [0, 1]
+    assert result.kkt_residual < 1e-11
 
 
 def test_the_lasso_is_scikit_learns():

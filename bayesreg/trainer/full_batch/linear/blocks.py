@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from bayesreg.priors import Prior
 from bayesreg.trainer.full_batch.linear.lasso import minimise_lasso
 from bayesreg.trainer.full_batch.linear.problem import LinearProblem
 
@@ -52,11 +53,10 @@ class Blocks:
         self.dense = self.columns <= _DENSE
         #: The sums where all examples curve alike, as they do with Gaussian noise.
         self.constant: Sums | None = None
-        self._kinked = next(iter(problem.kinked.values()), None)
 
     def serves(self) -> bool:
         """Return whether the kinks, if any, are L1 terms on the weights of outputs that do not meet."""
-        problem, kinked = self.problem, self._kinked
+        problem, kinked = self.problem, next(iter(self.problem.kinked.values()), None)
         if kinked is None:
             return True
         if len(problem.kinked) > 1 or kinked is not problem.on_weight or kinked._rates() is None:
@@ -145,8 +145,8 @@ class Blocks:
         Returns:
             The minimum, with exact zeros.
         """
-        problem, kinked = self.problem, self._kinked
-        assert kinked is not None
+        problem, kinked = self.problem, self.problem.on_weight
+        assert isinstance(kinked, Prior)
         sums = self._sums(problem.local(flat).diagonal)
         weight, result = problem.matrix(flat), flat.clone()
         found = kinked._rates()

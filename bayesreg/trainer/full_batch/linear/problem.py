@@ -57,6 +57,18 @@ class LinearProblem(FullBatchProblem):
         self._last: tuple[Tensor, Local] | None = None
         self._last_grad: tuple[Tensor, tuple[float, Tensor]] | None = None
 
+    def believe(self, prior: Prior) -> None:
+        """Put another prior of the same kinks on the weights; what is known of the data stays.
+
+        Args:
+            prior: The prior, bound to the weights.
+        """
+        (name,) = (name for name, belief in self.beliefs.items() if belief is self.on_weight)
+        self.beliefs[name], self.on_weight = prior, prior
+        if name in self.kinked:
+            self.kinked[name] = prior
+        self._curved = [(at, prior if at == self.at_weight else own, shape) for at, own, shape in self._curved]
+
     # -- at one place -----------------------------------------------------------------------------------
 
     def matrix(self, flat: Tensor) -> Tensor:
