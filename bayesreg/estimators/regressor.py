@@ -34,7 +34,8 @@ class MAPRegressor(RegressorMixin, MAPEstimator):  # type: ignore[misc]
 
     Args:
         prior: Words ("laplace(0.1)", "ridge(alpha=1, noise_std=1)"; "gaussian(auto)", the default, has its scale
-            chosen by `br.choose_strength`, which begins at the target's spread), a prior such as `br.Laplace(0.1)`, or rules from selectors to either.
+            chosen by `br.choose_strength`, which begins at the target's spread), a prior such as `br.Laplace(0.1)`, or
+            rules from selectors to either.
         likelihood: `br.likelihoods.Gaussian`, `StudentT`, `Poisson`, or one of your own. Default: Gaussian, its noise
             learned, under a prior that is worth two examples (inverse gamma about a twentieth of the target's spread),
             without which there is no MAP where the coefficients can reach every target; where the strength is chosen,

@@ -65,7 +65,7 @@ def by_walk(setting: Setting, method: str) -> Found:
         raise UnsupportedError(f"{likelihood.describe()}: expected a likelihood with nothing to learn but noise_std.")
     task = Task(
         setting.model,
-        lambda at: setting.at(10.0**at),
+        lambda at, unit: setting.at(unit * 10.0**at),
         likelihood,
         setting.inputs,
         setting.targets,
@@ -73,6 +73,7 @@ def by_walk(setting: Setting, method: str) -> Found:
         setting.hyper,
         noise=setting.noise_variance if setting.learns_noise else None,
         linear=setting.linear,
+        homogeneous=all(prior.quadratic() is not None for _, prior in setting.prior.active()),
     )
     ground = (
         FullBatch(task, leave_one_out=method == "loo")
@@ -103,14 +104,14 @@ def by_walk(setting: Setting, method: str) -> Found:
 
     for group in setting.groups:
 
-        def prior_at(to: float, group: Group = group) -> ModelPrior:
-            return prior_with({**places, group: to})
+        def prior_at(to: float, unit: float, group: Group = group) -> ModelPrior:
+            return prior_with({**places, group: to}, unit)
 
         ground.task = replace(task, prior_at=prior_at)
         trodden[group] = walk(ground, at, state=state).points
         places[group] = vertex(trodden[group])
         state = _near(setting, trodden[group], places[group]).state
-    ground.task = replace(task, prior_at=lambda _: prior_with(places))
+    ground.task = replace(task, prior_at=lambda _, unit: prior_with(places, unit))
     ground.finish(at, state)
     if ground.ended_collapsed() and "collapsed" not in said:
         said["collapsed"] = _ENDED_COLLAPSED

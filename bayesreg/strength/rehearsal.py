@@ -156,7 +156,7 @@ def rehearse(
     setting = Setting.of(copied, own, likelihood, inputs.to(device), targets.to(device), None, seed, training)
     task = Task(
         copied,
-        lambda at: setting.at(10.0**at),
+        lambda at, unit: setting.at(unit * 10.0**at),
         likelihood,
         setting.inputs,
         setting.targets,

@@ -17,6 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import bayesreg as br
+from bayesreg.cli.tabular.data import load_tabular
 from bayesreg.tables import Encoder, kind_of_column, read_table
 from bayesreg.tables.kinds import Column
 from tests.cli.common import answer, refusal
@@ -96,6 +97,23 @@ def test_what_is_measured_is_measured_on_other_rows(run, tmp_path):
     held = answer(run, "fit", "d.csv", "--target", "price", "--val-fraction", 0.3, "--output", "held")
     assert held["assessment"]["how"] == "On 45 rows that were held out."
     assert held["assessment"]["scores"][0]["std"] is None
+
+
+def test_chance_is_not_measured_as_skill(run, tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "d.npz", X=rng.normal(size=(60, 30)), y=rng.normal(size=60))
+    found = answer(run, "fit", "d.npz", "--prior", "flat()", "--output", "run")
+    assert found["mean_nll"] < 1.2
+    assert found["assessment"]["scores"][0]["mean"] < 0.0
+
+
+def test_categories_and_medians_are_those_of_the_rows_that_are_learned_from(tmp_path):
+    table = load_tabular(str(houses(tmp_path / "d.csv")), "price")
+    some = np.arange(40)
+    encoder = table.encoded(some).encoder
+    ages = [float(value) for value in read_table(tmp_path / "d.csv").column("age")[:40] if value]
+    assert encoder.features[encoder.names.index("age") - len(CITIES) + 1].fill == np.median(ages)
+    assert len(table.encoded(some).matrix) == len(table)
 
 
 def test_coefficients_are_in_the_units_of_the_columns(run, tmp_path):
@@ -322,13 +340,14 @@ def fitted(run, tmp_path):
 
 def test_columns_go_by_name_and_what_is_new_is_said(run, tmp_path, fitted):
     (tmp_path / "new.csv").write_text(
-        "heating,age,rooms,size,city,colour\noil,10,3,100,Bonn,red\nsteam,,,100,Paris,blue\n", encoding="utf-8"
+        "heating,age,rooms,size,city,colour\noil,10,3,100,,red\nsteam,,,100,Paris,blue\n", encoding="utf-8"
     )
     status, out, err = run("predict", "run", "new.csv")
     assert status == 0
     assert len(predicted(out)) == 2
     assert "note: 'city': Paris, not met in training: as no category." in err
     assert "note: 'heating': steam, not met in training: as no category." in err
+    assert "note: 'city': 1 missing, of which there was none in training: as none." in err
     assert "note: 'rooms': 1 missing, of which there was none in training" in err
     (tmp_path / "less.csv").write_text("age,size\n1,2\n3,4\n")
     said = refusal(run, "predict", "run", "less.csv")
@@ -338,7 +357,7 @@ def test_columns_go_by_name_and_what_is_new_is_said(run, tmp_path, fitted):
     assert (tmp_path / "p.csv").read_text().splitlines()[0] == "predicted price"
     found = answer(run, "predict", "run", "new.csv")
     assert len(found["rows"]) == 2
-    assert len(found["notes"]) == 3
+    assert len(found["notes"]) == 4
 
 
 def test_python_predicts_from_tables_and_paths(tmp_path, fitted):

@@ -71,7 +71,7 @@ STRENGTH = [
     Mutation(_SEVERAL, "factors.unsqueeze(1) * moved", "moved", _GROUPS),
     Mutation(_SEVERAL, "determined = 1.0 - torch", "determined = torch", _GROUPS),
     Mutation("strength/setting.py", "only=rest)", "only=None)", _GROUPS),
-    Mutation("strength/by_walk.py", "prior_with({**places, group: to})", "prior_with(places)", _GROUPS),
+    Mutation("strength/by_walk.py", "prior_with({**places, group: to}, unit)", "prior_with(places)", _GROUPS),
     Mutation("strength/by_walk.py", "prior_with(places, noise)", "prior_with(places)", _GROUPS),
     # the walk
     Mutation(_WALK, "            step /= 2.0\n", "", _WALKED),

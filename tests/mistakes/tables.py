@@ -74,6 +74,18 @@ TABLES = [
         _LINEAR,
     ),
     Mutation("trainer/full_batch/linear/newton.py", "if value <= limit:", "if True:", _LINEAR),
+    Mutation(
+        "strength/walk/held_out.py",
+        "return self.task.prior_at(at, self.tau), likelihood",
+        "return self.task.prior_at(at, 1.0), likelihood",
+        "strength/test_noise_units.py",
+    ),
+    Mutation(
+        "strength/walk/held_out.py",
+        "if self.task.noise is None or self.task.homogeneous:",
+        "if True:",
+        "strength/test_noise_units.py",
+    ),
     # estimators
     Mutation(
         "estimators/base.py",

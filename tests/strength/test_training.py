@@ -123,7 +123,7 @@ def ground(model, seed=0, **settings):
     train, _ = digits(100)
     prior = br.ModelPrior(model, br.Gaussian(1.0))
     task = Task(
-        model, lambda at: prior, CLASSES, *train, parts_of(train[1], "split", 0), lambda scale: 0.0, None, False
+        model, lambda at, unit: prior, CLASSES, *train, parts_of(train[1], "split", 0), lambda scale: 0.0, None, False
     )
     return Stochastic(task, {"optimizer": ADAM, "batch_size": 20, "max_epochs": 4, **settings}, seed)
 

@@ -12,6 +12,7 @@ from bayesreg.data import Batch, Reading
 from bayesreg.strength.walk.held_out import HeldOut, Task
 from bayesreg.strength.walk.points import Measured
 from bayesreg.trainer.full_batch.lbfgs import descend
+from bayesreg.trainer.full_batch.linear import LinearProblem, linear_view, minimise_newton
 from bayesreg.trainer.full_batch.problem import FullBatchProblem
 from bayesreg.trainer.full_batch.proximal import minimise_proximal
 
@@ -20,6 +21,10 @@ __all__ = ["FullBatch"]
 #: Gradient per example that a fit on the way is taken to, and the last one.
 _TOLERANCE, _LAST_TOLERANCE = 1e-4, 1e-6
 _FIRST, _NEXT, _LAST = 100, 30, 100
+# How often at most a fit is made anew with the noise that it has shown.
+_TUNINGS = 6
+# Of one linear layer, where Newton's method gets it for nothing.
+_LAYER_TOLERANCE = 1e-8
 
 
 class _Counted(FullBatchProblem):
@@ -38,6 +43,10 @@ class _Counted(FullBatchProblem):
     def hessian_times(self, flat: Tensor, direction: Tensor) -> Tensor:
         self.count += 2
         return super().hessian_times(flat, direction)
+
+
+class _CountedLayer(_Counted, LinearProblem):
+    """The same of one linear layer."""
 
 
 class _Whole:
@@ -75,13 +84,20 @@ class FullBatch(HeldOut[Tensor]):
         task = self.task
         inside = slice(None) if part is None else task.parts[part][0]
         data = [Batch(task.inputs[inside], task.targets[inside])]
-        return _Counted(task.model, task.prior_at(at), Reading(task.likelihood), data, len(data[0].target))
+        prior, likelihood = self.fitted_with(at)
+        reading = Reading(likelihood)
+        objective = (task.model, prior, reading, data, len(data[0].target))
+        view = linear_view(task.model, prior, reading, data) if task.linear else None
+        return _Counted(*objective) if view is None else _CountedLayer(view, *objective)
 
     def _solve(self, at: float, part: int | None, start: Tensor, iterations: int, tolerance: float) -> Tensor:
         problem = self._problem(at, part)
         problem.set(start)
-        tolerance *= self._unit
-        if problem.kinked:
+        tolerance *= self._unit / self.tau**2
+        flat = self._newton(problem, iterations)
+        if flat is not None:
+            pass
+        elif problem.kinked:
             rounds = 5 if part is None else 2
             if not self.task.linear and problem.has_no_boundary():
                 # Proximal steps alone take thousands of iterations of a network.
@@ -97,13 +113,30 @@ class FullBatch(HeldOut[Tensor]):
         self.spent += problem.count * problem.examples / len(self.task.targets)
         return flat
 
+    def _newton(self, problem: _Counted, iterations: int) -> Tensor | None:
+        """Return the minimum for one linear layer, to the last digits at the price of a few steps; None elsewhere."""
+        if not isinstance(problem, LinearProblem):
+            return None
+        goal = _LAYER_TOLERANCE * self._unit / self.tau**2
+        flat, residual = minimise_newton(problem, goal, iterations, lambda *_: None)
+        return flat if residual <= goal else None
+
     def begin(self, at: float) -> list[Tensor]:
         """See `Ground`."""
-        return [self._solve(at, part, self._initial, _FIRST, _TOLERANCE) for part in range(len(self.task.parts))]
+        starts = [self._initial] * len(self.task.parts)
+        return self._settled(at, [self._solve(at, k, flat, _FIRST, _TOLERANCE) for k, flat in enumerate(starts)])
 
     def go_on(self, at: float, state: list[Tensor]) -> list[Tensor]:
         """See `Ground`."""
-        return [self._solve(at, part, flat, _NEXT, _TOLERANCE) for part, flat in enumerate(state)]
+        return self._settled(at, [self._solve(at, k, flat, _NEXT, _TOLERANCE) for k, flat in enumerate(state)])
+
+    def _settled(self, at: float, state: list[Tensor]) -> list[Tensor]:
+        """Fit again, with the noise that the fits show, until it is the one that they were made with."""
+        for _ in range(_TUNINGS):
+            if not self.tune(self.measure(at, state), at):
+                break
+            state = [self._solve(at, k, flat, _NEXT, _TOLERANCE) for k, flat in enumerate(state)]
+        return state
 
     def finish(self, at: float, state: list[Tensor]) -> None:
         self.use(self._solve(at, None, state[0], _LAST, _LAST_TOLERANCE))
@@ -121,7 +154,7 @@ class FullBatch(HeldOut[Tensor]):
             known if found.noise_std is None or self.task.noise is None else self.with_noise(at, found.noise_std**2)
         )
         # In units of the noise, as everything else is.
-        unit = measured.scale / 10.0**at
+        unit = measured.scale / 10.0**at / self.tau
         return replace(
             measured, effective_parameters=found.effective_parameters, gradient=found.gradient / unit**2,
             error=found.error, log_evidence=found.log_evidence if self.task.noise is None else None,
@@ -132,4 +165,5 @@ class FullBatch(HeldOut[Tensor]):
         """Return the leave-one-out predictions of the fit of all examples that is in the model."""
         task = self.task
         self.spent += self.outputs
-        return held_out(task.model, task.prior_at(at), task.likelihood, task.inputs, task.targets)
+        prior, likelihood = self.fitted_with(at)
+        return held_out(task.model, prior, likelihood, task.inputs, task.targets)

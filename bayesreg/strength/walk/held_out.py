@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from bayesreg.likelihoods import Likelihood
+from bayesreg.likelihoods import Gaussian, Likelihood
 from bayesreg.likelihoods.output import tensor_output
 from bayesreg.model_prior import ModelPrior
 from bayesreg.strength.walk.constant import best_constant_nll, saturated_nll
@@ -24,6 +24,8 @@ __all__ = ["HeldOut", "Task"]
 _LEAST_GAIN = 0.05
 # In place of a NaN: no strength is worse.
 _HOPELESS = 1e9
+# Of the noise's logarithm: a fit with one so near need not be made again.
+_TUNED, _LEAST_TAU = 0.05, 1e-100
 
 Fit = TypeVar("Fit")
 
@@ -34,7 +36,7 @@ class Task:
 
     Attributes:
         model: A copy that may be changed.
-        prior_at: From a width (log₁₀) to the prior over that copy.
+        prior_at: From a width (log₁₀), and a unit that all widths are multiplied by, to the prior over that copy.
         likelihood: The likelihood; of unit noise where the noise is estimated.
         inputs: All inputs.
         targets: All targets.
@@ -43,10 +45,12 @@ class Task:
         noise: From the mean square of what is held out, and how many errors that is of, to the variance of the noise;
             widths are then in units of its std. None where the noise is known or there is none.
         linear: Whether the model is linear in its weights: no fit of it can collapse.
+        homogeneous: Whether −log p is a parabola in all weights. Then the weights of a fit with noise of variance 1 are
+            those with noise τ² and widths times τ, and τ need not be known to fit.
     """
 
     model: nn.Module
-    prior_at: Callable[[float], ModelPrior]
+    prior_at: Callable[[float, float], ModelPrior]
     likelihood: Likelihood
     inputs: Tensor
     targets: Tensor
@@ -54,6 +58,7 @@ class Task:
     hyper: Callable[[float], float]
     noise: Callable[[float, int], float] | None
     linear: bool
+    homogeneous: bool = True
 
 
 class HeldOut(ABC, Generic[Fit]):
@@ -74,6 +79,22 @@ class HeldOut(ABC, Generic[Fit]):
         null = best_constant_nll(task.likelihood, made, task.targets)
         self._most = null - _LEAST_GAIN * (null - saturated_nll(task.likelihood, made, task.targets))
         self.null_nll = null if task.noise is None else None
+        #: The noise's std that fits are made with: 1 where it need not be known, else as it was last found.
+        self.tau = 1.0
+        if task.noise is not None and not task.homogeneous:
+            self.tau = float(task.targets.to(torch.float64).std()) or 1.0
+
+    def fitted_with(self, at: float) -> tuple[ModelPrior, Likelihood]:
+        """Return the prior of a width and the likelihood that a fit is made with."""
+        likelihood = self.task.likelihood if self.tau == 1.0 else Gaussian(noise_std=self.tau)
+        return self.task.prior_at(at, self.tau), likelihood
+
+    def tune(self, measured: Measured, at: float) -> bool:
+        """Take the noise that was found for fits to come; return whether those so far are far from it."""
+        if self.task.noise is None or self.task.homogeneous:
+            return False
+        before, self.tau = self.tau, max(measured.scale / 10.0**at, _LEAST_TAU)
+        return abs(math.log(self.tau / before)) > _TUNED
 
     @abstractmethod
     def use(self, fit: Fit) -> None:

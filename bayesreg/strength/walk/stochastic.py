@@ -59,7 +59,9 @@ class Stochastic(HeldOut[Trained]):
     def begin(self, at: float) -> list[Trained]:
         """See `Ground`; the weights have come to rest, as far as held-out examples tell."""
         state = [self._whole(at, part, self._initial, self._epochs) for part in range(len(self.task.parts))]
-        score = self.measure(at, state).held_out
+        measured = self.measure(at, state)
+        self.tune(measured, at)
+        score = measured.held_out
         for _ in range(_MORE):
             state = self.go_on(at, state)
             before, score = score, self.measure(at, state).held_out
@@ -70,7 +72,9 @@ class Stochastic(HeldOut[Trained]):
 
     def go_on(self, at: float, state: list[Trained]) -> list[Trained]:
         """See `Ground`."""
-        return [self._short(at, part, fit.last) for part, fit in enumerate(state)]
+        found = [self._short(at, part, fit.last) for part, fit in enumerate(state)]
+        self.tune(self.measure(at, found), at)
+        return found
 
     def finish(self, at: float, state: list[Trained]) -> None:
         self._whole(at, None, state[0].mean, max(1, self._epochs // 2))
@@ -110,10 +114,11 @@ class Stochastic(HeldOut[Trained]):
         task = self.task
         task.model.load_state_dict(start)
         task.model.train()
+        prior, likelihood = self.fitted_with(at)
         trainer = MAPTrainer(
             task.model,
-            task.prior_at(at),
-            task.likelihood,
+            prior,
+            likelihood,
             max_epochs=epochs,
             seed=self.seed,
             **{**self.settings, "progress": False, **given},
