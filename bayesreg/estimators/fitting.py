@@ -161,7 +161,8 @@ def fit_linear(
     if made.interrupted or residual > tolerance:
         value, grad = problem.value_and_grad(flat)
         made.value, made.residual = value + problem.kinked_value(flat), problem.residual(flat, grad)
-    made.sums = None if blocks.constant is None else blocks.constant.times(count)
+    sums = blocks.shared(flat)
+    made.sums = None if sums is None else sums.times(count)
     made.no_noise = problem.at_least_own(flat)
     made.seconds = time.perf_counter() - start
     return made

@@ -207,9 +207,10 @@ class MAPRegressor(RegressorMixin, MAPEstimator):  # type: ignore[misc]
         X = validate_data(self, X, reset=False, dtype=DTYPES)
         spread = self._spread() if return_std else None
         if return_std and spread is None:
+            families = ", ".join(sorted({belief.family for _, belief in self._prior.active()}))
             raise UnsupportedError(
-                f"return_std: exact for linear models with Gaussian noise and Gaussian (or flat) priors alone, got "
-                f"{self._likelihood.describe()} with {', '.join(sorted({b.family for _, b in self._prior.active()}))}."
+                f"return_std: exact for linear models of at most 3,000 features with Gaussian noise and Gaussian (or "
+                f"flat) priors alone, got {self.n_features_in_} features, {self._likelihood.describe()} and {families}."
             )
         found = self._likelihood._middle(self._output(X)).reshape(len(X), -1).numpy().astype(X.dtype)
         found = found[:, 0] if self._flat_target else found

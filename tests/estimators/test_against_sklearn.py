@@ -143,6 +143,15 @@ def test_the_spread_is_bayesian_ridges_and_that_of_the_intercept():
     assert np.allclose(mean, expected[0], rtol=1e-6)
     assert np.allclose(std, expected[1], rtol=1e-6)
     _, more = br.MAPRegressor(**given).fit(X, y).predict(X, return_std=True)
+    # The same where the strength was chosen, and the fit began at its end.
+    mean, std_chosen = (
+        br.MAPRegressor
+        .from_sklearn(BayesianRidge(fit_intercept=False))
+        .fit(X, y - y.mean())
+        .predict(X, return_std=True)
+    )
+    assert np.allclose(mean, expected[0], rtol=1e-4, atol=1e-3)
+    assert np.allclose(std_chosen, expected[1], rtol=0.02)
     # A flat intercept adds the variance of the mean of n; the features have mean 0 here.
     assert np.allclose(more**2 - std**2, noise**2 / len(X), rtol=1e-6)
 
@@ -173,7 +182,9 @@ def test_the_spread_is_that_of_the_gaussian_posterior(where):
 
 def test_a_spread_that_is_not_known_exactly_is_refused():
     for made in (br.MAPRegressor("laplace(1.0)"), br.MAPRegressor("gaussian(1.0)", L.StudentT(4.0, 1.0))):
-        with pytest.raises(br.UnsupportedError, match="return_std: exact for linear models with Gaussian noise"):
+        with pytest.raises(
+            br.UnsupportedError, match="return_std: exact for linear models of at most 3,000 features with Gaussian"
+        ):
             made.fit(X, y).predict(X, return_std=True)
 
 

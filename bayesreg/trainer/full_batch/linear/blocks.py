@@ -175,6 +175,16 @@ class Blocks:
             result[problem.at_bias] -= (bias + sums.total * (sums.mean * moved).sum(1)) / share
         return result
 
+    def shared(self, flat: Tensor) -> Sums | None:
+        """Return the sums where all examples curve alike, as they do with Gaussian noise; None elsewhere.
+
+        Args:
+            flat: The parameters.
+        """
+        if isinstance(diagonal := self.problem.local(flat).diagonal, float):
+            self._sums(diagonal)
+        return self.constant
+
     # -- sums over examples ------------------------------------------------------------------------------
 
     def _sums(self, diagonal: Tensor | float) -> Sums:
