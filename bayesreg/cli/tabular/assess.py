@@ -13,6 +13,7 @@ import torch
 
 from bayesreg._support.tables import Table
 from bayesreg.cli.tabular.data import Rows, Tabular
+from bayesreg.cli.tabular.numbers import readable, spread
 from bayesreg.cli.tabular.procedure import Fitted, Recipe, fit_rows
 from bayesreg.data import in_evaluation
 
@@ -61,7 +62,7 @@ class Assessment:
     @property
     def table(self) -> Table:
         """The scores as a table."""
-        rows = [(s.name, f"{s.mean:.4g}{'' if s.std is None else f' ± {s.std:.2g}'}", s.baseline) for s in self.scores]
+        rows = [(s.name, spread(s.mean, s.std), readable(s.baseline)) for s in self.scores]
         return Table("On rows that were not trained on", ("score", "model", self.baseline), rows, (self.how,))
 
     def to_dict(self) -> dict[str, Any]:

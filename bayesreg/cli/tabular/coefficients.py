@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from bayesreg._support.tables import Table
+from bayesreg.cli.tabular.numbers import readable
 
 __all__ = ["Coefficient", "coefficients_of", "table_of"]
 
@@ -84,12 +85,14 @@ def table_of(found: Sequence[Coefficient], intercepts: Sequence[float], classes:
     if len(intercepts) == 1:
         what = f"log odds of {classes[1]!r}" if classes else target
         columns: tuple[str, ...] = ("feature", f"{what} per unit", "per std")
-        rows: list[tuple[Any, ...]] = [(one.feature, one.per_unit[0], one.per_std[0]) for one in shown]
-        rows.append(("(intercept)", intercepts[0], None))
+        rows: list[tuple[Any, ...]] = [
+            (one.feature, readable(one.per_unit[0]), readable(one.per_std[0])) for one in shown
+        ]
+        rows.append(("(intercept)", readable(intercepts[0]), None))
     else:
         columns = ("feature", *(f"logit of {name!r}" for name in classes[:6]))
-        rows = [(one.feature, *one.per_unit[:6]) for one in shown]
-        rows.append(("(intercept)", *intercepts[:6]))
+        rows = [(one.feature, *map(readable, one.per_unit[:6])) for one in shown]
+        rows.append(("(intercept)", *map(readable, intercepts[:6])))
     notes = []
     if len(order) - len(zeros) > len(shown):
         notes.append(f"The {len(shown)} largest of {len(order) - len(zeros)}, by what a standard deviation does.")

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bayesreg.cli.tabular.numbers import readable, spread
 from bayesreg.errors import PriorFileError
 
 __all__ = ["page_of"]
@@ -30,7 +31,8 @@ h1 { font-size: 1.6rem; margin: 0 0 .2rem; } h2 { font-size: 1.15rem; margin: 2r
 p.lead { color: var(--soft); margin: 0 0 1rem; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
-th { font-weight: 600; } td.number { text-align: right; white-space: nowrap; }
+th { font-weight: 600; } .number { text-align: right; } td.number { white-space: nowrap; }
+.facts td:last-child { text-align: right; }
 figure { margin: 1rem 0; } img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
 figcaption, .note { color: var(--soft); font-size: .9rem; } code { font-size: .92em; }
 ul { padding-left: 1.2rem; }
@@ -70,10 +72,7 @@ def _parts(m: dict[str, Any]) -> Iterable[str]:
     assessment = m.get("assessment")
     if assessment:
         yield "<h2>On rows that were not trained on</h2>"
-        rows = [
-            (s["name"], _number(s["mean"]) + ("" if s["std"] is None else f" ± {s['std']:.2g}"), _number(s["baseline"]))
-            for s in assessment["scores"]
-        ]
+        rows = [(s["name"], spread(s["mean"], s["std"]), _number(s["baseline"])) for s in assessment["scores"]]
         yield _table(("score", "model", assessment["baseline"]), rows)
         yield f'<p class="note">{_safe(assessment["how"])}</p>'
     yield "<h2>Data</h2>"
@@ -168,13 +167,24 @@ def _rows_of(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    top = "".join(f"<th>{_safe(head)}</th>" for head in heads) if any(heads) else ""
+    rows = list(rows)
+    # A head stands where its numbers do.
+    of_numbers = [bool(rows) and any(_is_number(row[at]) for row in rows) for at in range(len(heads))]
+    top = "".join(
+        f'<th class="number">{_safe(head)}</th>' if numbers else f"<th>{_safe(head)}</th>"
+        for head, numbers in zip(heads, of_numbers, strict=True)
+    )
     body = "".join("<tr>" + "".join(_cell(value) for value in row) + "</tr>" for row in rows)
-    return f'<div class="wide"><table>{f"<tr>{top}</tr>" if top else ""}{body}</table></div>'
+    kind = "" if any(heads) else ' class="facts"'
+    return f'<div class="wide"><table{kind}>{f"<tr>{top}</tr>" if any(heads) else ""}{body}</table></div>'
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if _is_number(value):
         return f'<td class="number">{_number(value)}</td>'
     return f"<td>{_safe('' if value is None else value)}</td>"
 
@@ -182,7 +192,7 @@ def _cell(value: Any) -> str:
 def _number(value: Any) -> str:
     if value is None:
         return "none"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else readable(value)
 
 
 def _safe(value: object) -> str:
