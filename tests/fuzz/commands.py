@@ -69,6 +69,17 @@ _FIT = [
     "fit data.csv --output out --prior l2(weight_decay=1e-3) --seed 3",
     "fit bare.csv --no-header --output out",
     "fit iris --output out --prior gaussian(1.0) --optimizer lbfgs --starts 1",
+    "fit houses.csv --target price --output out",
+    "fit houses.csv --target city --drop note --output out --prior gaussian(1.0)",
+    "fit houses.csv --target price --features size,city --output out --prior laplace(0.5) --val-fraction 0.3",
+    "fit houses.csv --sep , --target price --output tabled --force",
+]
+_RUNS = [
+    "predict tabled houses.csv",
+    "predict tabled houses.csv --output predicted.csv",
+    "predict arrays data.npz",
+    "report tabled --output page.html",
+    "report arrays",
 ]
 _STRENGTH = [
     "strength data.csv",
@@ -85,6 +96,7 @@ WORKING = {
     "prior": _PRIOR,
     "fit": _FIT,
     "strength": _STRENGTH,
+    "runs": _RUNS,
     "other": _OTHER,
 }
 
@@ -195,6 +207,11 @@ OPTIONS = [
     "--rename",
     "--convention",
     "--header",
+    "--features",
+    "--drop",
+    "--sep",
+    "--force",
+    "--trust",
     "--nope",
 ]
 
@@ -228,7 +245,13 @@ def prepare(folder: Path) -> None:
     (folder / "args.yaml").write_text("opt: sgd\nlr: 0.1\nweight_decay: 0.0005\nmomentum: 0.9\n")
     (folder / "regularizer.json").write_text(json.dumps({"class_name": "L1L2", "config": {"l1": 0.0, "l2": 1e-4}}))
     br.ModelPrior(network(), br.Gaussian.centered_at(network(), 0.1)).save(folder / "prior.safetensors")
+    houses = [
+        f"{60 + i % 50},{'' if i % 9 == 0 else i % 7},{'KBE'[i % 3]},n{i},{1000 + 37 * (i % 50)}" for i in range(40)
+    ]
+    (folder / "houses.csv").write_text("size,rooms,city,note,price\n" + "\n".join(houses) + "\n")
     call(["fit", "iris", "--output", "run"])
+    call(["fit", "houses.csv", "--target", "price", "--output", "tabled"])
+    call(["fit", "data.npz", "--task", "regression", "--noise-std", "0.5", "--output", "arrays"])
 
 
 def call(arguments: list[str]) -> tuple[int, str, str]:
@@ -315,12 +338,12 @@ def cases(folder: Path, dice: random.Random) -> Iterator[tuple[str, str, Verdict
     prepare(folder)
     good = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     yield "commands: other", "prepared", Verdict("same")
-    weights = {"convert": 6, "explain": 6, "prior": 4, "fit": 3, "strength": 1, "other": 1}
+    weights = {"convert": 6, "explain": 6, "prior": 4, "fit": 3, "strength": 1, "runs": 3, "other": 1}
     while True:
         kind = dice.choices(list(WORKING), list(weights.values()))[0]
         line = dice.choice(WORKING[kind]).split()
         spoilt = ""
-        if dice.random() < 0.3 and kind in ("explain", "prior", "fit", "strength"):
+        if dice.random() < 0.3 and kind in ("explain", "prior", "fit", "strength", "runs"):
             spoilt = dice.choice([word for word in line if word in good] or [""])
         if spoilt:
             (folder / spoilt).write_bytes(damaged(good[spoilt], dice))
