@@ -428,8 +428,10 @@ def test_a_report_is_one_page_without_a_network(run, tmp_path, fitted):
     assert answer(run, "report", "run", "--output", "other.html")["report"] == "other.html"
     assert (tmp_path / "other.html").read_text(encoding="utf-8") == page
     assert "has no metrics.json" in refusal(run, "report", ".")
-    (fitted / "metrics.json").write_text('{"task": 3}')
-    assert "not a readable run folder" in refusal(run, "report", "run")
+    metrics = json.loads((fitted / "metrics.json").read_text())
+    for damaged in ({"task": 3}, [], {k: v for k, v in metrics.items() if k != "model"}, {**metrics, "strength": {}}):
+        (fitted / "metrics.json").write_text(json.dumps(damaged))
+        assert "not a readable run folder" in refusal(run, "report", "run")
 
 
 def test_a_report_shows_names_as_text(run, tmp_path):

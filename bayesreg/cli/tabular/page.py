@@ -54,16 +54,16 @@ def page_of(run: Path) -> str:
     try:
         metrics: dict[str, Any] = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
         parts = list(_parts(metrics))
+        title, version = f"{metrics['target']}: a {metrics['model']} model", metrics["bayesreg"]
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise PriorFileError(f"{run}: not a readable run folder of bayesreg fit ({error}).") from error
     pictures = [_figure(run / name, words) for name, words in _PICTURES.items() if (run / name).is_file()]
-    title = f"{metrics['target']}: a {metrics['model']} model"
     body = "\n".join([f"<h1>{_safe(title)}</h1>", *parts, "<h2>Pictures</h2>" if pictures else "", *pictures])
     return (
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{_safe(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n{body}\n"
-        f'<p class="note">Written by bayesreg {_safe(metrics["bayesreg"])}.</p>\n</body>\n</html>\n'
+        f'<p class="note">Written by bayesreg {_safe(version)}.</p>\n</body>\n</html>\n'
     )
 
 
