@@ -124,6 +124,9 @@ def test_help_and_version(run):
 
 # -- fit -----------------------------------------------------------------------------------------------
 
+# A prior with a number: nothing is chosen.
+NUMBER = ("--prior", "gaussian(1.0)")
+
 
 def test_fit_writes_a_run_folder(run, tmp_path):
     metrics = answer(run, "fit", "breast_cancer", "--prior", "laplace(0.5)", "--output", "runs/a")
@@ -151,7 +154,7 @@ def test_a_run_folder_is_read_back(run, tmp_path):
     (tmp_path / "my_line.py").write_text("from torch import nn\n\nbuild = nn.Linear\n")
     for name, source, model in (("a", "diabetes", "mlp"), ("b", "iris", "linear"), ("c", "wine", "my_line:build")):
         epochs = () if model == "linear" else ("--epochs", 2)
-        metrics = answer(run, "fit", source, "--model", model, *epochs, "--output", name)
+        metrics = answer(run, "fit", source, *NUMBER, "--model", model, *epochs, "--output", name)
         loaded, prior = br.load_run(tmp_path / name, trust=":" in model)
         assert not loaded.training
         assert prior.log_prob().item() == pytest.approx(metrics["log_prior"], rel=1e-12)
@@ -167,7 +170,7 @@ def test_a_run_folder_is_read_back(run, tmp_path):
 
 
 def test_a_centred_fit_starts_at_its_centre(run):
-    source = answer(run, "fit", "iris", "--model", "mlp", "--epochs", 30, "--output", "source")
+    source = answer(run, "fit", "iris", *NUMBER, "--model", "mlp", "--epochs", 30, "--output", "source")
     prior = "gaussian(0.1, center='source/model.safetensors')"
     more = ("--model", "mlp", "--epochs", 1, "--lr", 1e-9, "--prior", prior)
     found = answer(run, "fit", "iris", "--output", "target", *more)
@@ -176,7 +179,7 @@ def test_a_centred_fit_starts_at_its_centre(run):
 
 @pytest.mark.slow
 def test_the_last_epoch_can_be_kept(run):
-    more = ("--model", "mlp", "--epochs", 40, "--lr", 0.05)
+    more = (*NUMBER, "--model", "mlp", "--epochs", 40, "--lr", 0.05)
     best = answer(run, "fit", "wine", "--output", "best", *more)
     last = answer(run, "fit", "wine", "--output", "last", "--keep-last", *more)
     assert best["val_nll"] <= last["val_nll"]
@@ -239,7 +242,20 @@ def test_constant_columns_are_left_alone(run, tmp_path):
 
 def test_fit_other_models_and_optimizers(run, tmp_path):
     mlp = answer(
-        run, "fit", "iris", "--model", "mlp", "--optimizer", "sgd", "--lr", 0.05, "--epochs", 5, "--output", "a"
+        run,
+        "fit",
+        "iris",
+        *NUMBER,
+        "--model",
+        "mlp",
+        "--optimizer",
+        "sgd",
+        "--lr",
+        0.05,
+        "--epochs",
+        5,
+        "--output",
+        "a",
     )
     assert {row["route"] for row in mlp["routes"]} == {"native", "none"}
     (tmp_path / "mine.py").write_text(
@@ -260,9 +276,9 @@ def test_fit_centred_on_a_file(run, tmp_path):
 
 
 def test_fit_is_reproducible(run):
-    one = answer(run, "fit", "wine", "--model", "mlp", "--epochs", 3, "--output", "a", "--seed", 5)
+    one = answer(run, "fit", "wine", *NUMBER, "--model", "mlp", "--epochs", 3, "--output", "a", "--seed", 5)
     torch.manual_seed(99)
-    two = answer(run, "fit", "wine", "--model", "mlp", "--epochs", 3, "--output", "b", "--seed", 5)
+    two = answer(run, "fit", "wine", *NUMBER, "--model", "mlp", "--epochs", 3, "--output", "b", "--seed", 5)
     assert one["objective"] == two["objective"]
 
 

@@ -429,7 +429,12 @@ def test_a_report_is_one_page_without_a_network(run, tmp_path, fitted):
     assert (tmp_path / "other.html").read_text(encoding="utf-8") == page
     assert "has no metrics.json" in refusal(run, "report", ".")
     metrics = json.loads((fitted / "metrics.json").read_text())
-    for damaged in ({"task": 3}, [], {k: v for k, v in metrics.items() if k != "model"}, {**metrics, "strength": {}}):
+    for damaged in (
+        {"task": 3},
+        [],
+        {k: v for k, v in metrics.items() if k != "model"},
+        {**metrics, "strength": {"scale": 1}},
+    ):
         (fitted / "metrics.json").write_text(json.dumps(damaged))
         assert "not a readable run folder" in refusal(run, "report", "run")
 

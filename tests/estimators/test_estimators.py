@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 from functools import partial
+from importlib.util import find_spec
 
 import joblib
 import numpy as np
@@ -66,7 +67,10 @@ def checked(estimator):
     failed = {one["check_name"]: repr(one["exception"]) for one in found if one["status"] not in ("passed", "skipped")}
     skipped = [one["check_name"] for one in found if one["status"] == "skipped"]
     assert not failed
-    assert set(skipped) <= {"check_array_api_input"}
+    of_pandas = {
+        "check_sample_weights_pandas_series", "check_regressor_data_not_an_array", "check_classifier_data_not_an_array",
+    }  # fmt: skip
+    assert set(skipped) <= {"check_array_api_input"} | (of_pandas if find_spec("pandas") is None else set())
     assert len(found) > 50
 
 
@@ -351,9 +355,10 @@ def test_the_result_is_that_of_the_trainer():
         assert ours.summary()
 
 
-def test_searches_over_objects_and_over_words():
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_searches_over_objects_and_over_words(jobs):
     priors = [br.Gaussian(1.0), br.Gaussian(20.0), br.Laplace(5.0)]
-    search = GridSearchCV(br.MAPRegressor(), {"prior": priors}, cv=3, n_jobs=2).fit(X, y)
+    search = GridSearchCV(br.MAPRegressor(), {"prior": priors}, cv=3, n_jobs=jobs).fit(X, y)
     assert search.best_params_["prior"] is not priors[0]
     assert search.best_score_ > 0.4
     words = {"mapregressor__prior": ["gaussian(1.0)", "gaussian(20.0)"]}
