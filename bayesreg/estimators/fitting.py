@@ -152,7 +152,7 @@ def fit_linear(
         flat, residual = minimise_newton(problem, tolerance, max_iterations, note, blocks)
         if residual > tolerance:
             generic = minimise_proximal if problem.kinked else minimise_lbfgs
-            problem.set(flat)
+            problem.set(problem.inside(flat))
             flat = generic(problem, tolerance, max_iterations, note)
     except KeyboardInterrupt as error:
         made.interrupted = f"{type(error).__name__} after {made.iterations} iterations"

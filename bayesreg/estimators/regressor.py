@@ -156,11 +156,14 @@ class MAPRegressor(RegressorMixin, MAPEstimator):  # type: ignore[misc]
 
     def _likelihood_for(self, target: Tensor, weight: Tensor | None) -> Likelihood:
         given = self.likelihood
-        spread = spread_of(target, weight)
         if given is None:
             # Where the coefficients can reach every target the objective has no minimum in a noise without a prior; the
             # evidence, which integrates over them, has one.
-            own = None if self._chooses and self._is_linear else InverseGamma(1.0, (_NOISE * spread) ** 2)
+            own = (
+                None
+                if self._chooses and self._is_linear
+                else InverseGamma(1.0, (_NOISE * spread_of(target, weight)) ** 2)
+            )
             given = Gaussian("learned", prior=own)
         if not isinstance(given, Likelihood) or isinstance(given, Bernoulli | Categorical | Tokens):
             raise InvalidArgumentError(
@@ -172,7 +175,7 @@ class MAPRegressor(RegressorMixin, MAPEstimator):  # type: ignore[misc]
         for name in ("log_noise_std", "log_noise_scale"):
             held = getattr(made, name, None)
             if held is not None and held.requires_grad:
-                held.data.fill_(math.log(spread))
+                held.data.fill_(math.log(spread_of(target, weight)))
         return made
 
     def _read_off(self) -> None:

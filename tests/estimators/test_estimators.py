@@ -299,6 +299,14 @@ def test_targets_that_the_coefficients_reach_are_told():
     assert chosen.likelihood_.noise_std > 0.1 * target.std()
 
 
+def test_a_fit_begins_inside_of_bounds():
+    rng = np.random.default_rng(0)
+    A = rng.normal(size=(50, 2))
+    fitted = br.MAPRegressor(br.Uniform(1.0, 2.0), L.Gaussian(1.0)).fit(A, A @ [1.5, 5.0])
+    assert fitted.coef_ == pytest.approx([1.5, 2.0], abs=0.6)
+    assert fitted.coef_[1] == 2.0
+
+
 def test_too_few_iterations_are_told():
     with pytest.warns(ConvergenceWarning, match="raise max_iter"):
         br.MAPClassifier("gaussian(1.0)", max_iter=1).fit(cancer, labels)

@@ -36,7 +36,8 @@ def minimise_newton(
     Returns:
         The lowest point found and its KKT residual; where that is too large, the generic solvers go on from there.
     """
-    flat = problem.inside(problem.get())
+    # Not inside any boundary: none of the priors that are served has one.
+    flat = problem.get()
     blocks = blocks or Blocks(problem)
     if not blocks.serves():
         return flat, float("inf")
