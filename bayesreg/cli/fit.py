@@ -57,9 +57,9 @@ def fit(
         str, typer.Option(help="In words: gaussian(0.1), laplace(auto), flat(). auto: chosen from the data.")
     ] = "gaussian(auto)",
     noise_std: NoiseOption = None,
-    optimizer: Annotated[OptimizerName, typer.Option(help="auto: lbfgs or proximal if linear, else adam.")] = (
-        OptimizerName.auto
-    ),
+    optimizer: Annotated[
+        OptimizerName, typer.Option(help="auto: lbfgs or proximal if linear or auto is in the prior, else adam.")
+    ] = OptimizerName.auto,
     lr: Annotated[float | None, typer.Option(help="Learning rate of adam and sgd.  [default: 0.01]")] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, max=10_000_000, help="Epochs of adam and sgd.  [default: 100]")

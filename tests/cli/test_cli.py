@@ -361,7 +361,10 @@ def test_fit_refuses_bad_files(run, tmp_path):
         (["--epochs", "5", "--batch-size", "4"], "--epochs, --batch-size: play no part with lbfgs"),
         (["--prior", "laplace(1)", "--keep-last"], "--keep-last: plays no part with proximal"),
         (["--hidden", "5"], "--hidden: plays no part with --model linear"),
-        (["--model", "mlp", "--starts", "3"], "--starts: several starting points need a full-batch solver"),
+        (
+            ["--model", "mlp", "--optimizer", "adam", "--starts", "3"],
+            "--starts: several starting points need a full-batch solver",
+        ),
         (["--model", "mlp", "--keep-last", "--val-fraction", "0"], "without validation rows the last epoch is kept"),
         (["--target", "species"], "--target: is for a table with columns, and iris is none"),
         (["--no-header"], "--no-header: is for a table with columns"),

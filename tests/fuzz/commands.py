@@ -10,6 +10,7 @@ import random
 import re
 import shutil
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -259,7 +260,9 @@ def call(arguments: list[str]) -> tuple[int, str, str]:
     out, err, before, status = io.StringIO(), io.StringIO(), sys.argv, 0
     sys.argv = ["bayesreg", *arguments]
     try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        # A word on the strength that was chosen is no finding.
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), warnings.catch_warnings():
+            warnings.simplefilter("ignore", br.StrengthWarning)
             try:
                 main()
             except SystemExit as stop:

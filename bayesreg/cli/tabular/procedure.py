@@ -68,7 +68,9 @@ class Recipe:
         """Return the optimizer's name, decided where it is auto."""
         if self.optimizer != "auto":
             return self.optimizer
-        if self.model != "linear":
+        in_batches = self.keep_last or any(given is not None for given in (self.lr, self.epochs, self.batch_size))
+        # Where it ends at a minimum a strength is chosen by leave-one-out.
+        if self.model != "linear" and (in_batches or not self.chooses):
             return "adam"
         return "lbfgs" if family.traits.smooth else "proximal"
 

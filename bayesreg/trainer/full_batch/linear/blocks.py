@@ -16,6 +16,8 @@ __all__ = ["Blocks"]
 
 # Up to so many features a matrix of their products is made.
 _DENSE = 3000
+# Up to so many features a system that is surely singular is solved all the same.
+_SINGULAR = 300
 # Elements of a piece of the features that is centred at a time.
 _PIECE = 2**22
 # Systems that an L1 problem may solve, beside one per weight.
@@ -55,8 +57,12 @@ class Blocks:
         self.constant: Sums | None = None
 
     def serves(self) -> bool:
-        """Return whether the kinks, if any, are L1 terms on the weights of outputs that do not meet."""
+        """Return whether systems can be solved, and the kinks, if any, are L1 terms on outputs that do not meet."""
         problem, kinked = self.problem, next(iter(self.problem.kinked.values()), None)
+        singular = self.dense and self.rows < self.columns and self.columns > _SINGULAR
+        if singular and not bool((problem.matrix(problem.curvature(problem.get())) > 0.0).all()):
+            # Of few examples and no prior: eigenvectors take longer than the generic solvers.
+            return False
         if kinked is None:
             return True
         if len(problem.kinked) > 1 or kinked is not problem.on_weight or kinked._rates() is None:

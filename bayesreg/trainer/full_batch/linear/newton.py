@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from scipy.optimize import brentq
 from torch import Tensor
@@ -68,7 +69,11 @@ class _Descent:
             self.done += 1
             # Round-off in the value must not look like a rise.
             near = 10.0 * torch.finfo(self.problem.dtype).eps * max(1.0, abs(value))
-            found = self._lower(flat, grad, value + near)
+            try:
+                found = self._lower(flat, grad, value + near)
+            except (torch.linalg.LinAlgError, np.linalg.LinAlgError):  # type: ignore[attr-defined]
+                # Large singular systems, of few examples and no prior: the generic solvers need no factors.
+                break
             if found is None:
                 break
             new, new_value, new_grad = found
