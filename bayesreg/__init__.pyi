@@ -58,6 +58,7 @@ from bayesreg.optimizers import DecayRule as DecayRule
 from bayesreg.optimizers import decay_rule as decay_rule
 from bayesreg.priors import L0 as L0
 from bayesreg.priors import MCP as MCP
+from bayesreg.priors import R2D2 as R2D2
 from bayesreg.priors import SCAD as SCAD
 from bayesreg.priors import AdapterGaussian as AdapterGaussian
 from bayesreg.priors import Cauchy as Cauchy

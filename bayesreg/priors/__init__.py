@@ -31,6 +31,7 @@ from bayesreg.priors.folded.mcp import MCP as MCP
 from bayesreg.priors.folded.scad import SCAD as SCAD
 from bayesreg.priors.grouped.group_laplace import GroupLaplace as GroupLaplace
 from bayesreg.priors.grouped.hierarchical_gaussian import HierarchicalGaussian as HierarchicalGaussian
+from bayesreg.priors.grouped.r2d2 import R2D2 as R2D2
 from bayesreg.priors.heavy_tailed.cauchy import Cauchy as Cauchy
 from bayesreg.priors.heavy_tailed.horseshoe import Horseshoe as Horseshoe
 from bayesreg.priors.heavy_tailed.log_uniform import LogUniform as LogUniform

@@ -46,13 +46,15 @@ SCALAR = {
     "GroupLaplace": br.GroupLaplace(1.0, group="column"),
     "Uniform": br.Uniform(-2.0, 2.0),
     "LogUniform": br.LogUniform(low=0.01, high=1.0),
-    # So wide that the objective is convex: of several modes no check of equal fits could say which.
-    "MCP": br.MCP(strength=0.1, gamma=100.0),
-    "SCAD": br.SCAD(strength=0.1, gamma=100.0),
+    # So wide that they do not end: of several modes no check of equal fits could say which.
+    "MCP": br.MCP(strength=0.1, gamma=10_000.0),
+    "SCAD": br.SCAD(strength=0.1, gamma=10_000.0),
     "L0": br.L0(1.0),
     "NormalGamma": br.NormalGamma(concentration=2.0, rate=1.0),
     "ScaleMixture": br.ScaleMixture(weights=[0.5, 0.5], scales=[0.3, 1.0]),
     "HierarchicalGaussian": br.HierarchicalGaussian(br.hyperpriors.InverseGamma(2.0, 1.0)),
+    # Of a tail so light and a scale so wide that the objective is convex.
+    "R2D2": br.R2D2(concentration=3.0, tail=20.0, scale=3.0),
 }
 QUIET = pytest.mark.filterwarnings(
     "ignore::sklearn.exceptions.ConvergenceWarning", "ignore::sklearn.exceptions.SkipTestWarning",

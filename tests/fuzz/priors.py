@@ -60,6 +60,7 @@ KINDS: dict[str, Callable[[], br.ModelPrior]] = {
     "ewc": _ewc,
     "mixture": _simple(lambda: br.Mixture([br.Gaussian(0.1), br.Laplace(1.0)], [0.3, 0.7])),
     "hierarchical": _simple(lambda: br.HierarchicalGaussian(br.hyperpriors.InverseGamma(2.0, 0.5))),
+    "r2d2": _simple(lambda: {"*.weight": br.R2D2(1.5, 0.5), "*": br.Flat()}),
     "spike": _simple(lambda: br.ScaleMixture.spike_and_slab(0.1, 1.0)),
     "product": _simple(lambda: br.Product([br.Laplace(1.0), br.Gaussian(1.0)])),
     "distribution": _simple(lambda: br.FromDistribution(distributions.StudentT(3.0, 0.0, 0.5))),

@@ -262,6 +262,7 @@ CALLS: dict[str, Callable[[], Made]] = {
     "Mixture": lambda: (br.Mixture, {"components": [br.Gaussian(0.1), br.Laplace(1.0)], "weights": [0.5, 0.5]}),
     "Product": lambda: (br.Product, {"factors": [br.Laplace(1.0), br.Gaussian(1.0)]}),
     "HierarchicalGaussian": lambda: (br.HierarchicalGaussian, {"hyper": H.InverseGamma(2.0, 0.5), "group": "tensor"}),
+    "R2D2": lambda: (br.R2D2, {"concentration": 1.5, "tail": 0.5, "scale": 1.0}),
     "FromDistribution": lambda: (br.FromDistribution, {"distribution": distributions.Normal(0.0, 1.0)}),
     "Flat": lambda: (br.Flat, {}),
     "prior_from_words": lambda: (br.prior_from_words, {"words": "laplace(0.1)", "num_data": 10}),

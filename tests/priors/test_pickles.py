@@ -25,6 +25,7 @@ PRIORS = {
     "mixture": lambda: br.ScaleMixture(torch.tensor([0.5, 0.5]), torch.tensor([0.1, 1.0])),
     "groups": lambda: br.GroupLaplace(1.0, group="row"),
     "hierarchical": lambda: br.HierarchicalGaussian(br.hyperpriors.InverseGamma(2.0, 0.1)),
+    "r2d2": lambda: br.R2D2(1.5, 0.5),
     "low rank": lambda: br.LowRankGaussian(diag=torch.ones(3, 2), factor=torch.ones(3, 2, 1)),
     "multivariate": lambda: br.MultivariateGaussian(torch.eye(6)),
     "matrix": lambda: br.MatrixGaussian(torch.eye(3), torch.eye(2)),

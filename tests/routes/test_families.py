@@ -33,6 +33,7 @@ SMOOTH = {
     "matrix": lambda: {"0.weight": br.MatrixGaussian(spd(5), 20.0 * spd(6)), "*": br.Flat()},
     "low rank": lambda: {"0.weight": low_rank((5, 6)), "*": br.Flat()},
     "fan-in": lambda: br.FanInGaussian.he(0.5),
+    "r2d2": lambda: br.R2D2(1.5, 0.5, 0.1),
 }
 
 

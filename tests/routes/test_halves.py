@@ -25,6 +25,7 @@ FAMILIES = {
     "group": lambda: br.GroupLaplace(10.0, group="row"),
     "logistic": lambda: br.Logistic(0.1),
     "hierarchical": lambda: br.HierarchicalGaussian(br.hyperpriors.InverseGamma(2.0, 0.02)),
+    "r2d2": lambda: br.R2D2(1.5, 0.5, 0.1),
 }
 N = 50_000
 

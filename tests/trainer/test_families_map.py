@@ -103,6 +103,7 @@ EVERY = {
     "bounds": br.Uniform(-0.5, 0.5), "multivariate": br.MultivariateGaussian(torch.block_diag(SPD, SPD)),
     "matrix": br.MatrixGaussian(SPD, torch.block_diag(SPD, SPD)), "fan-in": br.FanInGaussian.he(),
     "low rank": br.LowRankGaussian(0.3, torch.linspace(-1, 1, 16, dtype=torch.float64).reshape(2, 4, 2)),
+    "r2d2": br.R2D2(2.0, 3.0),
     "distribution": br.FromDistribution(torch.distributions.StudentT(4.0, 0.0, 0.5)),
 }  # fmt: skip
 
