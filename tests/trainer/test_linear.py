@@ -298,7 +298,9 @@ def test_a_parabola_takes_one_step_wherever_its_features_are(prior, rules):
     model = layer()
     solver = "lbfgs" if prior.traits.smooth else "proximal"
     trainer = br.MAPTrainer(model, given, L.Gaussian(1.0), optimizer=solver, progress=False)
-    result = trainer.fit((5.0 + randn(N, D, seed=1), 3.0 + randn(N, 1, seed=2)))
+    features = 5.0 + randn(N, D, seed=1)
+    result = trainer.fit((features, 3.0 * features[:, :1] + randn(N, 1, seed=2)))
+    assert float(model.weight.detach()[0, 0]) > 1.0
     assert [record["iteration"] for record in result.history] == [0, 1]
     assert result.kkt_residual < 1e-11
 

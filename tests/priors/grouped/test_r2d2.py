@@ -131,6 +131,9 @@ def test_rows_are_those_of_the_first_index(monkeypatch):
     wider = br.R2D2(1.5, 0.5, 7.0)
     assert wider.log_prob(10 * w).item() == pytest.approx(sum(each) - 12 * np.log(10.0), rel=1e-12)
     assert wider.same_as(prior.stretched(10.0))
+    for a in (0.3, 1.5):
+        one, ten = br.R2D2(a, 0.5, 0.7), br.R2D2(a, 0.5, 7.0)
+        assert ten.penalty(10 * w).item() == pytest.approx(one.penalty(w).item(), rel=1e-12)
     # Many rows are looked at some at a time.
     many = torch.randn(30, 20, dtype=torch.float64)
     monkeypatch.setattr(shared_rate, "_PIECE", 2**16)
@@ -245,6 +248,8 @@ def test_says_what_it_is_and_what_it_is_not():
     assert repr(prior) == "R2D2(concentration=1.5, tail=2, scale=0.3, loc=0)"
     with pytest.raises(br.NotEquivalentError, match=r"No weight_decay is equivalent to R2D2.*br\.attach"):
         prior.weight_decay(100)
+    assert prior.traits.smooth
+    assert not br.R2D2(1.0).traits.smooth
     for a, what in ((0.5, "has no bound"), (1.0, "has a kink at the centre")):
         with pytest.raises(br.UnsupportedError, match=f"weight: with a concentration of {a:g} the density {what}"):
             br.MAPRegressor(br.R2D2(a)).fit(np.eye(3), np.ones(3))
