@@ -119,10 +119,7 @@ class GroupLaplace(LocatedPrior):
             )
 
     def _whole_in_shards(self, parameter: Tensor) -> bool:
-        # Shards along the first dimension, as FSDP makes them, hold rows whole.
-        placements: Sequence[Any] = getattr(parameter, "placements", ())
-        along_rows = all(placement.is_replicate() or placement.is_shard(0) for placement in placements)
-        return self.group in ("row", "channel") and along_rows and self.rate.ndim == 0
+        return self.group in ("row", "channel") and groups.rows_are_whole(parameter) and self.rate.ndim == 0
 
     # -- the contract ----------------------------------------------------------------------------------
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
 from bayesreg.errors import InvalidArgumentError
 
-__all__ = ["group_count", "group_size", "inside", "total"]
+__all__ = ["group_count", "group_size", "inside", "rows_are_whole", "total"]
 
 # The dimensions a parameter needs, and the one whose indices tell groups apart.
 _NEEDED = {"row": 1, "column": 2, "channel": 3, "tensor": 0, "element": 0}
@@ -49,6 +50,12 @@ def group_size(shape: Sequence[int], dims: Sequence[int]) -> int:
 def group_count(shape: Sequence[int], dims: Sequence[int]) -> int:
     """Return the number of groups."""
     return math.prod([size for dim, size in enumerate(shape) if dim not in dims])
+
+
+def rows_are_whole(parameter: Tensor) -> bool:
+    """Return whether each row lies in one shard: along the first dimension, as FSDP makes them, or none."""
+    placements: Sequence[Any] = getattr(parameter, "placements", ())
+    return all(placement.is_replicate() or placement.is_shard(0) for placement in placements)
 
 
 def total(values: Tensor, dims: list[int]) -> Tensor:

@@ -137,9 +137,7 @@ class HierarchicalGaussian(LocatedPrior):
             )
 
     def _whole_in_shards(self, parameter: Tensor) -> bool:
-        placements: Sequence[Any] = getattr(parameter, "placements", ())
-        along_rows = all(placement.is_replicate() or placement.is_shard(0) for placement in placements)
-        return self.group in ("row", "channel") and along_rows
+        return self.group in ("row", "channel") and groups.rows_are_whole(parameter)
 
     @torch.no_grad()
     def expected_scale(self, value: Tensor) -> Tensor:

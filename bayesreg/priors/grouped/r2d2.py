@@ -15,6 +15,7 @@ from bayesreg.errors import InvalidArgumentError
 from bayesreg.priors.contract.registry import register_family
 from bayesreg.priors.contract.tensors import Hyperparameter, summed
 from bayesreg.priors.contract.traits import Traits
+from bayesreg.priors.grouped import groups
 from bayesreg.priors.located.located import Loc, LocatedPrior
 
 if TYPE_CHECKING:
@@ -103,9 +104,7 @@ class R2D2(LocatedPrior):
         return SharedRate(float(self.concentration), float(self.tail), float(self.scale))
 
     def _whole_in_shards(self, parameter: Tensor) -> bool:
-        placements: Sequence[Any] = getattr(parameter, "placements", ())
-        along_rows = all(placement.is_replicate() or placement.is_shard(0) for placement in placements)
-        return parameter.ndim > 1 and along_rows
+        return parameter.ndim > 1 and groups.rows_are_whole(parameter)
 
     # -- the contract ----------------------------------------------------------------------------------
 
