@@ -47,6 +47,20 @@ def test_one_weight_has_tricomis_density(a, b, scale):
         assert found == pytest.approx(float(marginal(a, b, scale, r * scale)), abs=1e-12, rel=1e-12)
 
 
+@pytest.mark.parametrize("a", [0.05, 0.2, 0.5, 0.75, 1.2, 2.0, 20.0, 50.0])
+def test_the_kernel_is_right_where_its_series_takes_over(a):
+    rate = SharedRate(a, 0.5, 1.0)
+    z = np.array([1e-300, 1e-120, 0.9 * rate._small, 1.1 * rate._small, 1e-9, 1.0])
+    with mpmath.workdps(40):
+        expected = [
+            float(mpmath.log((mpmath.mpf(x) / 2) ** (a - 0.5) * mpmath.besselk(a - 0.5, mpmath.mpf(x)))) for x in z
+        ]
+        ratios = [float(mpmath.besselk(a - 1.5, mpmath.mpf(x)) / mpmath.besselk(a - 0.5, mpmath.mpf(x))) for x in z]
+    assert np.allclose(rate._log_kernel(z), expected, rtol=2e-15, atol=3e-13)
+    usable = z >= rate._small if a <= 1.5 else z > 0.0
+    assert np.allclose(rate._ratio(z)[usable], np.array(ratios)[usable], rtol=1e-9)
+
+
 # The last would need a grid of 1e8 points.
 @pytest.mark.parametrize(("a", "b"), CASES[:-1])
 def test_two_weights_have_the_density_of_their_shares(a, b):
