@@ -64,7 +64,7 @@ TABLES = [
         "trainer/full_batch/linear/blocks.py",
         "(bias + sums.total * (sums.mean * moved).sum(1)) / share",
         "bias / share",
-        _SKLEARN,
+        _LINEAR,
     ),
     Mutation("trainer/full_batch/linear/lasso.py", "moved[stops] = 0.0", "pass", _LINEAR),
     Mutation(

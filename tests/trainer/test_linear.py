@@ -291,6 +291,19 @@ def test_the_lasso_is_solved_to_the_last_digits(columns, rows, kind):
     assert (x[inside] == 0.0).all()
 
 
+def test_what_comes_to_rest_is_exactly_zero():
+    # Steps to a sign's turn may end a denormal beside 0.
+    for seed in range(850, 900):
+        rng = np.random.default_rng(seed)
+        columns, rows = rng.integers(2, 15), rng.integers(3, 40)
+        X = rng.normal(size=(rows, columns)) + rng.normal(size=(rows, 1))
+        slope = -X.T @ (X @ rng.normal(size=columns) + rng.normal(size=rows)) / rows
+        hessian, rates = X.T @ X / rows, np.full(columns, 0.3 * np.abs(slope).max())
+        start = rng.normal(size=columns)
+        x = minimise_lasso(hessian, slope + hessian @ start, rates, start, 1000)
+        assert (np.abs(x[x != 0.0]) > 1e-12).all()
+
+
 @pytest.mark.parametrize("prior", [br.Gaussian(0.5), br.Laplace(0.05), br.ElasticNet(l1=20.0, l2=3.0)])
 @pytest.mark.parametrize("rules", [False, True])
 def test_a_parabola_takes_one_step_wherever_its_features_are(prior, rules):
