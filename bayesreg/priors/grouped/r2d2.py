@@ -44,7 +44,7 @@ class R2D2(LocatedPrior):
 
     The smaller a, the more is left to few weights. For a <= ½ the density has no bound where a weight is at its
     centre, for a <= 1 it has a kink there that joins the row: evidence and draws, no MAP. For a > 1 it is smooth.
-    SciPy computes it on the CPU, in milliseconds for thousands of weights: for tables, not for large networks.
+    SciPy computes it on the CPU, a hundred nodes or more for each weight: for tables, not for large networks.
 
     Args:
         concentration: a, in (0, 50]: a number.
