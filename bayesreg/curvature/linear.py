@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from bayesreg.likelihoods.output import tensor_output
 from bayesreg.selection import ParameterInfo
 
 __all__ = ["is_linear"]
@@ -33,7 +34,7 @@ def is_linear(model: nn.Module, infos: Sequence[ParameterInfo], inputs: Tensor) 
     """
     generator = torch.Generator().manual_seed(0)
     held = {info.raw[0]: info.parameter.detach() for info in infos}
-    here = model(inputs[:64])
+    here = tensor_output(model, inputs[:64])
     for size in _STEPS:
         ways = {
             name: size * torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p)

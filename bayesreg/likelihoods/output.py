@@ -63,7 +63,13 @@ def _picked(model: nn.Module, output: Any, pick: OutputPick | None) -> Tensor:
     name = _LOGITS if pick is None else pick
     found: Any = None
     if callable(name):
-        found = name(output)
+        try:
+            found = name(output)
+        except (TypeError, AttributeError, LookupError) as error:
+            raise DataError(
+                f"output: expected a function of what the model returns, a {type(output).__name__}, got "
+                f"{getattr(name, '__name__', type(name).__name__)}, which cannot take it ({error})."
+            ) from error
     elif isinstance(output, Mapping):
         found = output.get(name)
     elif isinstance(name, str):

@@ -45,9 +45,10 @@ def groups_of(prior: ModelPrior, groups: object) -> tuple[Group, ...]:
         InvalidArgumentError: If it is none of these, or a rule leaves a density that joins parameters in pieces.
         PatternError: If a rule selects nothing that has a prior.
     """
-    if groups in (ONE, EACH):
+    # An array compares element by element.
+    if isinstance(groups, str) and groups in (ONE, EACH):
         return ()
-    if isinstance(groups, str) or not isinstance(groups, list | tuple) or not groups:
+    if not isinstance(groups, list | tuple) or not groups:
         raise InvalidArgumentError(
             f"groups: expected 'one', 'each' or a list of rules such as ['head.*'], got "
             f"{repr(groups) if isinstance(groups, str | list | tuple) else kind_of(groups)}."

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from bayesreg.curvature.linear import is_linear
 from bayesreg.hyperpriors import HyperPrior
 from bayesreg.likelihoods import Likelihood
+from bayesreg.likelihoods.output import tensor_output
 from bayesreg.model_prior import ModelPrior
 from bayesreg.model_prior.times import stretched
 from bayesreg.priors.contract.asking import is_flat
@@ -73,7 +74,7 @@ class Setting:
         """Return the setting, the model looked at."""
         linear = is_linear(model, [entry.info for entry, _ in prior.active()], inputs)
         with torch.no_grad():
-            outputs = model(inputs[:1])[0].numel()
+            outputs = tensor_output(model, inputs[:1])[0].numel()
         return cls(
             model, prior, likelihood, inputs, targets, hyperprior, seed, linear, outputs, training,
             groups_of(prior, groups), groups == EACH,

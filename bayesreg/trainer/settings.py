@@ -128,7 +128,7 @@ class EpochSettings:
 
 
 def _callbacks(given: object) -> tuple[Callback, ...]:
-    several = tuple(given) if isinstance(given, Sequence) else (given,)
+    several = tuple(given) if isinstance(given, Sequence) and not isinstance(given, str | bytes) else (given,)
     for one in several:
         if not isinstance(one, Callback):
             raise InvalidArgumentError(

@@ -248,6 +248,7 @@ def test_a_profiler_is_told_of_every_step():
         (lambda: br.callbacks.Profile(5), "profiler: expected a torch.profiler.profile"),
         (lambda: br.callbacks.JSONLines("x", overwrite="yes"), "overwrite: expected True or False"),
         (lambda: trained(5), "callbacks: expected objects of br.callbacks.Callback"),
+        (lambda: trained(""), r"callbacks: expected objects .*, got str"),
         (lambda: trained(Noted), r"callbacks: expected objects .*, got the class Noted; make one"),
     ],
 )

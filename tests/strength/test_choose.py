@@ -221,6 +221,7 @@ def test_signals_are_in_the_summary():
         ({"prior": br.Laplace(1.0), "method": "loo"}, br.UnsupportedError, "kinks"),
         ({"prior": br.NormalGamma(2.0, 0.1)}, br.UnsupportedError, "width that can be multiplied, got NormalGamma"),
         ({"data": (torch.zeros(3, 13),)}, br.DataError, "pair"),
+        ({"model": nn.Linear(2, 3).double()}, br.DataError, r"cannot take inputs of shape \(30, 13\)"),
     ],
 )
 def test_what_it_refuses(given, error, match):

@@ -186,6 +186,7 @@ def test_a_group_and_a_noise_that_is_learned(diabetes):
     ("given", "error", "match"),
     [
         ({"groups": "ones"}, br.InvalidArgumentError, "expected 'one', 'each' or a list of rules"),
+        ({"groups": np.empty((0, 3))}, br.InvalidArgumentError, "or a list of rules .*, got "),
         ({"groups": []}, br.InvalidArgumentError, "expected 'one', 'each' or a list of rules"),
         ({"groups": ["c.*"]}, br.PatternError, r"groups 'c\.\*': expected a rule that matches a parameter"),
         ({"groups": ["a.*", "a.weight"]}, br.PatternError, "that no rule before it has"),
