@@ -22,7 +22,15 @@ def test_a_short_run_finds_nothing(room, cases, tmp_path):
 
 
 def test_the_rooms_are_gone_through_for_a_time():
-    assert set(fuzz(0.0, 0, list(ROOMS)).ends) >= {"files: load", "calls"}
+    assert set(fuzz(0, list(ROOMS), seconds=0.0).ends) >= {"files: load", "calls"}
+
+
+def test_the_rooms_are_gone_through_for_a_number_of_cases():
+    counts = fuzz(0, ["files", "calls"], cases=40)
+    # By the shares of the two.
+    assert [
+        sum(counts.ends[name].total() for name in counts.ends if name.startswith(room)) for room in ("files", "calls")
+    ] == [25, 15]
 
 
 def test_there_are_twenty_faults():

@@ -1,12 +1,15 @@
-"""`python -m tests.fuzz --seconds 120 --seed 0`: fuzz files, command lines and calls, and print the counts."""
+"""`python -m tests.fuzz --cases 32000 --seed 0`: fuzz files, command lines and calls, and print the counts."""
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import math
 import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.fuzz.rooms import ROOMS, go_through
@@ -14,27 +17,43 @@ from tests.fuzz.verdict import Counts
 
 # Shares of the time: a file is read in a millisecond, a command line may train.
 SHARES = {"files": 0.25, "commands": 0.45, "calls": 0.3}
+SHARES_OF_CASES = {"files": 0.62, "commands": 0.02, "calls": 0.36}
 
 
-def fuzz(seconds: float, seed: int, rooms: list[str]) -> Counts:
-    """Fuzz for so long; the same seed tries the same cases in the same order."""
+def _until(seconds: float) -> Callable[[], bool]:
+    end = time.monotonic() + seconds
+    return lambda: time.monotonic() < end
+
+
+def _so_many(cases: int) -> Callable[[], bool]:
+    made = itertools.count(1)
+    return lambda: next(made) < cases
+
+
+def fuzz(seed: int, rooms: list[str], *, seconds: float = math.inf, cases: int | None = None) -> Counts:
+    """Fuzz for so long, or so many cases; the same seed tries the same cases in the same order."""
     counts = Counts()
-    whole = sum(SHARES[room] for room in rooms)
+    of_time, of_cases = (sum(shares[room] for room in rooms) for shares in (SHARES, SHARES_OF_CASES))
     for room in rooms:
-        end = time.monotonic() + seconds * SHARES[room] / whole
+        if cases is None:
+            going = _until(seconds * SHARES[room] / of_time)
+        else:
+            going = _so_many(round(cases * SHARES_OF_CASES[room] / of_cases))
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            go_through(room, counts, Path(folder), str(seed), lambda end=end: time.monotonic() < end)
+            go_through(room, counts, Path(folder), str(seed), going)
     return counts
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=120.0, help="how long in all (default 120)")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--seconds", type=float, default=120.0, help="how long in all (default 120)")
+    length.add_argument("--cases", type=int, help="how many in all, the same on any machine, instead")
     parser.add_argument("--seed", type=int, default=0, help="which cases (default 0)")
     parser.add_argument("--only", choices=list(ROOMS), action="append", help="one of the three; may be repeated")
     given = parser.parse_args(arguments)
-    counts = fuzz(given.seconds, given.seed, given.only or list(ROOMS))
+    counts = fuzz(given.seed, given.only or list(ROOMS), seconds=given.seconds, cases=given.cases)
     print(counts)
     told: set[tuple[str, str]] = set()
     for route, case, verdict in counts.findings:
