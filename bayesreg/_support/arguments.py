@@ -76,8 +76,8 @@ def wrong_kind(
         >>> wrong_kind(train, ("resnet",), {})
         "model: expected a torch module, got str 'resnet'."
     """
-    declared = _firm(function) if firm else _declared(function)
     # Binding takes longer than most of what it is for.
+    declared = _doubted(function, arguments, keywords) if firm else _declared(function)
     if not declared:
         return ""
     takes = _signature(function)
@@ -121,6 +121,25 @@ def _declared(function: Callable[..., Any]) -> list[tuple[str, list[Any]]]:
 def _firm(function: Callable[..., Any]) -> list[tuple[str, list[Any]]]:
     """Return those that allow plain kinds alone."""
     return [(name, kinds) for name, kinds in _declared(function) if all(map(_is_firm, kinds))]
+
+
+def _doubted(
+    function: Callable[..., Any], arguments: tuple[Any, ...], keywords: Mapping[str, Any]
+) -> list[tuple[str, list[Any]]]:
+    """Return those of `_firm` that may be of another kind, as far as can be seen without binding."""
+    declared, places = _firm(function), _by_place(function)
+    return [
+        (name, kinds)
+        for name, kinds in declared
+        if (name in keywords or places.get(name, len(arguments)) < len(arguments))
+        and not any(_is_a(keywords[name] if name in keywords else arguments[places[name]], kind) for kind in kinds)
+    ]
+
+
+@functools.cache
+def _by_place(function: Callable[..., Any]) -> dict[str, int]:
+    by_place = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return {name: at for at, (name, one) in enumerate(_signature(function).parameters.items()) if one.kind in by_place}
 
 
 def _is_firm(kind: Any) -> bool:

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from bayesreg._support import checks
 from bayesreg._support.calls import naming
-from bayesreg.conversion import LossScale
 from bayesreg.errors import InvalidArgumentError, UnsupportedError, kind_of
 from bayesreg.estimators.fitting import LinearFit, fit_linear
 from bayesreg.estimators.making import Hidden, Module, PriorLike, has_word_auto, is_linear, network, rules_of
@@ -184,7 +183,7 @@ class MAPEstimator(BaseEstimator):  # type: ignore[misc]
             features, target, weight = features[kept], target[kept], weight[kept]
         seed = self._seed()
         count = len(target) if weight is None else float(weight.sum())
-        rules = rules_of(self.prior, LossScale.mean(int(count)) if count == int(count) else LossScale(1.0 / count))
+        rules = rules_of(self.prior, count)
         usual_tolerance, usual_iterations = _LINEAR if self._is_linear else _NETWORK
         tolerance = usual_tolerance if self.tol is None else checks.positive_float("tol", self.tol)
         max_iterations = usual_iterations if self.max_iter is None else checks.positive_int("max_iter", self.max_iter)

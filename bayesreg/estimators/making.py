@@ -32,12 +32,12 @@ def has_word_auto(prior: object) -> bool:
     return isinstance(prior, str) and asks_to_choose(prior)
 
 
-def rules_of(prior: PriorLike, num_data: LossScale) -> Belief | dict[SelectorLike, Belief]:
+def rules_of(prior: PriorLike, num_data: float) -> Belief | dict[SelectorLike, Belief]:
     """Return what makes a `ModelPrior`, as a copy: an estimator's arguments stay as they are.
 
     Args:
         prior: An object, words, or rules whose values are either.
-        num_data: For words with a constant that is relative to n.
+        num_data: n, the sum of the weights of examples, for words with a constant that is relative to it.
 
     Returns:
         A prior at scale 1 where it is to be chosen, or rules.
@@ -55,9 +55,10 @@ def rules_of(prior: PriorLike, num_data: LossScale) -> Belief | dict[SelectorLik
     return _one(prior, num_data)
 
 
-def _one(prior: object, num_data: LossScale) -> Belief:
+def _one(prior: object, num_data: float) -> Belief:
     if isinstance(prior, str):
-        return prior_from_words(at_scale_one(prior) if asks_to_choose(prior) else prior, num_data)
+        loss_scale = LossScale.mean(int(num_data)) if num_data == int(num_data) else LossScale(1.0 / num_data)
+        return prior_from_words(at_scale_one(prior) if asks_to_choose(prior) else prior, loss_scale)
     if isinstance(prior, Belief):
         return copy.deepcopy(prior)
     raise InvalidArgumentError(

@@ -35,7 +35,7 @@ def bind(model: nn.Module, entries: Sequence[Entry]) -> tuple[list[Entry], list[
         UnsupportedError: If complex weights have a prior.
         ReferenceMismatchError: If references do not fit; every mismatch is listed.
     """
-    _require_initialised(model)
+    _require_initialised(entries)
     _refuse_complex(entries)
     _refuse_shared_memory(entries)
     problems: list[str] = []
@@ -145,8 +145,8 @@ def value_problem(name: str, value: Tensor, target: Tensor) -> list[str]:
     return []
 
 
-def _require_initialised(model: nn.Module) -> None:
-    lazy = [info.name for info in parameters_of(model) if isinstance(info.parameter, UninitializedParameter)]
+def _require_initialised(entries: Sequence[Entry]) -> None:
+    lazy = [entry.name for entry in entries if isinstance(entry.parameter, UninitializedParameter)]
     if lazy:
         raise InvalidArgumentError(
             f"model: {', '.join(lazy)} have no shape yet: run one batch through the model before it gets a prior."

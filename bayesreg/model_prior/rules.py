@@ -25,10 +25,13 @@ from bayesreg.selection import (
 __all__ = ["group_key", "hint_for", "matched", "on_kernels", "require_kernels", "values_by_entry"]
 
 
+_SMALL = biases | norms
+
+
 def on_kernels(prior: Belief) -> dict[SelectorLike, Belief]:
     """Return the rules that a single prior for a whole model stands for: it is on matrices and kernels."""
     flat = Flat()
-    return {biases | norms: flat, vectors: flat, "*": prior}
+    return {_SMALL: flat, vectors: flat, "*": prior}
 
 
 def require_kernels(infos: Sequence[ParameterInfo]) -> None:

@@ -25,7 +25,7 @@ def require_map(prior: Belief, name: str) -> None:
     Raises:
         UnsupportedError: If it has none; the message says why and what to use.
     """
-    why = prior.remarks().no_map
+    why = prior._why_no_map()
     if why is not None:
         raise UnsupportedError(f"{name}: {why}.")
 

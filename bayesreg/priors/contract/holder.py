@@ -6,6 +6,7 @@ import copy
 import functools
 import inspect
 from abc import ABCMeta
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from numbers import Real
 from types import MappingProxyType
@@ -181,7 +182,7 @@ class Holder(nn.Module, metaclass=_Strict):
         # Pickles hold plain values; a copy keeps Parameters that are shared, and devices.
         made = self.__class__.__new__(self.__class__)
         memo[id(self)] = made
-        made.__dict__.update({name: copy.deepcopy(value, memo) for name, value in self.__dict__.items()})
+        made.__dict__.update({name: _copied(value, memo) for name, value in self.__dict__.items()})
         return made
 
     def __copy__(self) -> Self:
@@ -209,6 +210,24 @@ class Holder(nn.Module, metaclass=_Strict):
             elif torch.promote_types(new.dtype, old.dtype) != new.dtype:
                 self._buffers[name] = old.to(new.device)
         return self
+
+
+# A module holds a dozen of these.
+_EMPTY = (dict, OrderedDict, set)
+
+
+def _copied(value: Any, memo: dict[int, Any]) -> Any:
+    """Return a deep copy; of what needs none in no time."""
+    kind = type(value)
+    if value is None or kind in (bool, int, float, str):
+        return value
+    if kind in _EMPTY and not value:
+        return kind()
+    if kind is dict:
+        return {name: _copied(held, memo) for name, held in value.items()}
+    if kind is Tensor and value.ndim == 0 and id(value) not in memo and not value.requires_grad:
+        memo[id(value)] = value.clone()
+    return copy.deepcopy(value, memo)
 
 
 def _remade(cls: type[Holder], state: dict[str, Any]) -> Holder:

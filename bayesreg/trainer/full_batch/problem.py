@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -67,6 +68,14 @@ class FullBatchProblem:
             term for term, _ in prior.active_terms() if term.names[0] not in self.kinked and not flat >= set(term.names)
         ]
         self._sizes = [p.numel() for p in self.parameters]
+        ends = list(itertools.accumulate(self._sizes, initial=0))
+        #: Where each of the parameters is in a flat vector.
+        self.places = [slice(start, end) for start, end in itertools.pairwise(ends)]
+        self._kinked_at = [
+            (name, at, parameter.shape)
+            for name, at, parameter in zip(self.names, self.places, self.parameters, strict=True)
+            if name in self.kinked
+        ]
         dtypes = {p.dtype for p in self.parameters}
         self.dtype = torch.float64 if torch.float64 in dtypes else torch.float32
 
@@ -158,15 +167,7 @@ class FullBatchProblem:
     # -- the kinked part -------------------------------------------------------------------------------
 
     def _kinked_slices(self, flat: Tensor) -> list[tuple[slice, Prior, Tensor]]:
-        found: list[tuple[slice, Prior, Tensor]] = []
-        if not self.kinked:
-            return found
-        start = 0
-        for name, part, size in zip(self.names, self._parts(flat), self._sizes, strict=True):
-            if name in self.kinked:
-                found.append((slice(start, start + size), self.kinked[name], part))
-            start += size
-        return found
+        return [(at, self.kinked[name], flat[at].view(shape)) for name, at, shape in self._kinked_at]
 
     def kinked_value(self, flat: Tensor) -> float:
         """Return s · penalties of the priors with kinks."""

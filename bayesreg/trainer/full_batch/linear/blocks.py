@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -157,28 +158,33 @@ class Blocks:
         weight, result = problem.matrix(flat), flat.clone()
         found = kinked._rates()
         assert found is not None
-        rates, own = (problem.scale * rate.to(weight).expand(weight.shape) for rate in found)
-        offset = weight - kinked.centre().to(weight)
-        slopes = problem.matrix(grad) + own * offset
+        # In NumPy, whose calls take less time on what is small.
+        centre = np.broadcast_to(kinked.centre().numpy(force=True), weight.shape)
+        rates, own = (np.broadcast_to(problem.scale * rate.numpy(force=True), weight.shape) for rate in found)
+        total, mean, gram = (part.numpy(force=True) for part in sums)
+        offset = weight.numpy(force=True) - centre
+        slopes = problem.matrix(grad).numpy(force=True) + own * offset
         on_bias = problem.bias_curvature(flat)
-        share = _share(sums.total if on_bias is None else sums.total + on_bias)
+        left = None if on_bias is None else on_bias.numpy(force=True)
+        share = total if left is None else total + left
+        share = np.where(share > 0.0, share, 1.0)
         if problem.at_bias is not None:
-            bias = grad[problem.at_bias]
-            slopes = slopes - (sums.total * bias / share)[:, None] * sums.mean
-        moved = torch.empty_like(weight)
+            bias = grad[problem.at_bias].numpy(force=True)
+            slopes -= (total * bias / share)[:, None] * mean
+        lowest = np.empty(offset.shape)
         for j in range(problem.outputs):
-            of = j if len(sums.gram) > 1 else 0
-            matrix = sums.gram[of] + torch.diag(own[j])
-            if on_bias is not None:
-                matrix += sums.total[of] * on_bias[j] / share[of] * torch.outer(sums.mean[of], sums.mean[of])
-            parabola, slope, rate, start = (p.numpy(force=True) for p in (matrix, slopes[j], rates[j], offset[j]))
-            solved = minimise_lasso(parabola, slope, rate, start, _STEPS + 4 * self.columns)
-            lowest = torch.from_numpy(solved).to(weight)
-            moved[j] = lowest - offset[j]
-            # Not weight + moved, which would round what is exactly at the centre.
-            problem.matrix(result)[j] = kinked.centre().to(weight).expand(weight.shape)[j] + lowest
+            of = j if len(gram) > 1 else 0
+            parabola = gram[of].copy()
+            parabola[np.diag_indices_from(parabola)] += own[j]
+            if left is not None:
+                parabola += total[of] * left[j] / share[of] * np.outer(mean[of], mean[of])
+            lowest[j] = minimise_lasso(parabola, slopes[j], rates[j], offset[j], _STEPS + 4 * self.columns)
+        # Not the weights and how far they moved, which would round what is exactly at the centre.
+        problem.matrix(result).copy_(torch.from_numpy(centre + lowest))
         if problem.at_bias is not None:
-            result[problem.at_bias] -= (bias + sums.total * (sums.mean * moved).sum(1)) / share
+            result[problem.at_bias] -= torch.from_numpy((bias + total * (mean * (lowest - offset)).sum(1)) / share).to(
+                flat
+            )
         return result
 
     def shared(self, flat: Tensor) -> Sums | None:

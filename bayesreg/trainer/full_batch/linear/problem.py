@@ -39,8 +39,7 @@ class LinearProblem(FullBatchProblem):
         #: What one nat of the NLL counts in the objective.
         self.per = 1.0 / self.examples
         at = {id(parameter): index for index, parameter in enumerate(self.parameters)}
-        starts = [0, *torch.tensor(self._sizes).cumsum(0).tolist()]
-        where = [slice(starts[i], starts[i + 1]) for i in range(len(self._sizes))]
+        where = self.places
         self.at_weight = where[at[id(view.layer.weight)]]
         self.at_bias = None if view.layer.bias is None else where[at[id(view.layer.bias)]]
         own = [p for p in self.likelihood.parameters() if p.requires_grad]
@@ -86,7 +85,8 @@ class LinearProblem(FullBatchProblem):
     @torch.no_grad()
     def local(self, flat: Tensor) -> Local:
         """Return NLL, slope and Hessian of each example in the layer's output, before weights of examples."""
-        self.set(flat)
+        if self.at_own is not None:
+            self.set(flat)
         if self._last is not None and torch.equal(self._last[0], flat):
             return self._last[1]
         found = self.likelihood._local(self._output(flat), self.target)
@@ -117,8 +117,8 @@ class LinearProblem(FullBatchProblem):
 
     def value_and_grad(self, flat: Tensor) -> tuple[float, Tensor]:
         """Return value and gradient of the smooth part; see `FullBatchProblem.value_and_grad`."""
+        self.set(flat)
         if self._last_grad is not None and torch.equal(self._last_grad[0], flat):
-            self.set(flat)
             value, grad = self._last_grad[1]
             return value, grad.clone()
         local = self.local(flat)
@@ -128,8 +128,11 @@ class LinearProblem(FullBatchProblem):
             grad[self.at_own] = self._own_slope(flat)
             own = self.likelihood.penalty()
             total += 0.0 if own is None else self.scale * float(own.detach())
-        values = dict(zip(self.names, self._parts(flat), strict=True))
-        grads: dict[str, Tensor | None] = dict(zip(self.names, self._parts(grad), strict=True))
+        values: dict[str, Tensor] = {}
+        grads: dict[str, Tensor | None] = {}
+        if self._smooth:
+            values.update(zip(self.names, self._parts(flat), strict=True))
+            grads.update(zip(self.names, self._parts(grad), strict=True))
         for term in self._smooth:
             total += self.scale * float(term.penalty(values))
             term.add_grad_(grads, values, self.scale)
@@ -139,6 +142,7 @@ class LinearProblem(FullBatchProblem):
     @torch.no_grad()
     def value(self, flat: Tensor) -> float:
         """Return the value of the smooth part."""
+        self.set(flat)
         total = self._nll(self.local(flat))
         return total + self.scale * self._smooth_penalty()
 
