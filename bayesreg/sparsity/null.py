@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -99,6 +101,12 @@ def _least(prior: Prior, value: Tensor, slope: Tensor) -> float:
 
     if not bool(slope.any()):
         return 0.0
+    if (found := prior._rates()) is not None and bool((found[0] > 0.0).all()):
+        # Of L1 terms it is known but for its last bits.
+        least = float((slope.detach().abs() / found[0]).max())
+        while not stays(least):
+            least = math.nextafter(least, math.inf)
+        return least
     if stays(_LEAST):
         raise UnsupportedError(
             f"{prior.family}: its slope at the centre has no bound (or none is needed), so that the empty model is a "

@@ -128,7 +128,8 @@ def regularization_path(
 
     Raises:
         CoverageError: If the prior is over another model.
-        InvalidArgumentError: If a number is out of range, or no parameter is under a prior with a kink.
+        InvalidArgumentError: If a number is out of range, or no parameter is under a prior with a kink and `strengths`
+            are not given.
         UnsupportedError: If the prior's strength cannot be varied (horseshoes, mixtures, Student-t: fit them at each of
             their own scales instead, each from where the one before ended), or the empty model is always a local mode.
 
@@ -166,7 +167,7 @@ def regularization_path(
     if (line := SharedFit.of(model, prior, likelihood, inputs, target)) is not None:
         for factor in factors:
             converged = line.fit(factor, tolerance, max_iterations)
-            path.append(_point(model, prior, likelihood, factor, converged, (inputs, target), validation))
+            path.append(_point(model, prior, likelihood, factor, converged, line.mean_nll(), validation))
         return path
     for factor in factors:
         here = with_strength(prior, factor)
@@ -175,7 +176,7 @@ def regularization_path(
             progress=False,
         )  # fmt: skip
         result = trainer.fit((inputs, target))
-        path.append(_point(model, here, likelihood, factor, result.converged, (inputs, target), validation))
+        path.append(_point(model, here, likelihood, factor, result.converged, result.mean_nll, validation))
     return path
 
 
@@ -186,16 +187,17 @@ def _point(
     likelihood: Likelihood,
     factor: float,
     converged: bool | None,
-    data: tuple[Tensor, Tensor],
+    mean: float,
     validation: tuple[Tensor, Tensor] | None,
 ) -> PathPoint:
-    def nll(inputs: Tensor, target: Tensor) -> float:
-        return float(likelihood.nll(tensor_output(model, inputs), target).mean())
-
-    off = sum(int((~part.at_kink(entry.parameter.detach())).sum()) for entry, part in prior.kinked())
+    kinked = prior.kinked()
+    off = sum(int((~part.at_kink(entry.parameter.detach())).sum()) for entry, part in kinked)
     model.eval()
-    scored = None if validation is None else nll(*validation)
+    scored = None
+    if validation is not None:
+        scored = float(likelihood.nll(tensor_output(model, validation[0]), validation[1]).mean())
     weights = {entry.name: entry.parameter.detach().clone() for entry, _ in prior.active()}
-    kinked = tuple(entry.name for entry, _ in prior.kinked())
-    mean = nll(*data)
-    return PathPoint(factor, weights, off, mean if math.isfinite(mean) else math.inf, scored, bool(converged), kinked)
+    return PathPoint(
+        factor, weights, off, mean if math.isfinite(mean) else math.inf, scored, bool(converged),
+        tuple(entry.name for entry, _ in kinked),
+    )  # fmt: skip

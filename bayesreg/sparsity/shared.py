@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Self
 
+import torch
 from torch import Tensor, nn
 
 from bayesreg.data import Batch, Reading
@@ -21,12 +22,14 @@ class SharedFit:
     """A linear model with one prior of L1 terms: its data are summed once for all strengths.
 
     Args:
-        problem: Its objective, at some strength.
-        prior: The prior at strength 1.
+        problem: Its objective at strength 1, all weights at the centre of the prior.
     """
 
-    def __init__(self, problem: LinearProblem, prior: Prior) -> None:
-        self.problem, self.prior, self.blocks = problem, prior, Blocks(problem)
+    def __init__(self, problem: LinearProblem) -> None:
+        self.problem, self.blocks = problem, Blocks(problem)
+        self.centre = problem.inside(problem.get())
+        # Strengths and minima of the last two fits, whose line says where the next may be.
+        self._before: list[tuple[float, Tensor]] = []
 
     @classmethod
     def of(
@@ -50,7 +53,7 @@ class SharedFit:
         if view is None or len(active) != 1 or not isinstance(active[0], Prior):
             return None
         problem = LinearProblem(view, model, prior, reading, [batch], len(target))
-        made = cls(problem, active[0])
+        made = cls(problem)
         return made if problem.at_own is None and made.blocks.serves() else None
 
     def fit(self, factor: float, tolerance: float, max_iterations: int) -> bool:
@@ -64,13 +67,29 @@ class SharedFit:
         Returns:
             Whether it converged.
         """
-        one = self.prior.times(factor)
-        assert isinstance(one, Prior)
-        self.problem.believe(one)
         problem = self.problem
+        problem.at_strength(factor)
+        problem.set(self._expected(factor))
         flat, residual = minimise_newton(problem, tolerance, max_iterations, lambda *_: None, self.blocks)
         problem.set(flat)
         if residual > tolerance:
             flat = minimise_proximal(problem, tolerance, max_iterations, lambda *_: None)
             residual = problem.residual(flat, problem.value_and_grad(flat)[1])
+        self._before = [*self._before[-1:], (factor, flat)]
         return residual <= tolerance
+
+    def mean_nll(self) -> float:
+        """Return the mean NLL of the data at the last fit."""
+        return self.problem.data_nll(self._before[-1][1])
+
+    def _expected(self, factor: float) -> Tensor:
+        """Return where the line through the last two fits comes to, weights that it would turn at the centre."""
+        if len(self._before) < 2 or self._before[0][0] == self._before[1][0]:
+            return self._before[-1][1] if self._before else self.problem.get()
+        (first, there), (second, here) = self._before
+        further = torch.lerp(there, here, (factor - first) / (second - first))
+        if self.problem.kinked:
+            at = self.problem.at_weight
+            turned = (further[at] - self.centre[at]) * (here[at] - self.centre[at]) <= 0.0
+            further[at] = torch.where(turned, self.centre[at], further[at])
+        return further

@@ -103,6 +103,40 @@ def test_the_path_is_drawn():
         path.best()
 
 
+LAPLACE_ABOUT_ONE_HALF = br.Laplace(torch.tensor([[0.1, 1.0, 10.0] * 3 + [1.0]]).double(), loc=0.5)
+
+
+@pytest.mark.parametrize(
+    "prior",
+    [br.Gaussian(1.0), br.ElasticNet(l1=1.0, l2=0.5), br.Laplace(1.0), LAPLACE_ABOUT_ONE_HALF],
+    ids=["gaussian", "elastic net", "laplace", "laplace, rates and centres"],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["gaussian", "bernoulli"])
+def test_a_point_of_a_path_is_the_fit_of_its_strength(prior, kind):
+    X, y = diabetes()
+    y = y if kind == "gaussian" else (y > 0.0).double()
+    likelihood = br.likelihoods.Gaussian(NOISE) if kind == "gaussian" else br.likelihoods.Bernoulli()
+    # Uneven, one of them twice: a line drawn through two fits helps little, or is none.
+    strengths = [1000.0, 300.0, 290.0, 290.0, 20.0, 19.0, 1.0, 0.1]
+    model = linear(10)
+    ours = br.ModelPrior(model, prior)
+    path = br.sparsity.regularization_path(model, ours, likelihood, (X, y), strengths=strengths, tolerance=1e-11)
+    for strength, point in zip(strengths, path, strict=True):
+        other = linear(10)
+        alone = br.sparsity.with_strength(br.ModelPrior(other, prior), strength)
+        solver = "lbfgs" if prior.traits.smooth else "proximal"
+        fitted = br.MAPTrainer(other, alone, likelihood, optimizer=solver, tolerance=1e-11, progress=False).fit((X, y))
+        torch.testing.assert_close(point.weights["weight"], other.weight.detach(), rtol=1e-7, atol=1e-9)
+        torch.testing.assert_close(point.weights["bias"], other.bias.detach(), rtol=1e-7, atol=1e-9)
+        assert point.mean_nll == pytest.approx(fitted.mean_nll, rel=1e-9)
+        assert point.strength == strength
+        assert point.converged
+        if not prior.traits.smooth:
+            resting = point.weights["weight"] == prior.centre()
+            assert torch.equal(resting, other.weight == prior.centre())
+            assert point.nonzero == int((~resting).sum())
+
+
 SHAPED = torch.arange(6.0).reshape(2, 3).double() / 7
 
 

@@ -67,8 +67,7 @@ class FullBatchProblem:
         self._smooth = [
             term for term, _ in prior.active_terms() if term.names[0] not in self.kinked and not flat >= set(term.names)
         ]
-        self._sizes = [p.numel() for p in self.parameters]
-        ends = list(itertools.accumulate(self._sizes, initial=0))
+        ends = list(itertools.accumulate((p.numel() for p in self.parameters), initial=0))
         #: Where each of the parameters is in a flat vector.
         self.places = [slice(start, end) for start, end in itertools.pairwise(ends)]
         self._kinked_at = [
@@ -88,11 +87,11 @@ class FullBatchProblem:
     @torch.no_grad()
     def set(self, flat: Tensor) -> None:
         """Write a vector into the parameters."""
-        for parameter, part in zip(self.parameters, flat.split(self._sizes), strict=True):
-            parameter.copy_(part.reshape(parameter.shape))
+        for parameter, at in zip(self.parameters, self.places, strict=True):
+            parameter.copy_(flat[at].view(parameter.shape))
 
     def _parts(self, flat: Tensor) -> list[Tensor]:
-        return [v.reshape(p.shape) for v, p in zip(flat.split(self._sizes), self.parameters, strict=True)]
+        return [flat[at].view(p.shape) for at, p in zip(self.places, self.parameters, strict=True)]
 
     # -- the smooth part -------------------------------------------------------------------------------
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -14,6 +15,8 @@ from bayesreg.trainer.full_batch.linear.lasso import minimise_lasso
 from bayesreg.trainer.full_batch.linear.problem import LinearProblem
 
 __all__ = ["Blocks"]
+
+Array = npt.NDArray[np.float64]
 
 # Up to so many features a matrix of their products is made.
 _DENSE = 3000
@@ -56,6 +59,7 @@ class Blocks:
         self.dense = self.columns <= _DENSE
         #: The sums where all examples curve alike, as they do with Gaussian noise.
         self.constant: Sums | None = None
+        self._kinks: tuple[Array, Array, Array] | None = None
 
     def serves(self) -> bool:
         """Return whether systems can be solved, and the kinks, if any, are L1 terms on outputs that do not meet."""
@@ -155,14 +159,13 @@ class Blocks:
         problem, kinked = self.problem, self.problem.on_weight
         assert isinstance(kinked, Prior)
         sums = self._sums(problem.local(flat).diagonal)
-        weight, result = problem.matrix(flat), flat.clone()
-        found = kinked._rates()
-        assert found is not None
+        result = flat.clone()
         # In NumPy, whose calls take less time on what is small.
-        centre = np.broadcast_to(kinked.centre().numpy(force=True), weight.shape)
-        rates, own = (np.broadcast_to(problem.scale * rate.numpy(force=True), weight.shape) for rate in found)
+        if self._kinks is None:
+            self._kinks = _kinks(kinked, problem.matrix(flat).shape)
+        centre, rates, own = self._kinks[0], problem.scale * self._kinks[1], problem.scale * self._kinks[2]
         total, mean, gram = (part.numpy(force=True) for part in sums)
-        offset = weight.numpy(force=True) - centre
+        offset = problem.matrix(flat).numpy(force=True) - centre
         slopes = problem.matrix(grad).numpy(force=True) + own * offset
         on_bias = problem.bias_curvature(flat)
         left = None if on_bias is None else on_bias.numpy(force=True)
@@ -175,7 +178,7 @@ class Blocks:
         for j in range(problem.outputs):
             of = j if len(gram) > 1 else 0
             parabola = gram[of].copy()
-            parabola[np.diag_indices_from(parabola)] += own[j]
+            parabola.reshape(-1)[:: self.columns + 1] += own[j]
             if left is not None:
                 parabola += total[of] * left[j] / share[of] * np.outer(mean[of], mean[of])
             lowest[j] = minimise_lasso(parabola, slopes[j], rates[j], offset[j], _STEPS + 4 * self.columns)
@@ -227,6 +230,14 @@ class Blocks:
                 else:
                     gram[j].add_(parts[:, j] @ apart.square())
         return Sums(total, mean, gram)
+
+
+def _kinks(prior: Prior, shape: Sequence[int]) -> tuple[Array, Array, Array]:
+    """Return centre, rate of the L1 term and curvature beside it of every weight."""
+    found = prior._rates()
+    assert found is not None
+    centre, rates, own = (np.array(np.broadcast_to(v.numpy(force=True), shape)) for v in (prior.centre(), *found))
+    return centre, rates, own
 
 
 def _centred(rows: Tensor) -> tuple[Tensor, Tensor]:

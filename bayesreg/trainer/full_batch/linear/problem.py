@@ -53,20 +53,21 @@ class LinearProblem(FullBatchProblem):
             for at, belief in enumerate(self.beliefs.values())
             if isinstance(belief, Prior) and not is_flat(belief)
         ]
+        self._own_scale = self.scale
         self._last: tuple[Tensor, Local] | None = None
         self._last_grad: tuple[Tensor, tuple[float, Tensor]] | None = None
 
-    def believe(self, prior: Prior) -> None:
-        """Put another prior of the same kinks on the weights; what is known of the data stays.
+    def at_strength(self, factor: float) -> None:
+        """Multiply the penalties of all priors by a factor; what is known of the data stays.
 
         Args:
-            prior: The prior, bound to the weights.
+            factor: > 0, of the penalties as they are.
         """
-        (name,) = (name for name, belief in self.beliefs.items() if belief is self.on_weight)
-        self.beliefs[name], self.on_weight = prior, prior
-        if name in self.kinked:
-            self.kinked[name] = prior
-        self._curved = [(at, prior if at == self.at_weight else own, shape) for at, own, shape in self._curved]
+        self.scale, self._last_grad = factor * self._own_scale, None
+
+    def data_nll(self, flat: Tensor) -> float:
+        """Return the mean NLL of the data at a place."""
+        return self._nll(self.local(flat))
 
     # -- at one place -----------------------------------------------------------------------------------
 
