@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bayesreg._support.files import atomic, check_writable
-from bayesreg.cli._output import for_json, say
+from bayesreg.cli._output import for_json, require_no_option, say
 from bayesreg.errors import InvalidArgumentError
 
 __all__ = ["report"]
@@ -22,6 +22,8 @@ def report(
     """Write one self-contained page on a run: data, prior, strength, fit, coefficients, what it is elsewhere."""
     from bayesreg.cli.tabular.page import page_of
 
+    if output is not None:
+        require_no_option("--output", output)
     if not (run / "metrics.json").is_file():
         raise InvalidArgumentError(f"{run}: not a run folder of bayesreg fit (it has no metrics.json).")
     place = run / "report.html" if output is None else output

@@ -40,8 +40,7 @@ class Arrays(Dataset[Batch]):
         if len(targets) == 0:
             raise DataError("data: expected at least one example, got none.")
         for name, tensor in named:
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                raise DataError(f"data: {name} hold NaN or infinity; drop or impute missing values first.")
+            _require_finite(name, tensor)
         self.inputs, self.targets, self.weights = inputs, targets, weights
 
     def __len__(self) -> int:
@@ -136,9 +135,15 @@ def as_inputs(data: Any, dtype: torch.dtype) -> Any:
     """
     inputs = _cast(_tensors("inputs", data), dtype)
     for name, tensor in parts("inputs", inputs):
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise DataError(f"data: {name} hold NaN or infinity; drop or impute missing values first.")
+        _require_finite(name, tensor)
     return inputs
+
+
+def _require_finite(name: str, tensor: Tensor) -> None:
+    if tensor.is_meta:
+        raise DataError(f"data: expected values, got {name} of shape {tuple(tensor.shape)} on the meta device.")
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        raise DataError(f"data: {name} hold NaN or infinity; drop or impute missing values first.")
 
 
 def _cast(inputs: Any, dtype: torch.dtype) -> Any:

@@ -64,7 +64,14 @@ def predicted(model: nn.Module, reading: Reading, data: Any, kind: Kind, batch_s
         ) from error
     if kind == "output":
         return output
-    found = _as(reading.likelihood.predictive(output), kind)
+    try:
+        believed = reading.likelihood.predictive(output)
+    except (IndexError, RuntimeError, ValueError) as error:
+        raise DataError(
+            f"data: expected inputs (examples, ...) of which the model makes what {type(reading.likelihood).__name__} "
+            f"takes, got an output of shape {tuple(output.shape)} ({error})."
+        ) from error
+    found = _as(believed, kind)
     return reading.likelihood._middle(output) if found is None else found
 
 

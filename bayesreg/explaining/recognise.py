@@ -159,6 +159,11 @@ def _require_sound_group(where: str, group: Any) -> None:
         raise InvalidArgumentError(
             f"checkpoint: {where}: param_names: expected {len(keys)} names, got {_shown(names)}."
         )
+    for name in _FLAGS & group.keys():
+        if not isinstance(group[name], bool | None):
+            raise InvalidArgumentError(
+                f"checkpoint: {where}: {name}: expected True, False or None, got {_shown(group[name])}."
+            )
     for name in _NUMBERS:
         if group.get(name) is not None:
             _number(f"{where}: {name}", group[name])

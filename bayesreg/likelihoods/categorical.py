@@ -87,7 +87,7 @@ class Categorical(Likelihood):
 
     def nll(self, output: Tensor, target: Tensor) -> Tensor:
         if output.ndim < 2 or target.shape != output.shape[:1] + output.shape[2:]:
-            hint = "; write target.squeeze(1)" if target.shape == (len(output), 1) else ""
+            hint = "; write target.squeeze(1)" if target.shape == (*output.shape[:1], 1) else ""
             if output.ndim > 2 and target.shape == output.shape[:-1]:
                 hint = "; classes that come last, as in (batch, time, vocabulary), are br.likelihoods.Tokens()"
             raise DataError(

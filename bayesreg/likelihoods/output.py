@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from bayesreg._support.calls import TELLING
 from bayesreg.errors import DataError, InvalidArgumentError, kind_of, nearest
 
 __all__ = ["OutputPick", "check_pick", "tensor_output"]
@@ -65,7 +66,7 @@ def _picked(model: nn.Module, output: Any, pick: OutputPick | None) -> Tensor:
     if callable(name):
         try:
             found = name(output)
-        except (TypeError, AttributeError, LookupError) as error:
+        except TELLING as error:
             raise DataError(
                 f"output: expected a function of what the model returns, a {type(output).__name__}, got "
                 f"{getattr(name, '__name__', type(name).__name__)}, which cannot take it ({error})."
@@ -100,7 +101,7 @@ _MISFIT = re.compile(r"shapes cannot be multiplied|same dtype|must match|expecte
 def _of_tensor(model: nn.Module, inputs: Tensor) -> Any:
     try:
         return model(inputs)
-    except (RuntimeError, TypeError) as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, torch.OutOfMemoryError) or not _MISFIT.search(str(error)):
             raise
         own = next((str(p.dtype).removeprefix("torch.") for p in model.parameters()), "no parameters")

@@ -85,7 +85,10 @@ def save_run(
     if not isinstance(model, nn.Module):
         raise InvalidArgumentError(f"model: expected a torch module or a MAPTrainer, got {kind_of(model)}.")
     if prior is None or likelihood is None:
-        raise InvalidArgumentError("save_run: a model alone has no prior and no likelihood; pass them, or the trainer.")
+        missing = " and no ".join(n for n, v in (("prior", prior), ("likelihood", likelihood)) if v is None)
+        raise InvalidArgumentError(
+            f"save_run: a model alone has no {missing}; pass prior and likelihood, or the trainer."
+        )
     metrics = {
         "bayesreg": __version__,
         "build": None,

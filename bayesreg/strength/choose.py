@@ -112,7 +112,7 @@ def choose_strength(
             f"method: expected one of {', '.join(get_args(Method))}, got {method!r}"
             f"{nearest(str(method), get_args(Method))}."
         )
-    checks.seed("seed", seed)
+    seed = checks.seed("seed", seed)
     require_settings(trainer, _OWN)
     given = _as_model_prior(model, prior)
     check_prior_of(model, given)

@@ -140,7 +140,7 @@ def rehearse(
     n = checks.positive_int("num_data", num_data)
     checks.positive_int("draws", draws)
     checks.positive_int("validation", validation)
-    checks.seed("seed", seed)
+    seed = checks.seed("seed", seed)
     require_settings(trainer, _OWN)
     given = prior if isinstance(prior, ModelPrior) else ModelPrior(model, prior)
     check_prior_of(model, given)

@@ -41,7 +41,11 @@ def scheduler_for(factory: Callable[[Optimizer], Any], optimizer: Optimizer) -> 
         InvalidArgumentError: If it makes something else.
     """
     of = "optimizer -> scheduler, which has step()"
-    return _made("scheduler", factory, optimizer, of, lambda made: callable(getattr(made, "step", None)))
+    return _made("scheduler", factory, optimizer, of, _is_scheduler)
+
+
+def _is_scheduler(made: object) -> bool:
+    return callable(getattr(made, "step", None)) and not isinstance(made, Optimizer)
 
 
 def _optimizer(factory: OptimizerFactory, groups: list[dict[str, Any]]) -> Optimizer:

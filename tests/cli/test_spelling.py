@@ -40,6 +40,7 @@ def test_notations_have_their_short_names(run, written, kind):
         ),
         (["prior", "show", "."], "prior.safetensors: no such file"),
         (["fit", "iris", "--output", "--json"], "--output: expected a path, got '--json'"),
+        (["report", "run", "--output", "--json"], "--output: expected a path, got '--json'"),
     ],
 )
 def test_more_of_what_is_refused(run, arguments, message):

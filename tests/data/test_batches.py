@@ -307,6 +307,8 @@ def test_batches_that_do_not_fit_are_told(data, make, how, said):
         (lambda o: (o, o), {"output": 2}, "returns 2 among its outputs"),
         (lambda o: {"scores": o}, {"output": "logits"}, "returns 'logits' among its outputs"),
         (lambda o: o, {"output": lambda out: None}, "returns a tensor from <lambda>, got Tensor"),
+        (lambda o: o, {"output": lambda out: out.sum()}, r"expected output \(batch, classes, ...\) .*, got \(\) and"),
+        (lambda o: o, {"output": br.Gaussian}, "got Gaussian, which cannot take it"),
         (lambda o: o, {"output": lambda: None}, "output: expected a function of what the model returns, a Tensor"),
         (lambda o: o, {"output": lambda out: out["scores"]}, "got <lambda>, which cannot take it"),
         (lambda o: None, {}, "got NoneType from Plain"),

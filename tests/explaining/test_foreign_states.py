@@ -26,6 +26,10 @@ import bayesreg as br
         (lambda s: s["param_groups"][0].update(lr=1j), "lr: expected a number >= 0, got complex 1j"),
         (lambda s: s["param_groups"][0].update(lr=torch.ones(2)), "lr: expected a number >= 0, got Tensor"),
         (lambda s: s["param_groups"][0].update(lr=math.inf), "lr: expected a number >= 0, got float inf"),
+        (
+            lambda s: s["param_groups"][0].update(decoupled_weight_decay=torch.ones(2)),
+            "decoupled_weight_decay: expected True, False or None, got Tensor",
+        ),
         (lambda s: s["param_groups"][0].update(betas=None), "betas: expected two numbers, got NoneType None"),
         (lambda s: s["param_groups"][0].update(betas=(0.9, 1.0)), "betas: expected numbers below 1"),
         (lambda s: s["param_groups"][0].update(param_names=["a"]), "param_names: expected 4 names, got list"),

@@ -99,6 +99,10 @@ _ABOUT_MORE = (
     "flat statistics: ",
     "; give it, such as ",
     "no rule covers ",
+    "needs the folder of the run",
+    "needs a folder",
+    "needs validation data",
+    "a model alone has no",
 )
 
 #: In place of a value that a message need not show.

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -38,7 +39,7 @@ def test_its_scores_are_those_of_refits():
     model, (X, y) = task(0.3)
     prior = br.ModelPrior(model, br.Gaussian.centered_at(model, scale=0.5))
     noise = br.likelihoods.Gaussian(NOISE)
-    found = br.transfer.rehearse(model, prior, noise, (X, y), num_data=15, draws=2, validation=100, seed=4)
+    found = br.transfer.rehearse(model, prior, noise, (X, y), num_data=15, draws=2, validation=100, seed=np.int64(4))
     step = found.steps[len(found.steps) // 2]
     scores = []
     for fit, rest in _drawn(y, 15, 2, 100, 4):

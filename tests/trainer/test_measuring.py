@@ -62,6 +62,13 @@ def test_every_kind_is_of_the_same_distribution(data):
     assert -distribution.log_prob(y).mean() == pytest.approx(trainer.evaluate((X, y))["nll"], rel=1e-5)
     with pytest.raises(br.UnsupportedError, match="classes have no mean; ask for kind='probabilities'"):
         trainer.predict(X, kind="mean")
+    with pytest.raises(br.DataError, match=r"data: model: Sequential .* cannot take inputs of shape \(3,\)"):
+        trainer.predict(X[0])
+    plain = br.MAPTrainer(nn.Linear(3, 4), br.Gaussian(1.0), L.Categorical())
+    with pytest.raises(br.DataError, match=r"data: expected inputs \(examples, ...\) .* an output of shape \(4,\)"):
+        plain.predict(X[0])
+    with pytest.raises(br.DataError, match=r"got inputs of shape .* on the meta device"):
+        trainer.predict(X.to("meta"))
 
 
 @pytest.mark.parametrize(
@@ -409,6 +416,11 @@ def test_schedules_by_name(data):
 def test_bad_schedules_are_refused(how, said):
     with pytest.raises(br.InvalidArgumentError, match=said):
         trainer_of(**how)
+
+
+def test_an_optimizer_is_no_schedule(data):
+    with pytest.raises(br.InvalidArgumentError, match="scheduler: expected a factory optimizer -> scheduler"):
+        trainer_of(scheduler=lambda optimizer: optimizer).fit(data)
 
 
 def test_a_warm_up_must_end(data):

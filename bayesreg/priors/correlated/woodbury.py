@@ -8,10 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bayesreg.errors import InvalidArgumentError
+
 __all__ = ["Block", "capacitance_root", "gradient_", "log_determinant", "quadratic"]
 
 # Elements per chunk on a CPU: a chunk of everything a pass touches stays in the cache.
 _CHUNK = 2**18
+# Of C: beyond it less than three digits of a penalty are left in float64.
+_LARGEST = 1e-3 / torch.finfo(torch.float64).eps
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,9 @@ def capacitance_root(blocks: Sequence[Block]) -> Tensor:
 
     Returns:
         L with C = LL', (k, k), on the CPU.
+
+    Raises:
+        InvalidArgumentError: If C is not positive definite up to rounding, or its largest entry is beyond it.
     """
     rank = len(blocks[0].rows)
     total = torch.eye(rank, dtype=torch.float64)
@@ -54,7 +61,13 @@ def capacitance_root(blocks: Sequence[Block]) -> Tensor:
         for at in block.chunks(rows.shape[1], rows.device):
             part = rows[:, at].to(torch.float64)
             total += (part @ (part / _flat(block.diag, at).to(torch.float64)).mT).cpu()
-    root: Tensor = torch.linalg.cholesky(total)
+    root: Tensor
+    root, failed = torch.linalg.cholesky_ex(total)
+    if not torch.compiler.is_compiling() and (int(failed) or float(total.diagonal().max()) > _LARGEST):
+        raise InvalidArgumentError(
+            "diag, factor: expected a covariance diag + factor·factor' that can be inverted in float64, got one whose "
+            "diag is too small beside its factor; raise diag."
+        )
     return root
 
 

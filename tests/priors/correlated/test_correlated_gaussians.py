@@ -251,3 +251,13 @@ def test_values_accumulate_beyond_float32():
     wide = br.LowRankGaussian(diag.double(), factor.double())
     with torch.no_grad():
         assert prior.penalty(w).item() == pytest.approx(wide.penalty(w.double()).item(), rel=1e-7)
+
+
+@pytest.mark.parametrize(("diag", "size"), [(1e-30, 1e5), (1e-20, 1.0)])
+def test_a_diagonal_that_rounding_loses_is_refused(diag, size):
+    near = br.LowRankGaussian(diag=1e-10, factor=torch.ones(3, 1).double())
+    # Along (1, 1, 1) the variance is 3: three digits at the least are kept.
+    assert near.penalty(torch.ones(3).double()).item() == pytest.approx(0.5, rel=1e-3)
+    beyond = br.LowRankGaussian(diag=diag, factor=size * torch.ones(3, 2).double())
+    with pytest.raises(br.InvalidArgumentError, match="diag, factor: expected a covariance"):
+        beyond.penalty(torch.ones(3).double())
