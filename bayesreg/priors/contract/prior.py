@@ -193,6 +193,10 @@ class Prior(Belief):
         """Return (l1, l2) where −log p is Σ l1·|w − loc| + ½·l2·(w − loc)² up to a constant; None for other shapes."""
         return None
 
+    def _group_rate(self) -> Tensor | None:
+        """Return the rate where −log p is Σ rate·‖w_g − loc_g‖₂ over groups, constant within each; None elsewhere."""
+        return None
+
     def subdiff_distance(self, value: Tensor, grad: Tensor, coefficient: float = 1.0) -> Tensor:
         """Return how far −grad is from coefficient · ∂(−log p)(value), elementwise: 0 at a MAP.
 

@@ -121,6 +121,9 @@ class GroupLaplace(LocatedPrior):
     def _whole_in_shards(self, parameter: Tensor) -> bool:
         return self.group in ("row", "channel") and groups.rows_are_whole(parameter) and self.rate.ndim == 0
 
+    def _group_rate(self) -> Tensor:
+        return self.rate.detach()
+
     # -- the contract ----------------------------------------------------------------------------------
 
     def penalty(self, value: Tensor) -> Tensor:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from bayesreg.priors import Prior
-from bayesreg.trainer.full_batch.linear.lasso import minimise_lasso
+from bayesreg.trainer.full_batch.linear.kinks import Kinks, kinks_of, serves
 from bayesreg.trainer.full_batch.linear.problem import LinearProblem
 
 __all__ = ["Blocks"]
-
-Array = npt.NDArray[np.float64]
 
 # Up to so many features a matrix of their products is made.
 _DENSE = 3000
@@ -24,8 +21,6 @@ _DENSE = 3000
 _SINGULAR = 300
 # Elements of a piece of the features that is centred at a time.
 _PIECE = 2**22
-# Systems that an L1 problem may solve, beside one per weight.
-_STEPS = 200
 
 
 class Sums(NamedTuple):
@@ -59,10 +54,10 @@ class Blocks:
         self.dense = self.columns <= _DENSE
         #: The sums where all examples curve alike, as they do with Gaussian noise.
         self.constant: Sums | None = None
-        self._kinks: tuple[Array, Array, Array] | None = None
+        self._kinks: Kinks | None = None
 
     def serves(self) -> bool:
-        """Return whether systems can be solved, and the kinks, if any, are L1 terms on outputs that do not meet."""
+        """Return whether systems can be solved, and the kinks, if any, are L1 terms or norms, the outputs apart."""
         problem, kinked = self.problem, next(iter(self.problem.kinked.values()), None)
         singular = self.dense and self.rows < self.columns and self.columns > _SINGULAR
         if singular and not bool((problem.matrix(problem.curvature(problem.get())) > 0.0).all()):
@@ -70,7 +65,7 @@ class Blocks:
             return False
         if kinked is None:
             return True
-        if len(problem.kinked) > 1 or kinked is not problem.on_weight or kinked._rates() is None:
+        if len(problem.kinked) > 1 or kinked is not problem.on_weight or not serves(kinked):
             return False
         return self.dense and problem.local(problem.get()).outer is None and problem.dtype == torch.float64
 
@@ -144,29 +139,28 @@ class Blocks:
             return lambda goal: torch.cholesky_solve(goal[:, :, None], factors)[:, :, 0]
         return lambda goal: torch.stack([part(row) for part, row in zip(parts, goal, strict=True)])
 
-    # -- with L1 terms -----------------------------------------------------------------------------------
+    # -- with kinks --------------------------------------------------------------------------------------
 
-    def lowest(self, flat: Tensor, grad: Tensor) -> Tensor:
-        """Return where the parabola of the smooth part at a place, and the L1 terms, have their minimum.
+    def lowest(self, flat: Tensor, grad: Tensor) -> Tensor | None:
+        """Return where the parabola of the smooth part at a place, and the L1 terms or norms, have their minimum.
 
         Args:
             flat: The place.
             grad: The gradient of the smooth part there.
 
         Returns:
-            The minimum, with exact zeros.
+            The minimum, with exact zeros; None where it is too large a system.
         """
         problem, kinked = self.problem, self.problem.on_weight
         assert isinstance(kinked, Prior)
         sums = self._sums(problem.local(flat).diagonal)
-        result = flat.clone()
         # In NumPy, whose calls take less time on what is small.
         if self._kinks is None:
-            self._kinks = _kinks(kinked, problem.matrix(flat).shape)
-        centre, rates, own = self._kinks[0], problem.scale * self._kinks[1], problem.scale * self._kinks[2]
+            self._kinks = kinks_of(kinked, problem.matrix(flat).shape)
+        kinks = self._kinks
         total, mean, gram = (part.numpy(force=True) for part in sums)
-        offset = problem.matrix(flat).numpy(force=True) - centre
-        slopes = problem.matrix(grad).numpy(force=True) + own * offset
+        offset = problem.matrix(flat).numpy(force=True) - kinks.centre
+        slopes = problem.matrix(grad).numpy(force=True) + problem.scale * kinks.curvature * offset
         on_bias = problem.bias_curvature(flat)
         left = None if on_bias is None else on_bias.numpy(force=True)
         share = total if left is None else total + left
@@ -174,20 +168,17 @@ class Blocks:
         if problem.at_bias is not None:
             bias = grad[problem.at_bias].numpy(force=True)
             slopes -= (total * bias / share)[:, None] * mean
-        lowest = np.empty(offset.shape)
-        for j in range(problem.outputs):
-            of = j if len(gram) > 1 else 0
-            parabola = gram[of].copy()
-            parabola.reshape(-1)[:: self.columns + 1] += own[j]
-            if left is not None:
-                parabola += total[of] * left[j] / share[of] * np.outer(mean[of], mean[of])
-            lowest[j] = minimise_lasso(parabola, slopes[j], rates[j], offset[j], _STEPS + 4 * self.columns)
+        if left is not None:
+            gram = gram + (total * left / share)[:, None, None] * mean[:, :, None] * mean[:, None, :]
+        lowest = kinks.lowest(gram, slopes, offset, problem.scale)
+        if lowest is None:
+            return None
+        result = flat.clone()
         # Not the weights and how far they moved, which would round what is exactly at the centre.
-        problem.matrix(result).copy_(torch.from_numpy(centre + lowest))
+        problem.matrix(result).copy_(torch.from_numpy(kinks.centre + lowest))
         if problem.at_bias is not None:
-            result[problem.at_bias] -= torch.from_numpy((bias + total * (mean * (lowest - offset)).sum(1)) / share).to(
-                flat
-            )
+            moved = bias + total * (mean * (lowest - offset)).sum(1)
+            result[problem.at_bias] -= torch.from_numpy(moved / share).to(flat)
         return result
 
     def shared(self, flat: Tensor) -> Sums | None:
@@ -230,14 +221,6 @@ class Blocks:
                 else:
                     gram[j].add_(parts[:, j] @ apart.square())
         return Sums(total, mean, gram)
-
-
-def _kinks(prior: Prior, shape: Sequence[int]) -> tuple[Array, Array, Array]:
-    """Return centre, rate of the L1 term and curvature beside it of every weight."""
-    found = prior._rates()
-    assert found is not None
-    centre, rates, own = (np.array(np.broadcast_to(v.numpy(force=True), shape)) for v in (prior.centre(), *found))
-    return centre, rates, own
 
 
 def _centred(rows: Tensor) -> tuple[Tensor, Tensor]:

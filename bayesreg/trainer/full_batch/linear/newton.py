@@ -94,6 +94,8 @@ class _Descent:
         """Return a point at which the objective is at most `limit`, with value and gradient; None if none is found."""
         problem = self.problem
         target = self.blocks.lowest(flat, grad) if problem.kinked else flat + self._direction(flat, -grad)
+        if target is None:
+            return None
         new = target
         for halving in range(_HALVINGS):
             # With the gradient, as the first of them is as good as always the last.
