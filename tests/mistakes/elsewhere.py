@@ -281,7 +281,7 @@ ELSEWHERE = [
     Mutation("priors/contract/belief.py", "and self.saved_options() == other.saved_options()", "", "priors/test_pickles.py"),
     Mutation("priors/contract/belief.py", "alike(self.hyperparameters(), other.hyperparameters())", "True", "priors/test_pickles.py"),
     Mutation("priors/contract/belief.py", "            and alike(self.reference, other.reference)\n", "", "priors/test_pickles.py"),
-    Mutation("priors/contract/holder.py", "made.__dict__.update({name: copy.deepcopy(value, memo) for name, value in self.__dict__.items()})", "made.__dict__.update(copy.deepcopy(self.__dict__))", "priors/test_pickles.py"),
+    Mutation("priors/contract/holder.py", "made.__dict__.update({name: _copied(value, memo) for name, value in self.__dict__.items()})", "made.__dict__.update(copy.deepcopy(self.__dict__))", "priors/test_pickles.py"),
     Mutation("model_prior/model_prior.py", "not isinstance(other, ModelPrior) or len(self) != len(other)", "not isinstance(other, ModelPrior)", "priors/test_pickles.py"),
     Mutation("routes/attach.py", "        return _copied, (repr(self),)", "        return object.__reduce_ex__(self, 2)", "priors/test_pickles.py"),
     Mutation("routes/watches/zeros.py", "if self._hits >= _HITS:", "if False:", "routes/test_zeros_lost.py"),

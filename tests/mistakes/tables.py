@@ -12,6 +12,9 @@ _ESTIMATORS = "estimators/test_estimators.py"
 _CLI = "cli/test_tables.py"
 _LIKELIHOODS = "likelihoods/test_student_t.py"
 
+_LAYER = "trainer/full_batch/linear"
+_GROUPED, _PATHS = "trainer/test_grouped.py", "sparsity/test_strengths.py"
+
 TABLES = [
     # derivatives in closed form
     Mutation("likelihoods/bernoulli.py", "share * torch.sigmoid(-logits)", "share", _LINEAR),
@@ -62,8 +65,8 @@ TABLES = [
     ),
     Mutation(
         "trainer/full_batch/linear/blocks.py",
-        "(bias + sums.total * (sums.mean * moved).sum(1)) / share",
-        "bias / share",
+        "bias + total * (mean * (lowest - offset)).sum(1)",
+        "bias",
         _LINEAR,
     ),
     Mutation("trainer/full_batch/linear/lasso.py", "moved[stops] = 0.0", "pass", _LINEAR),
@@ -150,4 +153,17 @@ TABLES = [
     Mutation("cli/tabular/folder.py", "            old.rename(output)\n", "            pass\n", _CLI),
     Mutation("cli/tabular/page.py", "return html.escape(str(value))", "return str(value)", _CLI),
     Mutation("runs/load.py", 'if found.names != metrics.get("features"):', "if False:", _CLI),
+    # group lasso, and paths
+    Mutation(f"{_LAYER}/grouped.py", "if int(problem.free.sum()) > _LARGEST:", "if False:", _GROUPED),
+    Mutation(f"{_LAYER}/grouped.py", "if self._rest(way, 1.0, turned) or", "if False and", _GROUPED),
+    Mutation(f"{_LAYER}/grouped.py", "self.value < value - rounding", "True", _GROUPED),
+    Mutation(f"{_LAYER}/grouped.py", "matrix.reshape(-1)[:: len(rows) + 1] += force", "pass", _GROUPED),
+    Mutation(f"{_LAYER}/blocks.py", "torch.from_numpy(kinks.centre + lowest)", "torch.from_numpy(lowest)", _GROUPED),
+    Mutation(f"{_LAYER}/blocks.py", "(total * left / share)[:, None, None]", "(0.0 * share)[:, None, None]", _LINEAR),
+    Mutation(
+        f"{_LAYER}/problem.py", "factor * self._own_scale, None", "factor * self._own_scale, self._last_grad", _PATHS
+    ),
+    Mutation("sparsity/shared.py", "        problem.at_strength(factor)\n", "", _PATHS),
+    Mutation("sparsity/shared.py", "self._before[0][0] == self._before[1][0]", "False", _PATHS),
+    Mutation("sparsity/null.py", "while not stays(least):", "while False:", _PATHS),
 ]

@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression, lasso_path
 from torch import nn
 
 import bayesreg as br
+from bayesreg.sparsity.null import _least
 
 NOISE = 0.7
 
@@ -101,6 +102,18 @@ def test_the_path_is_drawn():
     assert right.lines[0].get_ydata().tolist() == [point.nonzero for point in path]
     with pytest.raises(br.InvalidArgumentError, match="expected a path with validation data"):
         path.best()
+
+
+def test_at_the_null_strength_itself_nothing_moves():
+    # To the last bit, whatever the scale: of one a bit below the steepest weight would leave.
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(300):
+        scale = float(torch.rand((), generator=generator, dtype=torch.float64)) + 0.01
+        slope = torch.randn(1, 5, generator=generator, dtype=torch.float64)
+        prior = br.Laplace(scale)
+        found = _least(prior, torch.zeros(1, 5, dtype=torch.float64), slope)
+        assert not (prior.subdiff_distance(torch.zeros_like(slope), slope, found) > 0.0).any()
+        assert found == pytest.approx(scale * float(slope.abs().max()), rel=1e-14)
 
 
 LAPLACE_ABOUT_ONE_HALF = br.Laplace(torch.tensor([[0.1, 1.0, 10.0] * 3 + [1.0]]).double(), loc=0.5)

@@ -79,8 +79,7 @@ class _Grouped:
         self.value = float((moved * (self.slope + 0.5 * image)).sum()) + held
         # Of the sums that it is made of.
         self.rounding = 1e-15 * (float(np.abs(moved * self.slope).sum()) + held)
-        # A group without a rate is never at rest.
-        self.off = (self.norms > 0.0) | (self.rates == 0.0)
+        self.off = self.norms > 0.0
         self.free = self.off[self.groups]
 
     def _image(self, x: Array) -> Array:
