@@ -56,6 +56,11 @@ class Blocks:
         self.constant: Sums | None = None
         self._kinks: Kinks | None = None
 
+    @property
+    def fresh(self) -> bool:
+        """Whether no system was solved yet whose parts are kept."""
+        return self.constant is None and self._kinks is None
+
     def serves(self) -> bool:
         """Return whether systems can be solved, and the kinks, if any, are L1 terms or norms, the outputs apart."""
         problem, kinked = self.problem, next(iter(self.problem.kinked.values()), None)

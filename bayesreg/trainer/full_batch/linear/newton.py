@@ -64,7 +64,8 @@ class _Descent:
     def __call__(self, flat: Tensor) -> Tensor:
         stalled = 0
         value, grad = self._at(flat)
-        residual = self.problem.residual(flat, grad)
+        # Hardly a fit begins at its minimum, but for one that goes on from another.
+        residual = float("inf") if self.blocks.fresh else self.problem.residual(flat, grad)
         while residual > self.tolerance and self.done < self.max_iterations and stalled < _STALLED:
             self.done += 1
             # Round-off in the value must not look like a rise.
