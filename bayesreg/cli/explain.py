@@ -16,9 +16,9 @@ from bayesreg.cli._output import say, show
 from bayesreg.errors import InvalidArgumentError, nearest
 from bayesreg.explaining.explain import Explanation, build
 from bayesreg.explaining.explain import explain as explain_settings
-from bayesreg.explaining.facts import GroupFacts, ParameterFacts, facts_of_state
-from bayesreg.explaining.recognise import find_state_dict, weights_in
-from bayesreg.explaining.settings import penalties_of, settings_of
+from bayesreg.explaining.formats.settings import penalties_of, settings_of
+from bayesreg.explaining.groups.facts import GroupFacts, ParameterFacts, facts_of_state
+from bayesreg.explaining.groups.recognise import find_state_dict, weights_in
 from bayesreg.optimizers import class_of, decay_rule, decay_rule_of_group
 from bayesreg.references import read_tensor_file
 from bayesreg.references.files import is_prior_file

@@ -18,13 +18,14 @@ from bayesreg._support.tables import Shown, Table, in_short
 from bayesreg._text import printable
 from bayesreg.conversion import LossScale, as_loss_scale
 from bayesreg.errors import InvalidArgumentError
-from bayesreg.explaining.facts import GroupFacts, facts_of_live, facts_of_state
-from bayesreg.explaining.findings import Finding, Situation, find, ranked
-from bayesreg.explaining.keras import read_penalties
-from bayesreg.explaining.reading import GroupReading, read_group
-from bayesreg.explaining.recognise import find_state_dict, weights_in
-from bayesreg.explaining.scale_free import scale_free_weights
-from bayesreg.explaining.settings import penalties_of, settings_of
+from bayesreg.explaining.findings.finding import Finding, Situation, ranked
+from bayesreg.explaining.findings.looks import find
+from bayesreg.explaining.formats.keras import read_penalties
+from bayesreg.explaining.formats.settings import penalties_of, settings_of
+from bayesreg.explaining.groups.facts import GroupFacts, facts_of_live, facts_of_state
+from bayesreg.explaining.groups.reading import GroupReading, read_group
+from bayesreg.explaining.groups.recognise import find_state_dict, weights_in
+from bayesreg.explaining.groups.scale_free import scale_free_weights
 from bayesreg.optimizers import OptimizerLike, unwrap
 from bayesreg.selection import parameters_of
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from torch import nn
 
-from bayesreg.explaining.scale_free import scale_free_weights
+from bayesreg.explaining.groups.scale_free import scale_free_weights
 from bayesreg.model_prior import ModelPrior
 from bayesreg.priors.contract.asking import is_flat
 from bayesreg.strength.walk.points import Measured, Point

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from bayesreg.callbacks import Training
 from bayesreg.errors import DataError, InvalidArgumentError, NonFiniteObjectiveError, UnsupportedError, nearest
+from bayesreg.horizon.schedules import named_schedule
 from bayesreg.routes.attach import Handle
 from bayesreg.trainer.averaging import Averager, WeightAverage
 from bayesreg.trainer.checkpoint.keeper import Keeper
@@ -26,7 +27,6 @@ from bayesreg.trainer.stepping.feed import Feed
 from bayesreg.trainer.stepping.guard import Snapshot, first_non_finite, stop
 from bayesreg.trainer.stepping.loop import Stepper, windows
 from bayesreg.trainer.stepping.run import Run
-from bayesreg.trainer.stepping.schedules import named_schedule
 from bayesreg.trainer.task import Task
 
 __all__ = ["EpochFit"]

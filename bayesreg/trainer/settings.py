@@ -13,8 +13,8 @@ from torch.optim import Optimizer
 from bayesreg._support import checks
 from bayesreg.callbacks import Callback
 from bayesreg.errors import InvalidArgumentError, kind_of
+from bayesreg.horizon.schedules import check_schedule
 from bayesreg.trainer.averaging import WeightAverage
-from bayesreg.trainer.stepping.schedules import check_schedule
 
 __all__ = ["EpochSettings", "Keeping"]
 

@@ -38,6 +38,7 @@ from bayesreg.data import (
     size_of,
 )
 from bayesreg.errors import InvalidArgumentError, kind_of
+from bayesreg.horizon.schedules import ScheduleName
 from bayesreg.likelihoods import Likelihood, Tokens
 from bayesreg.likelihoods.output import OutputPick, check_pick
 from bayesreg.model_prior import ModelPrior
@@ -53,7 +54,6 @@ from bayesreg.trainer.making import OptimizerFactory
 from bayesreg.trainer.result import FitResult
 from bayesreg.trainer.settings import EpochSettings, Keeping
 from bayesreg.trainer.solve import FullBatchFit, Solver, SolveSettings
-from bayesreg.trainer.stepping.schedules import ScheduleName
 from bayesreg.trainer.task import Task
 
 __all__ = ["MAPTrainer"]

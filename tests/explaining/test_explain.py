@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import bayesreg as br
-from bayesreg.explaining.recognise import find_state_dict, recognise
+from bayesreg.explaining.groups.recognise import find_state_dict, recognise
 from tests.optimizers.test_decay import ALL
 from tests.routes.common import N, data, net, trained
 from tests.versions import ADAM_HAS_FLAG, adam_flag, muon

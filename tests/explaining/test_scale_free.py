@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import bayesreg as br
-from bayesreg.explaining.scale_free import scale_free_weights
+from bayesreg.explaining.groups.scale_free import scale_free_weights
 from bayesreg.selection import parameters_of
 
 

@@ -116,7 +116,7 @@ FAULTS: dict[str, Fault] = {
     ),
     "settings are taken as they are": (
         "commands",
-        lambda: _patched(sys.modules["bayesreg.explaining.facts"], "require_sound", lambda _: None),
+        lambda: _patched(sys.modules["bayesreg.explaining.groups.facts"], "require_sound", lambda _: None),
     ),
     "a column that is no number": ("commands", lambda: _patched(encoder, "numbers_in", _as_floats)),
     "a refusal leaves a file": (

@@ -124,7 +124,10 @@ EDGES = [
     Mutation("priors/contract/holder.py", 'checks.positive_float("factor", ', "float(", "test_calls.py"),
     Mutation("_support/checks.py", "if not 0 < square < math.inf:", "if square < 0:", "test_calls.py"),
     Mutation(
-        "explaining/recognise.py", "not 0 <= held < 1e300", "not held < 1e300", "explaining/test_foreign_states.py"
+        "explaining/groups/recognise.py",
+        "not 0 <= held < 1e300",
+        "not held < 1e300",
+        "explaining/test_foreign_states.py",
     ),
     Mutation(
         "trainer/trainer.py", "result if self._fits == 1 else", "result if self._fits else", "trainer/test_trainer.py"

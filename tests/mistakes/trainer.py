@@ -127,7 +127,7 @@ TRAINER = [
     Mutation("trainer/epochs.py", "epoch = at.epoch if at.within else at.epoch - 1", "epoch = at.epoch", _CALLBACKS),
     Mutation("trainer/off_scale.py", "OFF_SCALE = 100.0", "OFF_SCALE = 1e9", _MEASURING),
     Mutation(
-        "trainer/stepping/schedules.py",
+        "horizon/schedules.py",
         "start_factor=1.0 / rising, total_iters=rising - 1",
         "start_factor=1.0 / rising, total_iters=rising",
         _MEASURING,

@@ -9,10 +9,10 @@ from typing import Any
 from torch import nn
 
 from bayesreg.errors import InvalidArgumentError
-from bayesreg.explaining.groups_of import Settings
-from bayesreg.explaining.hugging_face import hugging_face_settings
-from bayesreg.explaining.keras import keras_optimizer_settings, keras_penalties
-from bayesreg.explaining.timm import timm_settings
+from bayesreg.explaining.formats.groups_of import Settings
+from bayesreg.explaining.formats.hugging_face import hugging_face_settings
+from bayesreg.explaining.formats.keras import keras_optimizer_settings, keras_penalties
+from bayesreg.explaining.formats.timm import timm_settings
 
 __all__ = ["penalties_of", "settings_of"]
 

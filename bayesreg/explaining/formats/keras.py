@@ -7,9 +7,9 @@ from typing import Any
 
 from bayesreg.conversion import LossScale
 from bayesreg.errors import InvalidArgumentError
-from bayesreg.explaining.findings import Finding
-from bayesreg.explaining.groups_of import Settings, groups_of, heavy_ball, number_of, read_as
-from bayesreg.explaining.reading import GroupReading
+from bayesreg.explaining.findings.finding import Finding
+from bayesreg.explaining.formats.groups_of import Settings, groups_of, heavy_ball, number_of, read_as
+from bayesreg.explaining.groups.reading import GroupReading
 from bayesreg.optimizers import DecayRule
 from bayesreg.priors import ElasticNet, Gaussian, Laplace, Prior
 from bayesreg.priors.contract.tensors import as_number

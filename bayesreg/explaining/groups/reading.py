@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bayesreg._support.sharding import local
 from bayesreg.conversion import LossScale
-from bayesreg.explaining.facts import GroupFacts
+from bayesreg.explaining.groups.facts import GroupFacts
 from bayesreg.optimizers.attached import MARK
 from bayesreg.optimizers.step_size import has_metric
 from bayesreg.routes.pulls.decoupled import implied_precision

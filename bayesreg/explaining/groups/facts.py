@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from bayesreg.errors import InvalidArgumentError
-from bayesreg.explaining.recognise import recognise, require_sound
+from bayesreg.explaining.groups.recognise import recognise, require_sound
 from bayesreg.optimizers import DecayRule, OptimizerLike, decay_rule, decay_rules
 from bayesreg.optimizers.attached import attachment_of
 from bayesreg.priors import Belief

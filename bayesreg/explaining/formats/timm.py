@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from bayesreg.explaining.findings import Finding
-from bayesreg.explaining.groups_of import Settings, groups_of, heavy_ball, number_of, read_as, soft_targets
+from bayesreg.explaining.findings.finding import Finding
+from bayesreg.explaining.formats.groups_of import Settings, groups_of, heavy_ball, number_of, read_as, soft_targets
 from bayesreg.optimizers import DecayRule, decay_rule
 from bayesreg.selection import ParameterInfo
 

@@ -11,8 +11,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from bayesreg.errors import InvalidArgumentError
-from bayesreg.explaining.facts import GroupFacts, ParameterFacts, fact_of
-from bayesreg.explaining.findings import Finding
+from bayesreg.explaining.findings.finding import Finding
+from bayesreg.explaining.groups.facts import GroupFacts, ParameterFacts, fact_of
 from bayesreg.optimizers import DecayRule
 from bayesreg.selection import ParameterInfo, Role, parameters_of
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from bayesreg.explaining.groups_of import Settings, groups_of, number_of, read_as, soft_targets
+from bayesreg.explaining.formats.groups_of import Settings, groups_of, number_of, read_as, soft_targets
 from bayesreg.optimizers import DecayRule, class_of, decay_rule
 from bayesreg.selection import ParameterInfo
 

@@ -1,0 +1,3 @@
+"""What is worth knowing about an optimizer's decay, most important first."""
+
+__all__: list[str] = []
