@@ -19,6 +19,8 @@ from bayesreg.explaining.explain import explain as explain_settings
 from bayesreg.explaining.formats.settings import penalties_of, settings_of
 from bayesreg.explaining.groups.facts import GroupFacts, ParameterFacts, facts_of_state
 from bayesreg.explaining.groups.recognise import find_state_dict, weights_in
+from bayesreg.horizon.plan import plan_of
+from bayesreg.horizon.schedules import SCHEDULES
 from bayesreg.optimizers import class_of, decay_rule, decay_rule_of_group
 from bayesreg.references import read_tensor_file
 from bayesreg.references.files import is_prior_file
@@ -47,7 +49,15 @@ def explain(
     loss: Annotated[Loss, typer.Option(help="The training loss.")] = Loss.mean,
     noise_std: Annotated[float | None, typer.Option(help="Noise std of squared-error losses.")] = None,
     num_outputs: Annotated[int | None, typer.Option(help="Outputs per example, for --loss mse.  [default: 1]")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="For --loss minibatch-sum.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Examples per optimizer step: for --epochs, and --loss minibatch-sum.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps of the whole run.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the data, in place of --steps.")] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="How the learning rate goes: constant, linear or cosine.  [default: constant]")
+    ] = None,
+    warmup: Annotated[str | None, typer.Option(help="Steps of warm-up, or a share such as 0.1.")] = None,
     likelihood_weight: Annotated[float, typer.Option(help="How often each example counts (1/temperature).")] = 1.0,
     keras_l1: Annotated[float | None, typer.Option(help="A Keras-style L1 in the loss, the sum of |w|.")] = None,
     keras_l2: Annotated[float | None, typer.Option(help="A Keras-style L2 in the loss, the sum of w².")] = None,
@@ -65,9 +75,22 @@ def explain(
         raise InvalidArgumentError("--keras-l1, --keras-l2: a penalty in the loss has no optimizer; pass them alone.")
     if noise_std is not None and loss not in (Loss.mse, Loss.half_squared_error):
         raise InvalidArgumentError(f"--noise-std: it plays no part with --loss {loss.value}; leave it out.")
-    scale = loss_scale_of(loss, num_data, noise_std, num_outputs, batch_size, likelihood_weight)
+    run: dict[str, Any] = {
+        "steps": steps, "epochs": epochs, "schedule": _one_of(schedule), "warmup": _warmup(warmup),
+        "batch_size": batch_size,
+    }  # fmt: skip
+    summed = loss is Loss.minibatch_sum
+    counts = any(run[name] is not None for name in ("steps", "epochs")) or checkpoint is not None
+    scale = loss_scale_of(
+        loss, num_data, noise_std, num_outputs, batch_size if summed or not counts else None, likelihood_weight
+    )
+    if summed and not counts:
+        run["batch_size"] = None
     clip = None if clip_norm is None else checks.positive_float("--clip-norm", clip_norm)
     if penalties:
+        given = [f"--{name}" for name in ("steps", "epochs", "schedule", "warmup") if run[name] is not None]
+        if given:
+            raise InvalidArgumentError(f"{', '.join(given)}: a penalty in the loss has no steps; leave it out.")
         _show(explain_settings({"class_name": "L1L2", "config": penalties}, num_data=scale), as_json)
         return
     if checkpoint is not None:
@@ -78,14 +101,33 @@ def explain(
         if checkpoint.suffix.lower() in (".json", ".yaml", ".yml"):
             if optimizer is not None:
                 raise InvalidArgumentError("--optimizer: the settings name their own; leave it out.")
-            _show(explain_settings(_read_settings(checkpoint), num_data=scale, clip_norm=clip), as_json)
+            _show(explain_settings(_read_settings(checkpoint), num_data=scale, clip_norm=clip, **run), as_json)
             return
         content = read_tensor_file(checkpoint)
         groups = facts_of_state(find_state_dict(content), None, optimizer, weights=weights_in(content))
     else:
         assert optimizer is not None
         groups = [_from_flags(optimizer, weight_decay, lr, momentum, dtype or "float32")]
-    _show(build(groups, None, scale, clip, live=False), as_json)
+    _show(build(groups, None, scale, clip, live=False, plan=plan_of(scale.num_data, **run)), as_json)
+
+
+def _one_of(schedule: str | None) -> str | None:
+    if schedule is not None and schedule not in SCHEDULES:
+        raise InvalidArgumentError(
+            f"--schedule: expected one of {', '.join(SCHEDULES)}, got {schedule!r}{nearest(schedule, SCHEDULES)}; for "
+            f"others pass schedule= to br.explain in Python."
+        )
+    return schedule
+
+
+def _warmup(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        number = float(text)
+        return int(number) if number >= 1.0 and number == int(number) else number
+    except (ValueError, OverflowError) as error:
+        raise InvalidArgumentError(f"--warmup: expected a number of steps, or a share, got {text!r}.") from error
 
 
 def _show(explanation: Explanation, as_json: bool) -> None:

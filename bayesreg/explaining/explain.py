@@ -21,11 +21,13 @@ from bayesreg.errors import InvalidArgumentError
 from bayesreg.explaining.findings.finding import Finding, Situation, ranked
 from bayesreg.explaining.findings.looks import find
 from bayesreg.explaining.formats.keras import read_penalties
-from bayesreg.explaining.formats.settings import penalties_of, settings_of
+from bayesreg.explaining.formats.settings import penalties_of, run_of, settings_of
 from bayesreg.explaining.groups.facts import GroupFacts, facts_of_live, facts_of_state
-from bayesreg.explaining.groups.reading import GroupReading, read_group
+from bayesreg.explaining.groups.reading import GroupReading, read_group, with_horizons
 from bayesreg.explaining.groups.recognise import find_state_dict, weights_in
 from bayesreg.explaining.groups.scale_free import scale_free_weights
+from bayesreg.horizon.plan import Plan, plan_of
+from bayesreg.horizon.rates import ScheduleLike
 from bayesreg.optimizers import OptimizerLike, unwrap
 from bayesreg.selection import parameters_of
 
@@ -34,7 +36,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Explanation", "explain"]
 
-_COLUMNS = ("group", "parameters", "decay", "weight_decay", "implied prior", "mean", "std", "variance", "weights rms")
+_COLUMNS = (
+    "group", "parameters", "decay", "weight_decay", "implied prior", "mean", "std", "variance", "weights rms", "k",
+    "start left",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, repr=False)
@@ -60,7 +65,8 @@ class Explanation(Shown):
         """Return the table, with the findings as notes."""
         rows = [
             (g.group, in_short(g.parameters), g.decay, g.weight_decay, g.prior, g.mean, g.std, g.variance,
-             g.weights_rms)
+             g.weights_rms, None if g.horizon is None else g.horizon.decay_sum,
+             None if g.horizon is None else g.horizon.share_left)
             for g in self.groups
         ]  # fmt: skip
         # Without a model there are no weights to measure.
@@ -110,6 +116,11 @@ def explain(
     model: nn.Module | None = None,
     num_data: int | LossScale | None = None,
     *,
+    batch_size: int | None = None,
+    steps: int | None = None,
+    epochs: float | None = None,
+    schedule: ScheduleLike | None = None,
+    warmup: float | None = None,
     clip_norm: float | None = None,
     optimizer_class: OptimizerLike | None = None,
 ) -> Explanation:
@@ -120,6 +131,10 @@ def explain(
     which is read from the optimizer's state once it has stepped, with the one Gaussian that has the same penalty at
     these weights. Nothing is changed, and no data is needed.
 
+    With the length of the run it also says what decay makes of the start: k = Σ η_t λ_t, the share of the start that is
+    left, Π (1 − η_t λ_t), about e^(−k), and the memory, 1/(ηλ) steps. Where nearly all of the start is left the decay
+    is off, whatever it is called; where none is, weights may be read as at rest.
+
     Settings are read as the library that they are of acts on them: which parameters Hugging Face's `Trainer` and timm
     leave without decay, what they clip gradients to, that Keras writes its L2 without the half.
 
@@ -129,6 +144,13 @@ def explain(
             optimizer, as an object or serialized.
         model: The model it trains; may be left out for a state dict and for settings.
         num_data: Size of the training set of a mean loss, or the `LossScale` of another. Must be given.
+        batch_size: Examples per optimizer step, over all devices and accumulated batches.
+        steps: Optimizer steps of the whole run, T.
+        epochs: Passes over the data, in place of steps; needs `batch_size`.
+        schedule: How the learning rates go: "constant" (default), "linear" or "cosine" to 0; a factory optimizer →
+            torch scheduler, which is tried on a stand-in; or T learning rates, (T,) of the fastest group or
+            (T, groups). Training settings bring their own.
+        warmup: Of a schedule by name: steps, or a share of all.
         clip_norm: What the loop clips gradients to; with gradients at hand, the factor by which that strengthens decay
             is told. Settings that have a clip of their own need none.
         optimizer_class: For a state dict, the optimizer that wrote it, where its keys do not tell.
@@ -137,7 +159,8 @@ def explain(
         The explanation: prints as a table with findings; `.groups`, `.findings` and `.to_dict()` for data.
 
     Raises:
-        InvalidArgumentError: If num_data or the model is missing, or they do not belong together.
+        InvalidArgumentError: If num_data or the model is missing, they do not belong together, or what is said of the
+            run does not fit.
 
     Example:
         >>> import torch, bayesreg as br
@@ -146,9 +169,15 @@ def explain(
         >>> found = br.explain(optimizer, model, num_data=50_000)
         >>> round(found.groups[0].std, 6), [finding.identifier for finding in found.findings]
         (0.2, ['biases-decayed', 'clip-before-decay'])
+        >>> optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5, weight_decay=0.01)
+        >>> found = br.explain(optimizer, model, num_data=8_000, batch_size=8, steps=1_000, schedule="linear")
+        >>> horizon = found.groups[0].horizon
+        >>> f"{horizon.decay_sum:.3g}", f"{horizon.share_left:.5f}", horizon.regime
+        ('0.00025', '0.99975', 'off')
 
     References:
-        Loshchilov & Hutter (2019), Decoupled Weight Decay Regularization; Xie & Li (2024), Implicit Bias of AdamW.
+        Loshchilov & Hutter (2019), Decoupled Weight Decay Regularization; Xie & Li (2024), Implicit Bias of AdamW; Wang
+        & Aitchison (2024), How to set AdamW's weight decay as you scale model and dataset size, section 3.
     """
     if model is not None and not isinstance(model, nn.Module):
         raise InvalidArgumentError(
@@ -157,14 +186,24 @@ def explain(
     scale = as_loss_scale(num_data)
     if clip_norm is not None:
         clip_norm = checks.positive_float("clip_norm", clip_norm)
+    said: dict[str, Any] = {
+        "batch_size": batch_size,
+        "steps": steps,
+        "epochs": epochs,
+        "schedule": schedule,
+        "warmup": warmup,
+    }
     penalties = penalties_of(optimizer)
     if penalties is not None:
+        _refuse_run(said)
         return explain_penalties(penalties, scale)
     settings = settings_of(optimizer, model)
     if settings is not None:
         own = math.inf if settings.clip_norm is None else settings.clip_norm
         clip = own if clip_norm is None else clip_norm
-        return build(settings.groups, model, scale, clip, live=False, more=settings.findings)
+        plan = plan_of(scale.num_data, **run_of(settings.run, said, scale.num_data))
+        return build(settings.groups, model, scale, clip, live=False, more=settings.findings, plan=plan)
+    plan = plan_of(scale.num_data, **said)
     if isinstance(optimizer, str | os.PathLike):
         raise InvalidArgumentError(
             f"optimizer: expected an object, got the path {os.fspath(optimizer)!r}: read it first, with "
@@ -177,7 +216,13 @@ def explain(
         raise InvalidArgumentError("optimizer_class: plays no part where the optimizer itself is given; leave it out.")
     else:
         groups = _live(optimizer, model)
-    return build(groups, model, scale, clip_norm, live=not isinstance(optimizer, Mapping))
+    return build(groups, model, scale, clip_norm, live=not isinstance(optimizer, Mapping), plan=plan)
+
+
+def _refuse_run(said: Mapping[str, Any]) -> None:
+    given = next((name for name, value in said.items() if value is not None), None)
+    if given is not None:
+        raise InvalidArgumentError(f"{given}: a penalty in the loss has no steps; leave it out.")
 
 
 def _live(optimizer: object, model: nn.Module | None) -> list[GroupFacts]:
@@ -201,10 +246,11 @@ def build(
     *,
     live: bool,
     more: Sequence[Finding] = (),
+    plan: Plan | None = None,
 ) -> Explanation:
     """Put readings and findings together; used by the command line too."""
     infos = parameters_of(model) if model is not None else []
-    readings = [read_group(facts, loss_scale) for facts in groups]
+    readings = with_horizons(groups, [read_group(facts, loss_scale) for facts in groups], plan)
     held = {p.name for facts in groups for p in facts.parameters}
     trained = [i for i in infos if i.parameter.requires_grad]
     missing = [i for i in trained if live and i.name not in held]

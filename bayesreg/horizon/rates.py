@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -16,7 +15,7 @@ from bayesreg._support.calls import TELLING
 from bayesreg.errors import InvalidArgumentError, kind_of
 from bayesreg.horizon.schedules import check_schedule
 
-__all__ = ["Rates", "ScheduleLike", "rates_over", "shape_by_name"]
+__all__ = ["Rates", "ScheduleLike", "as_rates", "rates_over", "shape_by_name"]
 
 Rates: TypeAlias = npt.NDArray[np.float64]
 #: A name, a factory optimizer → torch scheduler, or learning rates: T of them, or (T, groups).
@@ -67,7 +66,7 @@ def rates_over(
     Raises:
         InvalidArgumentError: If it is none of these, or does not fit the run.
     """
-    check_schedule(schedule if isinstance(schedule, str) or callable(schedule) else None, warmup)
+    check_schedule(schedule if isinstance(schedule, str) or callable(schedule) else None, warmup, "schedule")
     if schedule is None or isinstance(schedule, str):
         shape = shape_by_name(schedule or "constant", steps, warmup)
         return [peak * shape for peak in peaks]
@@ -78,21 +77,39 @@ def rates_over(
     return _as_given(schedule, peaks, steps)
 
 
-def _as_given(schedule: Any, peaks: Sequence[float], steps: int) -> list[Rates]:
+def as_rates(schedule: object) -> Rates:
+    """Return learning rates that were given one by one.
+
+    Args:
+        schedule: A list, an array or a tensor of them.
+
+    Returns:
+        (T,) or (T, groups).
+
+    Raises:
+        InvalidArgumentError: If they are none.
+    """
     try:
         given = np.array(schedule.tolist() if isinstance(schedule, torch.Tensor) else schedule, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError, NotImplementedError) as error:
         raise InvalidArgumentError(
             f"schedule: expected 'constant', 'linear', 'cosine', a factory optimizer -> scheduler or learning rates, "
             f"got {kind_of(schedule)}."
         ) from error
+    if given.ndim not in (1, 2) or not given.size:
+        raise InvalidArgumentError(f"schedule: expected learning rates, one per step, got shape {given.shape}.")
+    if not np.isfinite(given).all() or (given < 0.0).any():
+        raise InvalidArgumentError("schedule: expected learning rates >= 0, got NaN, infinity or numbers below 0.")
+    return given
+
+
+def _as_given(schedule: object, peaks: Sequence[float], steps: int) -> list[Rates]:
+    given = as_rates(schedule)
     if given.shape not in ((steps,), (steps, len(peaks))):
         raise InvalidArgumentError(
             f"schedule: expected {steps:,} learning rates, one per step, or {(steps, len(peaks))} of them, got shape "
             f"{given.shape}."
         )
-    if not np.isfinite(given).all() or (given < 0.0).any():
-        raise InvalidArgumentError("schedule: expected learning rates >= 0, got NaN, infinity or numbers below 0.")
     if given.ndim == 2:
         return list(given.T)
     largest = max(peaks, default=0.0)
@@ -146,8 +163,3 @@ def _by_factory(
 
 def _weight() -> torch.nn.Parameter:
     return torch.nn.Parameter(torch.zeros(1))
-
-
-def steps_of(epochs: float, num_data: float, batch_size: int) -> int:
-    """Return the optimizer steps of so many epochs, the last batch of each counted."""
-    return math.ceil(epochs * math.ceil(num_data / batch_size))

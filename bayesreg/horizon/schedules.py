@@ -10,25 +10,27 @@ from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LinearLR, Se
 
 from bayesreg.errors import InvalidArgumentError
 
-__all__ = ["ScheduleName", "check_schedule", "named_schedule"]
+__all__ = ["SCHEDULES", "ScheduleName", "check_schedule", "named_schedule"]
 
 ScheduleName = Literal["constant", "linear", "cosine"]
-_NAMES = ("constant", "linear", "cosine")
+#: Their names.
+SCHEDULES = ("constant", "linear", "cosine")
 
 
-def check_schedule(scheduler: object, warmup: object) -> None:
+def check_schedule(scheduler: object, warmup: object, name: str = "scheduler") -> None:
     """Raise if this is no schedule, or the warm-up none that it can have.
 
     Args:
         scheduler: A name, a factory or None.
         warmup: Steps, a share of all of them, or None.
+        name: What the first is called where it was given.
 
     Raises:
         InvalidArgumentError: If it is.
     """
-    if isinstance(scheduler, str) and scheduler not in _NAMES:
+    if isinstance(scheduler, str) and scheduler not in SCHEDULES:
         raise InvalidArgumentError(
-            f"scheduler: expected {', '.join(map(repr, _NAMES))} or a factory optimizer -> scheduler, got "
+            f"{name}: expected {', '.join(map(repr, SCHEDULES))} or a factory optimizer -> scheduler, got "
             f"{scheduler!r}."
         )
     if warmup is None:

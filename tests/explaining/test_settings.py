@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import importlib.util
 import inspect
 import json
 import math
@@ -17,6 +18,7 @@ import torch
 from torch import nn
 
 import bayesreg as br
+from tests.third_party.stand_in import put_in_place
 
 N = 50_000
 
@@ -375,10 +377,94 @@ def test_every_finding_is_a_row_of_the_page_and_the_reverse():
     if not page.is_file():
         pytest.skip("the documentation is not beside the package")
     made = set()
-    for path in (package / "explaining").glob("*.py"):
+    for path in (package / "explaining").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "Finding":
                 assert isinstance(node.args[0], ast.Constant), f"{path.name}:{node.lineno}: an identifier by name"
                 made.add(node.args[0].value)
     rows = page.read_text(encoding="utf-8").partition("## Findings")[2].partition("\n\nWeights")[0]
     assert made == set(re.findall(r"`([a-z-]+)`", "".join(re.findall(r"^\|([^|]*)\|", rows, re.M))))
+
+
+# -- the run that settings say ---------------------------------------------------------------------------------------
+
+FINE_TUNE = {"optim": "adamw_torch", "learning_rate": 3e-4, "weight_decay": 0.1, "per_device_train_batch_size": 4}
+
+
+@pytest.mark.parametrize("kind", ["constant", "constant_with_warmup", "linear", "cosine"])
+@pytest.mark.parametrize(
+    ("more", "steps", "rising"),
+    [
+        ({"max_steps": 500, "warmup_steps": 30}, 500, 30),
+        ({"num_train_epochs": 2, "gradient_accumulation_steps": 3, "warmup_ratio": 0.1}, 168, 17),
+        ({"num_train_epochs": 1.5, "warmup_steps": 0.05}, 375, 19),
+        ({}, 750, 0),
+    ],
+)
+def test_hugging_face_arguments_bring_their_run(kind, more, steps, rising):
+    get_scheduler = pytest.importorskip("transformers").get_scheduler
+    optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=3e-4)
+    scheduler, total = get_scheduler(kind, optimizer, num_warmup_steps=rising, num_training_steps=steps), 0.0
+    for _ in range(steps):
+        total += 0.1 * optimizer.param_groups[0]["lr"]
+        optimizer.step()
+        scheduler.step()
+    given = {**FINE_TUNE, "lr_scheduler_type": kind, **more}
+    found = br.explain(given, nn.Linear(2, 1), num_data=1000).groups[0].horizon
+    assert found.steps == steps
+    assert found.decay_sum == pytest.approx(total, rel=1e-12)
+
+
+def test_what_is_said_besides_comes_before_the_settings():
+    given, model = {**FINE_TUNE, "num_train_epochs": 2}, nn.Linear(2, 1)
+    assert br.explain(given, model, num_data=1000).groups[0].horizon.steps == 500
+    assert br.explain(given, model, num_data=1000, steps=70).groups[0].horizon.steps == 70
+    assert br.explain(given, model, num_data=1000, batch_size=10).groups[0].horizon.steps == 200
+    flat = br.explain(given, model, num_data=1000, schedule="constant").groups[0].horizon
+    assert flat.decay_sum == pytest.approx(500 * 3e-5)
+    # Epochs of no number of examples are no steps; a few settings by hand are no run.
+    assert br.explain(given, model, num_data=br.LossScale.sum()).groups[0].horizon is None
+    by_hand = {"optim": "adamw_torch", "learning_rate": 3e-4, "weight_decay": 0.1}
+    assert br.explain(by_hand, model, num_data=1000).groups[0].horizon is None
+
+
+def test_a_schedule_that_is_not_read_is_said():
+    for given in (
+        {**FINE_TUNE, "lr_scheduler_type": "polynomial"},
+        {**FINE_TUNE, "lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"num_cycles": 2}},
+        {"opt": "adamw", "lr": 0.1, "weight_decay": 0.1, "epochs": 3, "batch_size": 4, "sched": "step"},
+    ):
+        explanation = br.explain(given, nn.Linear(2, 1), num_data=1000)
+        assert "schedule-not-read" in {f.identifier for f in explanation.findings}
+        assert explanation.groups[0].horizon is None
+        assert br.explain(given, nn.Linear(2, 1), num_data=1000, steps=10).groups[0].horizon.steps == 10
+
+
+def test_training_arguments_themselves_bring_their_run(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("accelerate")
+    given = {"per_device_train_batch_size": 4, "num_train_epochs": 2, "weight_decay": 0.1, "learning_rate": 1e-3}
+    arguments = transformers.TrainingArguments(output_dir=str(tmp_path), use_cpu=True, **given)
+    assert br.explain(arguments, nn.Linear(2, 1), num_data=1000).groups[0].horizon.steps == 500
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [{}, {"warmup_epochs": 3, "warmup_lr": 1e-4}, {"cooldown_epochs": 4, "min_lr": 1e-3}])
+def test_timms_arguments_bring_their_run(more):
+    if importlib.util.find_spec("timm") is None:
+        pytest.skip("timm is not installed")
+    put_in_place()
+    from timm import scheduler
+
+    given = {"lr": 0.1, "epochs": 12, "batch_size": 10, "sched": "cosine", "opt": "adamw", "weight_decay": 0.1, **more}
+    optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=0.1)
+    none = {"min_lr": 0.0, "warmup_lr": 0.0, "warmup_epochs": 0, "cooldown_epochs": 0}
+    made, epochs = scheduler.create_scheduler_v2(optimizer, sched="cosine", num_epochs=12, **{**none, **more})
+    total = 0.0
+    for epoch in range(epochs):
+        made.step(epoch)
+        # 105 examples in batches of 10, the last of which is left out.
+        total += 10 * 0.1 * optimizer.param_groups[0]["lr"]
+    found = br.explain(given, nn.Linear(2, 1), num_data=105).groups[0].horizon
+    assert found.steps == 10 * epochs
+    assert found.decay_sum == pytest.approx(total, rel=1e-12)

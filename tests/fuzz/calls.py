@@ -103,6 +103,7 @@ _ABOUT_MORE = (
     "needs a folder",
     "needs validation data",
     "a model alone has no",
+    ", not both",
 )
 
 #: In place of a value that a message need not show.

@@ -194,7 +194,14 @@ def _on_optimizer() -> torch.optim.Optimizer:
 def _explain() -> Made:
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=1e-3)
-    return br.explain, {"optimizer": optimizer, "model": model, "num_data": 100, "clip_norm": 1.0}
+    return br.explain, {
+        "optimizer": optimizer,
+        "model": model,
+        "num_data": 100,
+        "clip_norm": 1.0,
+        "steps": 50,
+        "batch_size": 4,
+    }
 
 
 def _source_head() -> nn.Module:

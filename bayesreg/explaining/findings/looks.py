@@ -11,6 +11,7 @@ from torch.optim import ASGD, SGD
 from bayesreg._support.sharding import local
 from bayesreg._support.tables import in_short
 from bayesreg.explaining.findings.finding import Finding, Situation, ranked
+from bayesreg.explaining.findings.run import how_near_rest, run_findings, turned
 from bayesreg.explaining.groups.reading import peak_rate
 from bayesreg.optimizers import steady_gain
 from bayesreg.optimizers.attached import MARK
@@ -40,7 +41,7 @@ def _decoupled(situation: Situation) -> Iterator[Finding]:
             remedy = (
                 f"The Gaussian that pulls about as much on these weights is br.Gaussian(scale={matched**-0.5:.3g}), a "
                 f"weight_decay of {strength:.3g} if it were coupled: build {name} with weight_decay=0 and br.attach it."
-                f"{_after_clip(situation, matched)}"
+                f"{how_near_rest(facts, reading)}{_after_clip(situation, matched)}"
             )
         else:
             remedy = "For a prior that can be named, set weight_decay=0 and br.attach one"
@@ -224,7 +225,8 @@ def _scale_free(situation: Situation) -> Iterator[Finding]:
             "scale-invariant", "note",
             f"{len(pulled)} decayed weight{'s stand' if many else ' stands'} in front of a normalisation that removes "
             f"the scale ({pulled[0]} before {situation.scale_free[pulled[0]]}{more}): there the prior does not "
-            f"change the function, it keeps the weights short and so the effective learning rate, lr/|w|², high.",
+            f"change the function, it keeps the weights short and so the effective learning rate, lr/|w|², high."
+            f"{turned(situation, pulled)}",
             "Do not read the std above as a belief about them.",
             _share_of(situation, pulled),
         )  # fmt: skip
@@ -272,5 +274,5 @@ def _tied(situation: Situation) -> Iterator[Finding]:
 
 _LOOKS: tuple[Callable[[Situation], Iterator[Finding]], ...] = (
     _left_behind, _decoupled, _not_understood, _ignored, _hidden, _clip, _rounding, _biases, _missing,
-    _scale_free, _width, _flat, _tied,
+    _scale_free, _width, _flat, _tied, run_findings,
 )  # fmt: skip

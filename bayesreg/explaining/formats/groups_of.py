@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -27,11 +27,13 @@ class Settings:
         groups: The groups that they will make.
         clip_norm: What they clip the norm of gradients to, None if nothing.
         findings: What only they can tell.
+        run: What they say of the length of the run, as arguments of `plan_of`.
     """
 
     groups: list[GroupFacts]
     clip_norm: float | None = None
     findings: tuple[Finding, ...] = ()
+    run: Mapping[str, Any] = field(default_factory=dict)
 
 
 def groups_of(

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
+from bayesreg._support.calls import TELLING
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.explaining.formats.groups_of import Settings
-from bayesreg.explaining.formats.hugging_face import hugging_face_settings
+from bayesreg.explaining.formats.hugging_face import RUN_ARGUMENTS, hugging_face_settings
 from bayesreg.explaining.formats.keras import keras_optimizer_settings, keras_penalties
 from bayesreg.explaining.formats.timm import timm_settings
 
-__all__ = ["penalties_of", "settings_of"]
+__all__ = ["penalties_of", "run_of", "settings_of"]
 
 _HUGGING_FACE = ("optim", "learning_rate", "weight_decay")
-_READ = (*_HUGGING_FACE, "optim_args", "max_grad_norm", "label_smoothing_factor")
+_READ = (*_HUGGING_FACE, "optim_args", "max_grad_norm", "label_smoothing_factor", *RUN_ARGUMENTS)
 # Names that no other program's arguments are likely to have beside a learning rate and a weight decay.
 _ITS_OWN = ("max_grad_norm", "per_device_train_batch_size", "num_train_epochs", "lr_scheduler_type", "adam_beta1")
 
@@ -39,7 +41,7 @@ def settings_of(given: object, model: nn.Module | None) -> Settings | None:
     elif isinstance(given, Namespace):
         values = vars(given)
     elif all(hasattr(given, key) for key in _HUGGING_FACE):
-        values = {key: getattr(given, key) for key in dir(given) if key in _READ}
+        values = {key: value for key in _READ if (value := _attribute(given, key)) is not None}
     else:
         values = _config(given)
     if "learning_rate" in values and "weight_decay" in values and _is_hugging_face(values):
@@ -47,6 +49,36 @@ def settings_of(given: object, model: nn.Module | None) -> Settings | None:
     if isinstance(values.get("opt"), str) and values.get("weight_decay") is not None:
         return timm_settings(values, model)
     return keras_optimizer_settings(values)
+
+
+def _attribute(given: object, key: str) -> Any:
+    # Some are asked of hardware that is not there.
+    with contextlib.suppress(*TELLING, ImportError):
+        return getattr(given, key)
+
+
+def run_of(own: Mapping[str, Any], said: Mapping[str, Any], num_data: int | None) -> dict[str, Any]:
+    """Return what is known of a run: what settings say, and in its place what was said besides.
+
+    Args:
+        own: What settings say, as arguments of `plan_of`.
+        said: The same from the caller; None where nothing.
+        num_data: n, where it is known.
+
+    Returns:
+        Arguments of `plan_of`.
+    """
+    given = {name: value for name, value in said.items() if value is not None}
+    kept = dict(own)
+    if "steps" in given or "epochs" in given:
+        kept = {name: value for name, value in kept.items() if name not in ("steps", "epochs")}
+    if "schedule" in given or "warmup" in given:
+        kept.pop("schedule", None)
+    found = {**kept, **given}
+    # Settings count in epochs, which are no steps where n is not a number of examples.
+    if not given and "epochs" in found and num_data is None:
+        return {}
+    return found
 
 
 def _is_hugging_face(values: Mapping[str, Any]) -> bool:

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from fnmatch import fnmatch
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from bayesreg.explaining.findings.finding import Finding
 from bayesreg.explaining.formats.groups_of import Settings, groups_of, heavy_ball, number_of, read_as, soft_targets
+from bayesreg.horizon.plan import Shape
+from bayesreg.horizon.rates import Rates
 from bayesreg.optimizers import DecayRule, decay_rule
 from bayesreg.selection import ParameterInfo
 
@@ -77,7 +80,33 @@ def timm_settings(values: Mapping[str, Any], model: nn.Module | None) -> Setting
         findings += (_other_clip(mode),)
     everything = values.get("filter_bias_and_bn") is False or values.get("weight_decay_exclude_1d") is False
     groups = groups_of(cls, rule, settings, model, None if everything else _decayed_in(model))
-    return Settings(groups, clip if clip and mode == "norm" else None, findings + soft_targets(mixed))
+    run, unread = _run(values)
+    findings += (*soft_targets(mixed), *unread)
+    return Settings(groups, clip if clip and mode == "norm" else None, findings, run)
+
+
+def _run(values: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Finding, ...]]:
+    """Return what the arguments say of the run; nothing of what they leave to defaults, which differ by version."""
+    epochs, batch, peak = (number_of(values, key, 0.0) for key in ("epochs", "batch_size", "lr"))
+    kind = values.get("sched")
+    if not epochs or not batch or not peak or kind is None:
+        return {}, ()
+    others = ("lr_noise", "sched_on_updates", "warmup_prefix")
+    cycles = number_of(values, "lr_cycle_limit", 1.0) > 1 or number_of(values, "lr_k_decay", 1.0) != 1.0
+    if kind != "cosine" or cycles or any(values.get(key) for key in others):
+        text = f"The schedule {kind!r} with these arguments is not read, so what decay makes of the start is not told."
+        return {}, (Finding("schedule-not-read", "note", text, "Pass steps= and schedule= to br.explain."),)
+    cooldown, up = number_of(values, "cooldown_epochs", 0.0), number_of(values, "warmup_epochs", 0.0)
+    low, first = number_of(values, "min_lr", 0.0) / peak, number_of(values, "warmup_lr", 0.0) / peak
+
+    def shape(total: int) -> Rates:
+        # One learning rate per epoch; the cosine goes on under the warm-up.
+        epoch = np.floor(np.arange(total) * (epochs + cooldown) / total + 1e-9)
+        falling = low + 0.5 * (1.0 - low) * (1.0 + np.cos(np.pi * np.minimum(epoch / epochs, 1.0)))
+        return np.where(epoch < up, first + epoch * (1.0 - first) / max(up, 1.0), falling)
+
+    size = max(1, round(batch * number_of(values, "world_size", 1)))
+    return {"epochs": epochs + cooldown, "batch_size": size, "schedule": Shape(shape), "drop_last": True}, ()
 
 
 _MIXES = {"smoothing": "label smoothing", "mixup": "mixup", "cutmix": "cutmix"}

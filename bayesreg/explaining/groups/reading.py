@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -12,11 +13,14 @@ from torch import Tensor
 from bayesreg._support.sharding import local
 from bayesreg.conversion import LossScale
 from bayesreg.explaining.groups.facts import GroupFacts
+from bayesreg.horizon.forgetting import Horizon, horizon_of
+from bayesreg.horizon.plan import Plan
 from bayesreg.optimizers.attached import MARK
+from bayesreg.optimizers.bounds import bound_of
 from bayesreg.optimizers.step_size import has_metric
 from bayesreg.routes.pulls.decoupled import implied_precision
 
-__all__ = ["GroupReading", "ImpliedPrecision", "peak_rate", "read_group"]
+__all__ = ["GroupReading", "ImpliedPrecision", "forgets", "peak_rate", "read_group", "steps_done", "with_horizons"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ class GroupReading:
         implied: For decoupled decay, the precision per coordinate, if the state tells.
         weights_rms: Root mean square of the weights, None if they are not at hand.
         offset_rms: The same of their distance from the prior's centre.
+        horizon: What the decay makes of the start of the run; None where its length is not known, or the decay has no
+            such reading.
     """
 
     group: int
@@ -69,10 +75,11 @@ class GroupReading:
     implied: ImpliedPrecision | None
     weights_rms: float | None
     offset_rms: float | None = None
+    horizon: Horizon | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain data."""
-        return asdict(self)
+        return {**asdict(self), "horizon": None if self.horizon is None else self.horizon.to_dict()}
 
 
 def read_group(facts: GroupFacts, loss_scale: LossScale) -> GroupReading:
@@ -106,7 +113,12 @@ def read_group(facts: GroupFacts, loss_scale: LossScale) -> GroupReading:
         else:
             mean = None
             implied = _implied(facts, decay, loss_scale)
+            bound = bound_of(facts.rule.name, decay) if kind == "decoupled" else None
             words = _decoupled_words(kind, implied, has_metric(facts.cls, facts.settings))
+            if bound is not None:
+                words = (
+                    f"no Gaussian; bounds {'singular values' if bound.spectral else 'each weight'} by {bound.size:.4g}"
+                )
     return GroupReading(
         group=facts.index,
         parameters=tuple(p.name for p in facts.parameters),
@@ -122,6 +134,64 @@ def read_group(facts: GroupFacts, loss_scale: LossScale) -> GroupReading:
         weights_rms=_rms(facts),
         offset_rms=_rms(facts, about_centre=True),
     )
+
+
+def with_horizons(
+    groups: Sequence[GroupFacts], readings: Sequence[GroupReading], plan: Plan | None
+) -> list[GroupReading]:
+    """Return readings with what their decay makes of the start of a run.
+
+    Args:
+        groups: The facts.
+        readings: Their readings.
+        plan: The run; None: not known.
+
+    Returns:
+        The readings.
+    """
+    if plan is None:
+        return list(readings)
+    rates = plan.rates([peak_rate(facts) for facts in groups], [facts.settings for facts in groups])
+    found = []
+    for facts, reading, rate in zip(groups, readings, rates, strict=True):
+        kind, decay = forgets(facts), reading.weight_decay
+        if kind is None or not decay:
+            found.append(reading)
+            continue
+        horizon = horizon_of(kind, decay, rate, facts.settings, epochs=plan.epochs, done=steps_done(facts))
+        found.append(replace(reading, horizon=horizon))
+    return found
+
+
+def forgets(facts: GroupFacts) -> str | None:
+    """Return how a group's decay shortens its weights by itself: "decoupled", "coupled" by SGD, or None: it does not.
+
+    Args:
+        facts: The group.
+    """
+    steady = facts.cls is torch.optim.SGD
+    if facts.prior is not None:
+        if facts.route == "decoupled":
+            return "decoupled"
+        by_gradient = (facts.route or "").startswith(("native", "gradient"))
+        return "coupled" if steady and by_gradient else None
+    if facts.rule.hidden or facts.rule.extra_decay:
+        return None
+    if facts.rule.kind == "decoupled":
+        return "decoupled"
+    # An adaptive optimizer divides a coupled decay by what it divides the gradient by.
+    return "coupled" if facts.rule.kind == "coupled" and steady else None
+
+
+def steps_done(facts: GroupFacts) -> int | None:
+    """Return how many steps a group has taken, by the state of its optimizer."""
+    counts = [parameter.state.get("step") for parameter in facts.parameters]
+    known = [int(count) for count in counts if isinstance(count, int | float | Tensor) and not _is_meta(count)]
+    return max(known, default=None)
+
+
+def _is_meta(count: object) -> bool:
+    return isinstance(count, Tensor) and (count.is_meta or count.numel() != 1)
 
 
 def _decoupled_words(kind: str, implied: ImpliedPrecision | None, readable: bool) -> str:
