@@ -54,7 +54,8 @@ def turning(
     if not rate or not decay:
         return None
     if kind == "decoupled" and cls in _ADAMW and not settings.get("amsgrad"):
-        beta1 = float(settings["betas"][0])
+        # Where settings do not say it, it is what every library takes.
+        beta1 = float(settings.get("betas", (0.9,))[0])
         angle = math.sqrt(2.0 * rate * decay * (1.0 - beta1) / (1.0 + beta1))
         return Turning(angle, math.sqrt(rate / (2.0 * decay)))
     momentum = float(settings.get("momentum") or 0.0)

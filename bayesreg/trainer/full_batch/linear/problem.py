@@ -54,8 +54,6 @@ class LinearProblem(FullBatchProblem):
             if isinstance(belief, Prior) and not is_flat(belief)
         ]
         self._own_scale = self.scale
-        # Where it was evaluated last, if that is not in the parameters yet.
-        self._here: Tensor | None = None
         self._last: tuple[Tensor, Local] | None = None
         self._last_grad: tuple[Tensor, tuple[float, Tensor]] | None = None
 
@@ -70,15 +68,6 @@ class LinearProblem(FullBatchProblem):
     def data_nll(self, flat: Tensor) -> float:
         """Return the mean NLL of the data at a place."""
         return self._nll(self.local(flat))
-
-    def get(self) -> Tensor:
-        """Return where the gradient was taken last, or what was set since."""
-        return super().get() if self._here is None else self._here.clone()
-
-    def set(self, flat: Tensor) -> None:
-        """Write a vector into the parameters."""
-        super().set(flat)
-        self._here = None
 
     # -- at one place -----------------------------------------------------------------------------------
 
@@ -129,8 +118,7 @@ class LinearProblem(FullBatchProblem):
 
     def value_and_grad(self, flat: Tensor) -> tuple[float, Tensor]:
         """Return value and gradient of the smooth part; see `FullBatchProblem.value_and_grad`."""
-        # Writing it into the model takes as long as an evaluation of little data.
-        self._here = flat.detach()
+        self.set(flat)
         if self._last_grad is not None and torch.equal(self._last_grad[0], flat):
             value, grad = self._last_grad[1]
             return value, grad.clone()
