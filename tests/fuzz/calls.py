@@ -104,6 +104,7 @@ _ABOUT_MORE = (
     "needs validation data",
     "a model alone has no",
     ", not both",
+    "to be counted in steps",
 )
 
 #: In place of a value that a message need not show.

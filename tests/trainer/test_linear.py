@@ -184,6 +184,18 @@ def test_a_head_on_frozen_features_is_a_layer():
 # -- the minimum ---------------------------------------------------------------------------------------
 
 
+def test_the_weights_are_where_it_is_and_it_is_where_the_weights_are():
+    """Several starts are written into the model, past the problem."""
+    model = layer()
+    ours, _ = problems(model, br.Laplace(0.3), *(LIKELIHOODS["gaussian"][0], LIKELIHOODS["gaussian"][1](1)))
+    flat = randn(D + 1, seed=2)
+    ours.value_and_grad(flat)
+    assert torch.equal(model.weight.detach().reshape(-1), flat[ours.at_weight])
+    with torch.no_grad():
+        model.weight.fill_(3.0)
+    assert torch.equal(ours.get()[ours.at_weight], torch.full((D,), 3.0, dtype=torch.float64))
+
+
 @pytest.mark.parametrize("prior", ["gaussian", "centred", "student", "laplace", "net", "biases too"])
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_newton_ends_where_the_objective_has_no_slope(prior, likelihood):
