@@ -53,6 +53,8 @@ from bayesreg.estimators import MAPClassifier as MAPClassifier
 from bayesreg.estimators import MAPRegressor as MAPRegressor
 from bayesreg.explaining.explain import Explanation as Explanation
 from bayesreg.explaining.explain import explain as explain
+from bayesreg.horizon.adapting import Adapted as Adapted
+from bayesreg.horizon.adapting import adapt_weight_decay as adapt_weight_decay
 from bayesreg.model_prior import ModelPrior as ModelPrior
 from bayesreg.optimizers import DecayRule as DecayRule
 from bayesreg.optimizers import decay_rule as decay_rule

@@ -24,11 +24,11 @@ ROOT = Path(__file__).parent.parent
 
 # What is returned, never made by a caller; whatever takes any keyword.
 RETURNED = {
-    "Conversion", "DecayRule", "Explanation", "FitResult", "Handle", "ParameterInfo", "Quadratic", "Reference",
-    "Selector", "WeightDecayReadings", "sparsity.Compacted", "sparsity.Path", "sparsity.PathPoint", "transfer.Fisher",
-    "transfer.Rehearsal", "strength.Choice", "strength.Evidence", "strength.LeaveOneOut", "strength.OwnScale",
-    "strength.Step", "callbacks.Callback", "callbacks.Training", "biases", "norms", "kernels", "embeddings",
-    "hyperpriors.Quantity", "Run",
+    "Adapted", "Conversion", "DecayRule", "Explanation", "FitResult", "Handle", "ParameterInfo", "Quadratic",
+    "Reference", "Selector", "WeightDecayReadings", "sparsity.Compacted", "sparsity.Path", "sparsity.PathPoint",
+    "transfer.Fisher", "transfer.Rehearsal", "strength.Choice", "strength.Evidence", "strength.LeaveOneOut",
+    "strength.OwnScale", "strength.Step", "callbacks.Callback", "callbacks.Training", "biases", "norms", "kernels",
+    "embeddings", "hyperpriors.Quantity", "Run",
 }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from bayesreg.cli._loss import Loss, NumData, loss_scale_of
 from bayesreg.cli._output import say, show
 from bayesreg.conversion import table
 from bayesreg.errors import InvalidArgumentError, nearest
+from bayesreg.horizon.adapting import adapt_weight_decay
 
 __all__ = ["convert"]
 
@@ -63,9 +64,20 @@ def convert(
     num_outputs: Annotated[int | None, typer.Option(help="Outputs per example, for --loss mse.  [default: 1]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="For --loss minibatch-sum.")] = None,
     likelihood_weight: Annotated[float, typer.Option(help="How often each example counts (1/temperature).")] = 1.0,
+    from_run: Annotated[
+        str | None, typer.Option(help="A weight_decay's run, such as batch_size=64,lr=1e-3,num_data=1e6.")
+    ] = None,
+    to_run: Annotated[str | None, typer.Option(help="What is different in the run that it is wanted for.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Convert a regularisation constant to a prior, and to every other convention."""
+    """Convert a regularisation constant to a prior, to every other convention, or to another run."""
+    if from_run is not None or to_run is not None:
+        given = {
+            "--num-data": num_data, "--noise-std": noise_std, "--num-outputs": num_outputs, "--batch-size": batch_size,
+        }  # fmt: skip
+        _refuse_beside_runs([name for name, one in given.items() if one is not None], kind)
+        _to_run(value, optimizer, from_run, to_run, as_json)
+        return
     scale = loss_scale_of(loss, num_data, noise_std, num_outputs, batch_size, likelihood_weight)
     if not value >= 0:
         raise InvalidArgumentError(f"{kind.value}: expected a number >= 0, got {value:g}.")
@@ -82,3 +94,41 @@ def convert(
         say(found.to_json())
     else:
         show(found.table())
+
+
+def _refuse_beside_runs(given: list[str], kind: Kind) -> None:
+    if given:
+        raise InvalidArgumentError(f"{', '.join(given)}: the runs say it, --from-run batch_size=64,num_data=1e6,...")
+    if kind is not Kind.weight_decay:
+        raise InvalidArgumentError(f"--from: another run has another weight-decay; of {kind.value} nothing changes.")
+
+
+def _to_run(value: float, optimizer: str | None, before: str | None, after: str | None, as_json: bool) -> None:
+    if before is None or after is None:
+        missing = "--from-run" if before is None else "--to-run"
+        raise InvalidArgumentError(f"{missing}: pass both runs, such as --from-run batch_size=64,lr=1e-3,num_data=1e6.")
+    if optimizer is None:
+        raise InvalidArgumentError("--optimizer: name it (sgd, adamw, ...), as each means another thing by its decay.")
+    runs = {"before": _numbers("--from-run", before), "after": _numbers("--to-run", after)}
+    try:
+        found = adapt_weight_decay(value, optimizer=optimizer, **runs)
+    except InvalidArgumentError as error:
+        # In the words of the command line.
+        name, _, rest = str(error).partition(" " if str(error).split(":")[0] not in runs else ":")
+        option = {"before": "--from-run", "after": "--to-run"}.get(name)
+        raise (error if option is None else InvalidArgumentError(f"{option}: {rest.strip()}")) from error
+    if as_json:
+        say(found.to_json())
+    else:
+        show(found)
+
+
+def _numbers(option: str, text: str) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, _, number = part.partition("=")
+        try:
+            found[name.strip().replace("-", "_")] = float(number)
+        except ValueError as error:
+            raise InvalidArgumentError(f"{option}: expected name=number, got {part!r}.") from error
+    return found

@@ -444,3 +444,44 @@ def test_the_demo_tasks_share_no_image():
     assert all(row.numpy().tobytes() in pool for row in x)
     test = {row.numpy().tobytes() for row in tasks.target_test[0]}
     assert not pool & test
+
+
+RUN = ("convert", "0.1", "--optimizer", "adamw", "--from-run", "batch_size=64,lr=1e-3,num_data=1e6")
+
+
+def test_a_weight_decay_for_another_run(run):
+    assert answer(run, *RUN, "--to-run", "batch-size=256")["weight_decay"] == pytest.approx(0.2)
+    assert "keeps the belief" in run(*RUN, "--to-run", "batch_size=256, lr=2e-3")[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (RUN, "--to-run: pass both runs"),
+        ((*RUN, "--to-run", "lr"), "--to-run: expected name=number, got 'lr'"),
+        ((*RUN, "--to-run", "lr=0"), "--to-run: lr: expected"),
+        ((*RUN, "--to-run", "batch=1"), "--to-run: expected batch_size, lr"),
+        ((*RUN, "--to-run", "lr=1", "--num-data", "10"), "--num-data: the runs say it"),
+        ((*RUN, "--to-run", "lr=1", "--from", "std"), "--from: another run has another weight-decay"),
+        ((*RUN[:2], *RUN[4:], "--to-run", "lr=1"), "--optimizer: name it"),
+    ],
+)
+def test_runs_that_are_no_runs_are_refused(run, arguments, said):
+    assert said in refusal(run, *arguments)
+
+
+def test_explain_reads_the_whole_run(run):
+    given = ("explain", "--optimizer", "adamw", "--lr", "3e-4", "--weight-decay", "0.1", "--num-data", "1e6")
+    told = answer(run, *given, "--batch-size", "64", "--steps", "100000", "--schedule", "cosine")
+    assert told["groups"][0]["horizon"]["decay_sum"] == pytest.approx(1.5, rel=1e-4)
+    epochs = answer(run, *given, "--batch-size", "100", "--epochs", "3", "--warmup", "0.1")
+    assert epochs["groups"][0]["horizon"]["steps"] == 30_000
+    for more, said in (
+        (["--steps", "5", "--schedule", "cosin"], "--schedule: expected one of constant, linear, cosine, got 'cosin'"),
+        (["--steps", "5", "--warmup", "x"], "--warmup: expected a number of steps, or a share, got 'x'"),
+        (["--epochs", "5"], "epochs: needs batch_size="),
+        (["--batch-size", "5"], "--batch-size: it plays no part"),
+    ):
+        assert said in refusal(run, *given, *more)
+    penalty = ("explain", "--keras-l2", "0.1", "--num-data", "10", "--steps", "5")
+    assert "--steps: a penalty in the loss has no steps" in refusal(run, *penalty)

@@ -204,6 +204,12 @@ def _explain() -> Made:
     }
 
 
+def _adapt() -> Made:
+    before = {"batch_size": 8, "lr": 0.1, "num_data": 100}
+    given = {"weight_decay": 0.1, "optimizer": torch.optim.AdamW, "before": before, "after": {"batch_size": 16}}
+    return br.adapt_weight_decay, given
+
+
 def _source_head() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 5))
 
@@ -321,6 +327,7 @@ CALLS: dict[str, Callable[[], Made]] = {
     "attach": _attached,
     "detach": lambda: (br.detach, {"optimizer": _on_optimizer()}),
     "explain": _explain,
+    "adapt_weight_decay": _adapt,
     "MAPObjective": lambda: (br.MAPObjective, {"prior": model_prior(), "num_data": 100}),
     "decay_rule": lambda: (br.decay_rule, {"optimizer": torch.optim.SGD}),
     # conversion

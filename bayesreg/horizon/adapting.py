@@ -1,0 +1,247 @@
+"""What a weight decay becomes when the run changes: the belief kept, the memory kept, and what is commonly copied."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from torch.optim import Optimizer
+
+from bayesreg._support import checks
+from bayesreg._support.calls import answering
+from bayesreg._support.tables import Shown, Table
+from bayesreg.errors import InvalidArgumentError, UnsupportedError, kind_of, nearest
+from bayesreg.horizon.noise import noise_share
+from bayesreg.optimizers import DecayRule, OptimizerLike, decay_rule, unwrap
+from bayesreg.optimizers.bounds import bound_of
+
+__all__ = ["Adapted", "adapt_weight_decay"]
+
+Reading: TypeAlias = Literal["Gaussian", "noise", "not checked", "bound"]
+
+_KEYS = ("batch_size", "lr", "num_data", "steps", "epochs")
+# Of v̂: from how little noise on AdamW's decay is a bound more than a belief, before and after.
+_NOISY, _NOISY_AFTER = 0.9, 0.5
+# k below which, as a rule, weights are not at rest.
+_REST = 3.0
+_ADAPTIVE = ("AdamW", "Adam", "NAdam", "RAdam")
+
+
+@dataclass(frozen=True, repr=False)
+class Adapted(Shown):
+    """A weight decay for another run; made by `br.adapt_weight_decay`.
+
+    Attributes:
+        weight_decay: Keeps the belief: the prior that the decay stands for at rest. Not the optimum.
+        keeps_memory: Keeps the memory in epochs, batch_size/(lr · weight_decay · num_data); None where decay has none.
+        copied_rules: What rules that people copy would make of it, by name.
+        regime: "Gaussian": a coupled decay, exact. "noise": a decoupled one whose gradients are mostly noise, read from
+            the optimizer's state. "not checked": the same without a state to read. "bound": it bounds the weights.
+        noise_share: Of v̂, the share that is noise; None where it was not read.
+        why: In words.
+        before: The weight decay before.
+        notes: What else there is to say.
+    """
+
+    weight_decay: float
+    keeps_memory: float | None
+    copied_rules: dict[str, float]
+    regime: Reading
+    noise_share: float | None
+    why: str
+    before: float
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def agree(self) -> bool:
+        """Whether belief and memory ask for the same, to a hundredth."""
+        return self.keeps_memory is not None and math.isclose(self.weight_decay, self.keeps_memory, rel_tol=0.01)
+
+    def table(self) -> Table:
+        """Return it as a table."""
+        rows: list[tuple[Any, ...]] = [("keeps the belief", self.weight_decay, self._times(self.weight_decay))]
+        if self.keeps_memory is not None:
+            rows.append(("keeps the memory in epochs", self.keeps_memory, self._times(self.keeps_memory)))
+        rows += [(name, value, self._times(value)) for name, value in self.copied_rules.items()]
+        title = f"weight_decay={self.before:g} in the other run"
+        return Table(title, ("rule", "weight_decay", "times"), rows, (self.why, *self.notes))
+
+    def _times(self, value: float) -> float | None:
+        return value / self.before if self.before else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain data."""
+        return {**asdict(self), "notes": list(self.notes), "agree": self.agree}
+
+    def __str__(self) -> str:
+        return str(self.table())
+
+    def __rich__(self) -> Any:
+        return self.table().__rich__()
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
+
+
+@dataclass(frozen=True)
+class _Run:
+    batch_size: float
+    lr: float
+    num_data: float
+    steps: float | None
+
+    @property
+    def per_epoch(self) -> float:
+        return self.num_data / self.batch_size
+
+
+@answering
+def adapt_weight_decay(
+    weight_decay: float,
+    *,
+    optimizer: OptimizerLike,
+    before: Mapping[str, float],
+    after: Mapping[str, float],
+) -> Adapted:
+    """Say what a weight decay should become when batch size, learning rate, data or length of a run change.
+
+    What is kept is the belief, the prior that the decay stands for at rest, not the optimum. A coupled decay is the
+    Gaussian of variance 1/(num_data · weight_decay): λ' = λ·n/n', whatever the batch size. A decoupled one in AdamW
+    stands for the precision num_data · weight_decay · (√v̂ + ε) of each weight, and where gradients are mostly noise √v̂
+    goes with 1/√batch_size: λ' = λ·√(B'/B)·(n/n'), whatever the learning rate. With learning rates scaled by √(B'/B)
+    that keeps the memory, 1/(ηλ) steps, in epochs too. Under Muon and Lion a decay is a bound, 1/λ, which stays.
+
+    Args:
+        weight_decay: λ before, >= 0.
+        optimizer: A class, a name, a factory, or the optimizer itself: after some steps its state says how much of its
+            gradients is noise, and the rule is refused where that is little.
+        before: Of the run: `batch_size`, `lr` (at its peak) and `num_data`; `steps` or `epochs` tell whether the
+            weights come to rest.
+        after: What is different in the other run; what is not there stays.
+
+    Returns:
+        The decay that keeps the belief, the one that keeps the memory, and what copied rules make of it.
+
+    Raises:
+        InvalidArgumentError: If a run lacks something, or has what it cannot have.
+        UnsupportedError: If the optimizer's decay is no belief that is known, or its gradients are mostly signal.
+
+    Example:
+        >>> import torch
+        >>> before = {"batch_size": 64, "lr": 1e-3, "num_data": 1e6}
+        >>> found = adapt_weight_decay(0.1, optimizer=torch.optim.AdamW, before=before, after={"batch_size": 256})
+        >>> found.weight_decay, round(found.keeps_memory, 3), found.agree
+        (0.2, 0.4, False)
+        >>> scaled = {"batch_size": 256, "lr": 2e-3}
+        >>> adapt_weight_decay(0.1, optimizer=torch.optim.AdamW, before=before, after=scaled).agree
+        True
+
+    References:
+        Wang & Aitchison (2024), How to set AdamW's weight decay as you scale model and dataset size, section 3; Malladi
+        et al. (2022), On the SDEs and Scaling Rules for Adaptive Gradient Algorithms.
+    """
+    decay = checks.non_negative_float("weight_decay", weight_decay)
+    first = _run("before", before, {})
+    second = _run("after", after, before)
+    rule = decay_rule(optimizer)
+    batch, rate = second.batch_size / first.batch_size, second.lr / first.lr
+    data = first.num_data / second.num_data
+    memory: float | None = decay * batch * data / rate
+    share, notes = None, []
+    if rule.kind == "coupled" and not rule.hidden:
+        regime: Reading = "Gaussian"
+        kept = decay * data
+        why = (
+            f"{rule.name} adds the decay to the gradient: it is the Gaussian of variance 1/(num_data x weight_decay), "
+            f"whatever batch size and learning rate."
+        )
+        if rule.name != "SGD":
+            # What it divides the gradient by also divides the decay.
+            memory = None
+    elif rule.kind == "decoupled" and bound_of(rule.name, 1.0) is not None:
+        regime, kept = "bound", decay
+        bound = bound_of(rule.name, 1.0)
+        what = "singular values" if bound is not None and bound.spectral else "weights"
+        why = f"{rule.name} steps by signs of {what}, so its decay bounds them by about 1/weight_decay, in any run."
+    elif rule.kind == "decoupled" and _is_adaptive(rule):
+        share = noise_share(unwrap(optimizer)) if isinstance(optimizer, Optimizer) else None
+        if share is not None:
+            _require_noise(rule.name, share, batch)
+        regime = "not checked" if share is None else "noise"
+        noisy = 1.0 if share is None else share
+        kept = decay * data / math.sqrt(1.0 - noisy + noisy / batch)
+        why = (
+            f"{rule.name}'s decay stands for the precision num_data x weight_decay x sqrt(v) of each weight, and where "
+            f"gradients are mostly noise sqrt(v) goes with 1/sqrt(batch size)"
+            f"{'; whether they are was not checked.' if share is None else f' ({100.0 * share:.0f} % by its state).'}"
+        )
+        notes += _at_rest(decay, first, second, kept)
+    else:
+        raise UnsupportedError(
+            f"{rule.name}: expected an optimizer whose weight_decay is a belief that is known (SGD, Adam and their kin "
+            f"with coupled decay, AdamW, Muon, Lion), and its own is {rule.kind!r}."
+        )
+    copied = {"weight_decay unchanged": decay, "weight_decay with batch size": decay * batch}
+    copied["lr x weight_decay kept"] = decay / rate
+    if first.steps and second.steps:
+        copied["sum of lr x weight_decay kept"] = decay / rate * first.steps / second.steps
+    return Adapted(kept, memory, copied, regime, share, why, decay, tuple(notes))
+
+
+def _require_noise(name: str, share: float, batch: float) -> None:
+    later = share / batch / (1.0 - share + share / batch)
+    if share >= _NOISY and later >= _NOISY_AFTER:
+        return
+    which = f"{100.0 * share:.0f} % of their square is"
+    if share >= _NOISY:
+        which += f", and {100.0 * later:.0f} % will be at the other batch size"
+    raise UnsupportedError(
+        f"optimizer: expected gradients that are mostly noise, as {name}'s weight_decay is a belief only there; by its "
+        f"state {which}. Then it is more of a bound on the weights, and no factor keeps a belief; for one, set "
+        f"weight_decay=0 and br.attach a prior."
+    )
+
+
+def _is_adaptive(rule: DecayRule) -> bool:
+    return rule.name in _ADAPTIVE or (rule.probed and rule.name.lower() in ("adamw", "nadamw", "radamw"))
+
+
+def _at_rest(decay: float, first: _Run, second: _Run, kept: float) -> list[str]:
+    notes = []
+    for name, run, here in (("before", first, decay), ("after", second, kept)):
+        if run.steps is None:
+            continue
+        k = run.lr * here * run.steps
+        if k < _REST:
+            notes.append(
+                f"{name.capitalize()}: over {run.steps:,.0f} steps at the peak rate k is at most {k:.2g}: weights do "
+                f"not come to rest, and what counts is the sum of lr x weight_decay more than the belief."
+            )
+    return notes
+
+
+def _run(name: str, given: Mapping[str, float], defaults: Mapping[str, float]) -> _Run:
+    if not isinstance(given, Mapping):
+        raise InvalidArgumentError(f"{name}: expected a mapping such as {{'batch_size': 64}}, got {kind_of(given)}.")
+    for key in given:
+        if key not in _KEYS:
+            raise InvalidArgumentError(f"{name}: expected {', '.join(_KEYS)}, got {key!r}{nearest(str(key), _KEYS)}.")
+    if "steps" in given and "epochs" in given:
+        raise InvalidArgumentError(f"{name}: pass steps or epochs, not both.")
+    own_length = any(key in given for key in ("steps", "epochs"))
+    held = {key: value for key, value in defaults.items() if not (own_length and key in ("steps", "epochs"))}
+    values = {**held, **given}
+    missing = [key for key in ("batch_size", "lr", "num_data") if key not in values]
+    if missing:
+        raise InvalidArgumentError(f"{name}: expected {', '.join(missing)} too, got {', '.join(values) or 'nothing'}.")
+    numbers = {key: checks.positive_float(f"{name} {key}", value) for key, value in values.items()}
+    if numbers["batch_size"] > numbers["num_data"]:
+        raise InvalidArgumentError(
+            f"{name} batch_size: expected at most num_data = {numbers['num_data']:g}, got {numbers['batch_size']:g}."
+        )
+    steps = numbers.get("steps")
+    if "epochs" in numbers:
+        steps = numbers["epochs"] * numbers["num_data"] / numbers["batch_size"]
+    return _Run(numbers["batch_size"], numbers["lr"], numbers["num_data"], steps)

@@ -1,0 +1,38 @@
+"""Mistakes in what is said of a whole run, and of a decay for another one."""
+
+from __future__ import annotations
+
+from tests.mistakes.mutation import Mutation
+
+__all__ = ["HORIZON"]
+
+_RUN, _ADAPT = "horizon/test_horizon.py", "horizon/test_adapting.py"
+_SETTINGS = "explaining/test_settings.py"
+
+HORIZON = [
+    Mutation("horizon/forgetting.py", "gain * decay * math.fsum(rates)", "decay * math.fsum(rates)", _RUN),
+    Mutation("horizon/forgetting.py", "momentum * buffer + (1.0 - dampening) * weight", "momentum * buffer + weight", _RUN),
+    Mutation("horizon/forgetting.py", "weight + momentum * buffer if nesterov else buffer", "buffer", _RUN),
+    Mutation("horizon/forgetting.py", "1.0 / largest if largest else math.inf", "1.0 / decay if largest else math.inf", _RUN),
+    Mutation("horizon/forgetting.py", "float(left[taken - 1]) if taken else 1.0", "float(left[taken]) if taken else 1.0", _RUN),
+    Mutation("horizon/rates.py", "np.arange(1, rising + 1) / max(rising, 1)", "np.arange(rising) / max(rising, 1)", _RUN),
+    Mutation("horizon/rates.py", "given * (peak / largest if largest else 1.0)", "given", _RUN),
+    Mutation("horizon/rates.py", "if step + 1 < steps:", "if step == 0:", _RUN),
+    Mutation("horizon/plan.py", "-(-num_data // batch_size)", "num_data // batch_size", _RUN),
+    Mutation("horizon/turning.py", "(1.0 - beta1) / (1.0 + beta1)", "(1.0 - beta1)", _RUN),
+    Mutation("horizon/turning.py", "rate / (2.0 * decay)", "rate / decay", _RUN),
+    Mutation("horizon/turning.py", "2.0 * rate * decay / (1.0 + momentum)", "2.0 * rate * decay", _RUN),
+    Mutation("optimizers/bounds.py", "math.sqrt(max(1.0, rows / columns))", "1.0", _RUN),
+    Mutation("explaining/groups/reading.py", '    return "coupled" if facts.rule.kind == "coupled" and steady else None', '    return "coupled"', _RUN),
+    Mutation("explaining/findings/run.py", "if abs(left) < 0.05:", "if True:", _RUN),
+    Mutation("explaining/formats/hugging_face.py", "math.ceil(total * share)", "int(total * share)", _SETTINGS),
+    Mutation("explaining/formats/hugging_face.py", "step / max(1, warmup), after)", "(step + 1) / max(1, warmup), after)", _SETTINGS),
+    Mutation("explaining/formats/settings.py", 'kept.pop("schedule", None)', "pass", _SETTINGS),
+    Mutation("horizon/adapting.py", "decay * data / math.sqrt(1.0 - noisy + noisy / batch)", "decay * data * batch", _ADAPT),
+    Mutation("horizon/adapting.py", "decay * batch * data / rate", "decay * batch / rate", _ADAPT),
+    Mutation("horizon/adapting.py", "decay / rate * first.steps / second.steps", "decay / rate * second.steps / first.steps", _ADAPT),
+    Mutation("horizon/adapting.py", "share / batch / (1.0 - share + share / batch)", "share", _ADAPT),
+    Mutation("horizon/adapting.py", "if k < _REST:", "if k < 0.0:", _ADAPT),
+    Mutation("horizon/noise.py", "(1.0 - beta1) / (1.0 + beta1) * (1.0 + beta1**count) / (1.0 - beta1**count)", "0.0", _ADAPT),
+    Mutation("horizon/noise.py", "/ (1.0 - beta2**count)", "", _ADAPT),
+]  # fmt: skip
