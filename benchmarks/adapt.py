@@ -98,7 +98,8 @@ def of_regression() -> list[dict[str, object]]:
     first = [linear(run, decay, seed, data) for seed in range(4)]
     middle = torch.stack([mean for mean, _ in first]).mean(0)
     seeds = sum(float((mean - middle).norm() / middle.norm()) for mean, _ in first) / len(first)
-    rows: list[dict[str, object]] = [{"change": "none (between seeds)", "belief": seeds}]
+    names = rules(first[0][1], run, decay, {})
+    rows: list[dict[str, object]] = [{"change": "none (between seeds)", **dict.fromkeys(names, seeds)}]
     for name, after in changes(run).items():
         row: dict[str, object] = {"change": name}
         here = {**run, **after}

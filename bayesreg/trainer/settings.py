@@ -35,10 +35,9 @@ class Keeping:
     checkpoint_every: int | None = None
 
     def __post_init__(self) -> None:
-        if not (self.checkpoint is None or isinstance(self.checkpoint, str | os.PathLike)):
-            raise InvalidArgumentError(
-                f"checkpoint: expected the path of a folder, such as 'runs/a', got {kind_of(self.checkpoint)}."
-            )
+        if self.checkpoint == "" or not (self.checkpoint is None or isinstance(self.checkpoint, str | os.PathLike)):
+            given = "''" if self.checkpoint == "" else kind_of(self.checkpoint)
+            raise InvalidArgumentError(f"checkpoint: expected the path of a folder, such as 'runs/a', got {given}.")
         if self.checkpoint_every is not None:
             checks.positive_int("checkpoint_every", self.checkpoint_every)
             if self.checkpoint is None:

@@ -422,6 +422,10 @@ def test_what_is_said_besides_comes_before_the_settings():
     assert br.explain(given, model, num_data=1000, batch_size=10).groups[0].horizon.steps == 200
     flat = br.explain(given, model, num_data=1000, schedule="constant").groups[0].horizon
     assert flat.decay_sum == pytest.approx(500 * 3e-5)
+    rising = br.explain(given, model, num_data=1000, schedule="constant", warmup=99).groups[0].horizon
+    assert rising.decay_sum == pytest.approx(451 * 3e-5)
+    with pytest.raises(br.InvalidArgumentError, match="warmup: the settings have a schedule of their own"):
+        br.explain(given, model, num_data=1000, warmup=99)
     # Epochs of no number of examples are no steps; a few settings by hand are no run.
     assert br.explain(given, model, num_data=br.LossScale.sum()).groups[0].horizon is None
     by_hand = {"optim": "adamw_torch", "learning_rate": 3e-4, "weight_decay": 0.1}

@@ -105,6 +105,7 @@ _ABOUT_MORE = (
     "a model alone has no",
     ", not both",
     "to be counted in steps",
+    "is for the schedules by name",
 )
 
 #: In place of a value that a message need not show.

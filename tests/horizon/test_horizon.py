@@ -344,7 +344,7 @@ def test_decay_under_muon_is_a_bound():
     optimizer = torch.optim.Muon(model.parameters(), lr=0.02, weight_decay=0.5)
     with torch.no_grad():
         # As many rows as twice the columns: updates are scaled by the root of 2.
-        model.weight.copy_(2.0 * math.sqrt(2.0) * torch.eye(8, 4) * torch.tensor([1.0, 0.95, 0.5, 0.0]))
+        model.weight.copy_(2.0 * math.sqrt(2.0) * torch.eye(8, 4) * torch.tensor([1.0, 0.95, 0.8, 0.0]))
     explanation = br.explain(optimizer, model, num_data=10)
     assert explanation.groups[0].prior == "no Gaussian; bounds singular values by 2"
     bound = next(f for f in explanation.findings if f.identifier == "bound")

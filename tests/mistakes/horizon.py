@@ -27,7 +27,7 @@ HORIZON = [
     Mutation("explaining/findings/run.py", "if abs(left) < 0.05:", "if True:", _RUN),
     Mutation("explaining/formats/hugging_face.py", "math.ceil(total * share)", "int(total * share)", _SETTINGS),
     Mutation("explaining/formats/hugging_face.py", "step / max(1, warmup), after)", "(step + 1) / max(1, warmup), after)", _SETTINGS),
-    Mutation("explaining/formats/settings.py", 'kept.pop("schedule", None)', "pass", _SETTINGS),
+    Mutation("explaining/formats/settings.py", 'name not in ("steps", "epochs")', "True", _SETTINGS),
     Mutation("horizon/adapting.py", "decay * data / math.sqrt(1.0 - noisy + noisy / batch)", "decay * data * batch", _ADAPT),
     Mutation("horizon/adapting.py", "decay * batch * data / rate", "decay * batch / rate", _ADAPT),
     Mutation("horizon/adapting.py", "decay / rate * first.steps / second.steps", "decay / rate * second.steps / first.steps", _ADAPT),

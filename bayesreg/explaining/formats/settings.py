@@ -67,13 +67,16 @@ def run_of(own: Mapping[str, Any], said: Mapping[str, Any], num_data: int | None
 
     Returns:
         Arguments of `plan_of`.
+
+    Raises:
+        InvalidArgumentError: If a warm-up is said to a schedule of the settings.
     """
     given = {name: value for name, value in said.items() if value is not None}
     kept = dict(own)
     if "steps" in given or "epochs" in given:
         kept = {name: value for name, value in kept.items() if name not in ("steps", "epochs")}
-    if "schedule" in given or "warmup" in given:
-        kept.pop("schedule", None)
+    if "warmup" in given and "schedule" in own and "schedule" not in given:
+        raise InvalidArgumentError("warmup: the settings have a schedule of their own; pass schedule= with it.")
     found = {**kept, **given}
     # Settings count in epochs, which are no steps where n is not a number of examples.
     if not given and "epochs" in found and num_data is None:

@@ -306,6 +306,7 @@ def test_two_runs_in_one_folder_are_refused(tmp_path):
     [
         ({"checkpoint_every": 3}, "needs a folder"),
         ({"checkpoint": 5}, "checkpoint: expected a text, a path or None, got int 5"),
+        ({"checkpoint": ""}, "checkpoint: expected the path of a folder, such as 'runs/a', got ''"),
         ({"checkpoint": "runs", "checkpoint_every": 0}, "expected an integer >= 1"),
     ],
 )
