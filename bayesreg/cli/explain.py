@@ -11,14 +11,16 @@ import typer
 import yaml
 
 from bayesreg._support import checks
+from bayesreg._support.files import check_writable, write_json
 from bayesreg.cli._loss import Loss, NumData, loss_scale_of
-from bayesreg.cli._output import say, show
+from bayesreg.cli._output import for_json, require_no_option, say, show
 from bayesreg.errors import InvalidArgumentError, nearest
 from bayesreg.explaining.explain import Explanation, build
 from bayesreg.explaining.explain import explain as explain_settings
 from bayesreg.explaining.formats.settings import penalties_of, settings_of
 from bayesreg.explaining.groups.facts import GroupFacts, ParameterFacts, facts_of_state
 from bayesreg.explaining.groups.recognise import find_state_dict, weights_in
+from bayesreg.explaining.lint import changes, failing, github_lines, identifiers, read_baseline, snapshot
 from bayesreg.horizon.plan import plan_of
 from bayesreg.horizon.schedules import SCHEDULES
 from bayesreg.optimizers import class_of, decay_rule, decay_rule_of_group
@@ -61,9 +63,19 @@ def explain(
     likelihood_weight: Annotated[float, typer.Option(help="How often each example counts (1/temperature).")] = 1.0,
     keras_l1: Annotated[float | None, typer.Option(help="A Keras-style L1 in the loss, the sum of |w|.")] = None,
     keras_l2: Annotated[float | None, typer.Option(help="A Keras-style L2 in the loss, the sum of w².")] = None,
+    fail_on: Annotated[
+        str | None, typer.Option(help="Findings, by name, with which it ends with status 3: biases-decayed,decay-off.")
+    ] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(help="A snapshot: says what has changed since, and ends with status 3 if anything has."),
+    ] = None,
+    save_baseline: Annotated[Path | None, typer.Option(help="Write a snapshot of every parameter's decay.")] = None,
+    github: Annotated[bool, typer.Option("--github", help="Print annotations that GitHub shows.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what an optimizer's weight decay means as a prior, from flags, a checkpoint or a file of settings."""
+    watched = _Watched(fail_on, baseline, save_baseline, github, as_json)
     penalties = {key: value for key, value in (("l1", keras_l1), ("l2", keras_l2)) if value is not None}
     if checkpoint is None and optimizer is None and not penalties:
         raise InvalidArgumentError(
@@ -91,7 +103,7 @@ def explain(
         given = [f"--{name}" for name in ("steps", "epochs", "schedule", "warmup") if run[name] is not None]
         if given:
             raise InvalidArgumentError(f"{', '.join(given)}: a penalty in the loss has no steps; leave it out.")
-        _show(explain_settings({"class_name": "L1L2", "config": penalties}, num_data=scale), as_json)
+        _watch(explain_settings({"class_name": "L1L2", "config": penalties}, num_data=scale), None, watched)
         return
     if checkpoint is not None:
         if given:
@@ -101,14 +113,15 @@ def explain(
         if checkpoint.suffix.lower() in (".json", ".yaml", ".yml"):
             if optimizer is not None:
                 raise InvalidArgumentError("--optimizer: the settings name their own; leave it out.")
-            _show(explain_settings(_read_settings(checkpoint), num_data=scale, clip_norm=clip, **run), as_json)
+            told = explain_settings(_read_settings(checkpoint), num_data=scale, clip_norm=clip, **run)
+            _watch(told, checkpoint, watched)
             return
         content = read_tensor_file(checkpoint)
         groups = facts_of_state(find_state_dict(content), None, optimizer, weights=weights_in(content))
     else:
         assert optimizer is not None
         groups = [_from_flags(optimizer, weight_decay, lr, momentum, dtype or "float32")]
-    _show(build(groups, None, scale, clip, live=False, plan=plan_of(scale.num_data, **run)), as_json)
+    _watch(build(groups, None, scale, clip, live=False, plan=plan_of(scale.num_data, **run)), checkpoint, watched)
 
 
 def _one_of(schedule: str | None) -> str | None:
@@ -130,11 +143,50 @@ def _warmup(text: str | None) -> float | None:
         raise InvalidArgumentError(f"--warmup: expected a number of steps, or a share, got {text!r}.") from error
 
 
-def _show(explanation: Explanation, as_json: bool) -> None:
-    if as_json:
-        say(explanation.to_json())
+class _Watched:
+    """What a command line asks of an explanation besides showing it."""
+
+    def __init__(
+        self, fail_on: str | None, baseline: Path | None, save: Path | None, github: bool, as_json: bool
+    ) -> None:
+        self.names = () if fail_on is None else identifiers(fail_on)
+        for option, path in (("--baseline", baseline), ("--save-baseline", save)):
+            if path is not None:
+                require_no_option(option, path)
+        if github and as_json:
+            raise InvalidArgumentError("--github: prints annotations, and --json JSON; leave one out.")
+        if save is not None:
+            check_writable(save)
+        self.before = None if baseline is None else read_baseline(baseline)
+        self.save, self.github, self.as_json = save, github, as_json
+
+
+def _watch(explanation: Explanation, file: Path | None, watched: _Watched) -> None:
+    """Show an explanation; end with status 3 where something is found that must not be, or has changed."""
+    now = snapshot(explanation)
+    found = failing(explanation, watched.names)
+    since = [] if watched.before is None else changes(watched.before, now)
+    if watched.save is not None:
+        write_json(watched.save, now)
+    failed = [finding.identifier for finding in found]
+    if watched.as_json:
+        told = explanation.to_dict()
+        if watched.names or watched.before is not None:
+            told |= {"failed": failed, "changes": since}
+        say(for_json(told))
+    elif watched.github:
+        for line in github_lines(explanation.findings, since, failed, file):
+            say(line)
     else:
         show(explanation)
+        for line in since:
+            say(f"since then {line}")
+        if watched.before is not None and not since:
+            say("since then nothing has changed.")
+        if failed:
+            say(f"failed: {', '.join(dict.fromkeys(failed))}")
+    if failed or since:
+        raise typer.Exit(3)
 
 
 def _read_settings(path: Path) -> Any:

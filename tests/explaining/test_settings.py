@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 import bayesreg as br
+from bayesreg.explaining.findings.finding import IDENTIFIERS
 from tests.third_party.stand_in import put_in_place
 
 N = 50_000
@@ -383,6 +384,7 @@ def test_every_finding_is_a_row_of_the_page_and_the_reverse():
                 assert isinstance(node.args[0], ast.Constant), f"{path.name}:{node.lineno}: an identifier by name"
                 made.add(node.args[0].value)
     rows = page.read_text(encoding="utf-8").partition("## Findings")[2].partition("\n\nWeights")[0]
+    assert made == set(IDENTIFIERS)
     assert made == set(re.findall(r"`([a-z-]+)`", "".join(re.findall(r"^\|([^|]*)\|", rows, re.M))))
 
 

@@ -36,6 +36,7 @@ _CONVERT = [
     "convert 1e-4 --loss mse --num-data 100 --num-outputs 3 --noise-std 0.1",
     "convert 1e-4 --loss minibatch-sum --num-data 100 --batch-size 10",
     "convert 2 --from logistic-c --num-data 9",
+    "convert 0.1 --optimizer adamw --from-run batch_size=64,lr=1e-3,num_data=1e6 --to-run batch_size=256,epochs=3",
     "convert 1e-4 --num-data 100 --likelihood-weight 0.5 --loss tokens",
 ]
 _EXPLAIN = [
@@ -50,6 +51,11 @@ _EXPLAIN = [
     "explain regularizer.json --num-data 20",
     "explain prior.safetensors --num-data 5",
     "explain run --num-data 5",
+    "explain --optimizer adamw --lr 1e-3 --weight-decay 0.1 --num-data 1000 --batch-size 10 --epochs 3 --warmup 0.1",
+    "explain --optimizer sgd --lr 0.1 --weight-decay 1e-3 --num-data 1000 --steps 500 --schedule cosine",
+    "explain args.json --num-data 1000 --fail-on biases-decayed,width --github",
+    "explain args.yaml --num-data 1000 --save-baseline decay.json",
+    "explain args.json --num-data 1000 --baseline decay-kept.json --json",
 ]
 _PRIOR = [
     "prior show prior.safetensors",
@@ -243,6 +249,8 @@ def prepare(folder: Path) -> None:
         torch.save(tensor, folder / f"{name}.pt")
     settings = {"optim": "adamw_torch", "learning_rate": 1e-4, "weight_decay": 0.01, "max_grad_norm": 1.0}
     (folder / "args.json").write_text(json.dumps(settings))
+    kept = {"format": "bayesreg decay", "version": 1, "findings": ["width"], "parameters": {"a": {"decay": "none"}}}
+    (folder / "decay-kept.json").write_text(json.dumps(kept))
     (folder / "args.yaml").write_text("opt: sgd\nlr: 0.1\nweight_decay: 0.0005\nmomentum: 0.9\n")
     (folder / "regularizer.json").write_text(json.dumps({"class_name": "L1L2", "config": {"l1": 0.0, "l2": 1e-4}}))
     br.ModelPrior(network(), br.Gaussian.centered_at(network(), 0.1)).save(folder / "prior.safetensors")
@@ -377,7 +385,8 @@ def _verdict(line: list[str], folder: Path, before: set[str]) -> Verdict:
     if verdict.end != "same":
         return verdict
     status, out, err = found[0]
-    if status == 0:
+    # A linter that has found something.
+    if status == 0 or (status == 3 and line[:1] == ["explain"]):
         return _of_success(line, out)
     if out and "Usage" not in out:
         return Verdict("unclear", f"refused with {status}, and wrote to stdout {out[:80]!r}")

@@ -10,9 +10,17 @@ from bayesreg.conversion import LossScale
 from bayesreg.explaining.groups.facts import GroupFacts
 from bayesreg.explaining.groups.reading import GroupReading
 
-__all__ = ["Finding", "Severity", "Situation", "ranked"]
+__all__ = ["IDENTIFIERS", "Finding", "Severity", "Situation", "ranked"]
 
 Severity: TypeAlias = Literal["warning", "note"]
+
+#: What may be found, by name.
+IDENTIFIERS = (
+    "decoupled-decay", "decay-off", "start-half-forgotten", "start-forgotten", "bound", "schedule-not-read",
+    "hidden-lambd", "ignored-decay", "unknown-decay", "clip-before-decay", "rounding", "biases-decayed",
+    "not-held", "lost-hooks", "scale-invariant", "width", "decoupled-momentum", "missing-half", "subgradient",
+    "soft-targets", "flat", "tied", "read-as", "regularizer-of-a-layer",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -76,9 +76,13 @@ def _percent(share: float) -> str:
 def _memory(horizon: Horizon) -> str:
     words = f"{horizon.memory:,.0f} steps" if horizon.memory < 1e12 else "nothing"
     if horizon.memory_epochs is not None and horizon.memory < 1e12:
-        words += f", {horizon.memory_epochs:.3g} epochs"
+        words += f", {_few(horizon.memory_epochs)} epochs"
     share = horizon.memory_share
-    return words + (f", {100.0 * share:.2g} % of the run" if share < 1.0 else f", {share:.3g} times the run")
+    return words + (f", {100.0 * share:.2g} % of the run" if share < 1.0 else f", {_few(share)} times the run")
+
+
+def _few(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100.0 else f"{number:.3g}"
 
 
 def how_near_rest(facts: GroupFacts, reading: GroupReading) -> str:

@@ -47,7 +47,8 @@ class GroupReading:
     Attributes:
         group: Its index.
         parameters: Names.
-        roles: How many tensors are weights, biases, norms, embeddings.
+        roles: How many tensors are weights, biases, norms, vectors, embeddings.
+        parameter_roles: The role of each.
         elements: Number of weights.
         decay: "coupled", "decoupled", "none", "other", "unknown", or "prior" where bayesreg has attached one.
         weight_decay: As set (hidden decay such as ASGD's included).
@@ -76,6 +77,7 @@ class GroupReading:
     weights_rms: float | None
     offset_rms: float | None = None
     horizon: Horizon | None = None
+    parameter_roles: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain data."""
@@ -123,6 +125,7 @@ def read_group(facts: GroupFacts, loss_scale: LossScale) -> GroupReading:
         group=facts.index,
         parameters=tuple(p.name for p in facts.parameters),
         roles=_roles(facts),
+        parameter_roles=tuple(p.role for p in facts.parameters),
         elements=sum(p.elements for p in facts.parameters),
         decay=kind,
         weight_decay=decay_shown,
