@@ -83,7 +83,7 @@ def test_a_checkpoint(run, tmp_path, content):
         assert group["implied"]["matched"] == pytest.approx(live.groups[0].implied.matched)
 
 
-def test_a_checkpoint_of_several_groups_gets_no_guessed_names(run, tmp_path):
+def test_a_checkpoint_of_several_groups_gets_the_names_that_fit(run, tmp_path):
     def grouped(model):
         weights = [p for p in model.parameters() if p.ndim > 1]
         rest = [p for p in model.parameters() if p.ndim == 1]
@@ -92,7 +92,7 @@ def test_a_checkpoint_of_several_groups_gets_no_guessed_names(run, tmp_path):
     model, optimizer = stepped(grouped)
     torch.save({"optimizer": optimizer.state_dict(), "model": model.state_dict()}, tmp_path / "c.pt")
     found = answer(run, "explain", "c.pt", "--num-data", "100")
-    assert [g["parameters"][0] for g in found["groups"]] == ["#0", "#4"]
+    assert [g["parameters"][0] for g in found["groups"]] == ["0.bias", "0.weight"]
     assert found["groups"][1]["std"] == pytest.approx(math.sqrt(0.1))
 
 

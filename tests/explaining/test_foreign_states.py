@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 import bayesreg as br
+from bayesreg.explaining.groups.layout import laid_out
 
 
 @pytest.mark.parametrize(
@@ -45,3 +47,97 @@ def test_a_state_of_another_form_is_refused_by_its_place(change, message):
     change(state)
     with pytest.raises(br.InvalidArgumentError, match=message):
         br.explain(state, num_data=10, optimizer_class="adamw")
+
+
+# -- names in several groups -------------------------------------------------------------------------------------------
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(7, 4)
+        self.inner = nn.Linear(4, 4)
+        self.norm = nn.LayerNorm(4)
+        self.head = nn.Linear(4, 7, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, x):
+        return self.head(self.norm(self.inner(self.embed(x))))
+
+
+def checkpoint(model, groups):
+    """As nanoGPT writes it: what has two axes is decayed, the rest is not."""
+    optimizer = torch.optim.AdamW(groups(model), lr=1e-3)
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(torch.arange(5)).square().mean().backward()
+        optimizer.step()
+    return {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+
+
+def by_axes(model):
+    parameters = list(model.parameters())
+    return [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": 0.1},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+def test_a_checkpoint_of_two_groups_has_its_names_and_weights(tmp_path):
+    torch.manual_seed(0)
+    model = Tied()
+    torch.save(checkpoint(model, by_axes), tmp_path / "ckpt.pt")
+    found = br.explain(torch.load(tmp_path / "ckpt.pt", weights_only=True), num_data=100)
+    assert [g.parameters for g in found.groups] == [
+        ("embed.weight", "inner.weight"),
+        ("inner.bias", "norm.weight", "norm.bias"),
+    ]
+    live = br.explain(checkpoint(model, by_axes)["optimizer"], model, num_data=100)
+    assert [g.parameters for g in live.groups] == [g.parameters for g in found.groups]
+    assert found.groups[0].implied.matched is not None
+    assert found.groups[0].weights_rms == pytest.approx(
+        math.sqrt(sum(float(p.detach().square().sum()) for p in (model.embed.weight, model.inner.weight)) / 44),
+        rel=0.01,
+    )
+
+
+def test_where_shapes_leave_two_answers_there_are_no_names():
+    class Twins(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)
+
+        def forward(self, x):
+            return self.second(self.first(nn.functional.one_hot(x % 4, 4).float()))
+
+    model = Twins()
+
+    def apart(model):
+        return [{"params": [model.second.weight], "weight_decay": 0.1}, {"params": [model.first.weight]}]
+
+    found = br.explain(checkpoint(model, apart), num_data=100)
+    assert [g.parameters for g in found.groups] == [("#0",), ("#1",)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_layout_is_found_where_it_is_the_only_one(seed):
+    """Against all ways to share the parameters out, tried one by one."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [((2, 3), (3,), (3, 3))[i] for i in torch.randint(3, (7,), generator=generator).tolist()]
+    owner = torch.randint(2, (7,), generator=generator).tolist()
+    groups = [[shape for shape, of in zip(shapes, owner, strict=True) if of == g] for g in range(2)]
+    ways = [
+        way
+        for way in itertools.product(range(2), repeat=7)
+        if [[s for s, of in zip(shapes, way, strict=True) if of == g] for g in range(2)] == groups
+    ]
+    found = laid_out(groups, shapes)
+    assert (found is not None) == (len(ways) == 1)
+    if found is not None:
+        assert found == [[i for i in range(7) if owner[i] == g] for g in range(2)]
+
+
+def test_a_layout_of_other_shapes_is_none():
+    assert laid_out([[(2,)], [(3,)]], [(2,), (4,)]) is None
+    assert laid_out([[(2,)], []], [(2,), (4,)]) is None
+    assert laid_out([[(2,), None], [(3,)]], [(2,), (3,), (4,)]) == [[0, 2], [1]]

@@ -16,6 +16,7 @@ from tests.cli.conftest import run as command  # noqa: F401 (a fixture)
 
 
 def network():
+    torch.manual_seed(0)
     return nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2))
 
 
@@ -26,7 +27,8 @@ def explained(decayed, optimizer=torch.optim.AdamW, decay=0.1, model=None):
         {"params": [p for n, p in named.items() if decayed(n)], "weight_decay": decay},
         {"params": [p for n, p in named.items() if not decayed(n)], "weight_decay": 0.0},
     ]
-    return br.explain(optimizer([g for g in groups if g["params"]]), model, num_data=1000)
+    # So that the prior's width is that of the weights.
+    return br.explain(optimizer([g for g in groups if g["params"]]), model, num_data=60)
 
 
 def kernels(name):

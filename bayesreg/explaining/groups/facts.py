@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from bayesreg.errors import InvalidArgumentError
+from bayesreg.explaining.groups.layout import laid_out
 from bayesreg.explaining.groups.recognise import recognise, require_sound
 from bayesreg.optimizers import DecayRule, OptimizerLike, decay_rule, decay_rules
 from bayesreg.optimizers.attached import attachment_of
 from bayesreg.priors import Belief
 from bayesreg.selection import ParameterInfo, Role, parameters_of, role_of
+
+T = TypeVar("T")
 
 __all__ = ["GroupFacts", "ParameterFacts", "fact_of", "facts_of_live", "facts_of_state"]
 
@@ -146,13 +149,11 @@ def facts_of_state(
     keys = [key for group in state_dict["param_groups"] for key in group["params"]]
     shapes = {key: _known(state_dict["state"].get(key, {})) for key in keys}
     by_name = {name: info for info in infos for name in info.names}
-    known_infos = dict(zip(keys, infos, strict=True)) if len(infos) == len(keys) else {}
-    known_weights = dict(zip(keys, weights.items(), strict=True)) if weights and len(weights) == len(keys) else {}
-    if len(state_dict["param_groups"]) > 1 or any(not _fits(shapes[k], w) for k, (_, w) in known_weights.items()):
-        known_weights = {}
-    if len(state_dict["param_groups"]) > 1:
-        # Groups need not follow the model's order: no name is better than a wrong one.
-        known_infos = {}
+    # Groups need not follow the model's order: no name is better than a wrong one.
+    kept = [group["params"] for group in state_dict["param_groups"]]
+    known_infos = _placed(kept, shapes, infos, [info.parameter for info in infos])
+    apart = _apart(weights or {})
+    known_weights = _placed(kept, shapes, list(apart.items()), list(apart.values()))
     groups = []
     for index, group in enumerate(state_dict["param_groups"]):
         settings = {key: value for key, value in group.items() if key != "params"}
@@ -175,6 +176,39 @@ def facts_of_state(
             )
         )
     return groups
+
+
+def _placed(
+    groups: Sequence[Sequence[Any]], shapes: Mapping[Any, Tensor | None], things: Sequence[T], tensors: Sequence[Tensor]
+) -> dict[Any, T]:
+    """Return what each key of the groups stands for, where shapes leave one answer; nothing where they do not."""
+    if not things or len(things) != sum(map(len, groups)):
+        return {}
+    if len(groups) == 1:
+        if any(not _fits(shapes[key], tensor) for key, tensor in zip(groups[0], tensors, strict=True)):
+            return {}
+        return dict(zip(groups[0], things, strict=True))
+    places = laid_out(
+        [[_shape(shapes[key]) for key in group] for group in groups], [tuple(tensor.shape) for tensor in tensors]
+    )
+    pairs = [] if places is None else zip(groups, places, strict=True)
+    return {key: things[place] for group, here in pairs for key, place in zip(group, here, strict=True)}
+
+
+def _shape(tensor: Tensor | None) -> tuple[int, ...] | None:
+    return None if tensor is None else tuple(tensor.shape)
+
+
+def _apart(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights but for those that share their memory with one before: tied ones have one entry."""
+    seen: set[tuple[object, ...]] = set()
+    found = {}
+    for name, value in weights.items():
+        key = (name,) if value.is_meta or not value.numel() else (value.data_ptr(), value.shape, value.stride())
+        if key not in seen:
+            found[name] = value
+        seen.add(key)
+    return found
 
 
 def _known(state: Mapping[str, Any]) -> Tensor | None:
