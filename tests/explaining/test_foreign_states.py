@@ -141,3 +141,24 @@ def test_a_layout_of_other_shapes_is_none():
     assert laid_out([[(2,)], [(3,)]], [(2,), (4,)]) is None
     assert laid_out([[(2,)], []], [(2,), (4,)]) is None
     assert laid_out([[(2,), None], [(3,)]], [(2,), (3,), (4,)]) == [[0, 2], [1]]
+
+
+class IVON(torch.optim.Optimizer):
+    """The group of IVON 0.1.3, which takes gradients as a context ends."""
+
+    def __init__(self, params, lr=0.1, ess=100.0, weight_decay=1e-4, hess_init=1.0):
+        super().__init__(params, {"lr": lr, "ess": ess, "weight_decay": weight_decay, "hess_init": hess_init})
+
+    def step(self, closure=None):
+        raise RuntimeError("no gradients were taken in sampled_params")
+
+
+def test_the_decay_of_ivon_is_a_gaussian_of_its_own_number_of_examples():
+    """Of Shen et al. (2024), algorithm 1: the prior's precision is ess · δ."""
+    model = nn.Linear(3, 1, bias=False)
+    found = br.explain(IVON(model.parameters(), ess=2000.0, weight_decay=1e-3), model, num_data=1000)
+    assert found.groups[0].variance == pytest.approx(1.0 / (2000.0 * 1e-3))
+    assert "by ess=2000" in found.groups[0].prior
+    assert "unknown-decay" not in {f.identifier for f in found.findings}
+    flat = br.explain(IVON(model.parameters(), weight_decay=0.0), model, num_data=1000)
+    assert math.isinf(flat.groups[0].variance)

@@ -109,6 +109,10 @@ def read_group(facts: GroupFacts, loss_scale: LossScale) -> GroupReading:
             words, mean = "unknown: a decay under another name", None
         elif decay == 0.0:
             words, variance = "flat: no decay", math.inf
+        elif (examples := _examples_of_ivon(facts)) is not None:
+            # Its mean moves by (gradient + δw)/(h + δ): coupled, through a metric, and n is its own.
+            kind, variance = "coupled", 1.0 / (examples * decay)
+            words = f"Gaussian, std {math.sqrt(variance):.4g}, centred on 0 (by ess={examples:g})"
         elif kind == "coupled":
             variance = loss_scale.value / decay
             words = f"Gaussian, std {math.sqrt(variance):.4g}, centred on 0"
@@ -137,6 +141,14 @@ def read_group(facts: GroupFacts, loss_scale: LossScale) -> GroupReading:
         weights_rms=_rms(facts),
         offset_rms=_rms(facts, about_centre=True),
     )
+
+
+def _examples_of_ivon(facts: GroupFacts) -> float | None:
+    """Return what IVON takes for the number of examples; None for other optimizers."""
+    if facts.rule.name != "IVON" or "hess_init" not in facts.settings:
+        return None
+    examples = facts.settings.get("ess")
+    return float(examples) if isinstance(examples, int | float) and 0.0 < examples < math.inf else None
 
 
 def with_horizons(
