@@ -10,7 +10,7 @@ import typer
 from bayesreg._text import one_line
 from bayesreg.cli.convert import convert
 from bayesreg.cli.demo import demo
-from bayesreg.cli.explain import explain
+from bayesreg.cli.explain import explain, probe
 from bayesreg.cli.fit import fit
 from bayesreg.cli.predict import predict
 from bayesreg.cli.prior import prior
@@ -32,6 +32,7 @@ app.command(epilog="Example: bayesreg convert 5e-4 --num-data 50000")(convert)
 app.command(epilog="Example: bayesreg explain --optimizer adamw --lr 1e-3 --weight-decay 0.01 --num-data 50000")(
     explain
 )
+app.command(epilog="Example: bayesreg probe torch.optim:AdamW --expect decoupled")(probe)
 app.command(epilog="Example: bayesreg fit breast_cancer --prior 'laplace(0.5)' --output runs/cancer")(fit)
 app.command(epilog="Example: bayesreg predict runs/cancer new.csv")(predict)
 app.command(epilog="Example: bayesreg report runs/cancer")(report)

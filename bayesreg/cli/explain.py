@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import torch
 import typer
@@ -14,7 +16,7 @@ from bayesreg._support import checks
 from bayesreg._support.files import check_writable, write_json
 from bayesreg.cli._loss import Loss, NumData, loss_scale_of
 from bayesreg.cli._output import for_json, require_no_option, say, show
-from bayesreg.errors import InvalidArgumentError, nearest
+from bayesreg.errors import InvalidArgumentError, kind_of, nearest
 from bayesreg.explaining.explain import Explanation, build
 from bayesreg.explaining.explain import explain as explain_settings
 from bayesreg.explaining.formats.settings import penalties_of, settings_of
@@ -27,7 +29,7 @@ from bayesreg.optimizers import class_of, decay_rule, decay_rule_of_group
 from bayesreg.references import read_tensor_file
 from bayesreg.references.files import is_prior_file
 
-__all__ = ["explain"]
+__all__ = ["explain", "probe"]
 
 _DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -141,6 +143,55 @@ def _warmup(text: str | None) -> float | None:
         return int(number) if number >= 1.0 and number == int(number) else number
     except (ValueError, OverflowError) as error:
         raise InvalidArgumentError(f"--warmup: expected a number of steps, or a share, got {text!r}.") from error
+
+
+def probe(
+    optimizer: Annotated[
+        str, typer.Argument(help="package.module:Class, or the name of one of torch's, such as adamw.")
+    ],
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting of the constructor, name=number; may be repeated.")
+    ] = None,
+    expect: Annotated[str | None, typer.Option(help="Ends with status 3 unless it is of this kind.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure what an optimizer's weight_decay does, by steps on toys. Imports and runs what is named."""
+    from bayesreg.optimizers.conformance import DecayKind, decay_of
+
+    if expect is not None and expect not in get_args(DecayKind):
+        known = get_args(DecayKind)
+        raise InvalidArgumentError(
+            f"--expect: expected one of {', '.join(known)}, got {expect!r}{nearest(expect, known)}."
+        )
+    report = decay_of(functools.partial(_named(optimizer), **dict(map(_setting, setting or []))))
+    if as_json:
+        say(report.to_json())
+    else:
+        show(report)
+    if expect is not None and report.kind != expect:
+        typer.echo(f"expected {expect}, found {report.kind}.", err=True)
+        raise typer.Exit(3)
+
+
+def _named(text: str) -> Any:
+    module, colon, name = text.partition(":")
+    if not colon:
+        return class_of(text)[0]
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except Exception as error:  # Whatever importing somebody's module raises, it is told in one line.
+        raise InvalidArgumentError(f"{text}: cannot be imported: {type(error).__name__}: {error}") from error
+    if not callable(found):
+        raise InvalidArgumentError(f"{text}: expected a class of optimizers, got {kind_of(found)}.")
+    return found
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, _, value = text.partition("=")
+    try:
+        return name, json.loads(value.lower() if value.lower() in ("true", "false") else value)
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgumentError(f"--set: expected name=number, true or false, got {text!r}.") from error
 
 
 class _Watched:

@@ -485,3 +485,22 @@ def test_explain_reads_the_whole_run(run):
         assert said in refusal(run, *given, *more)
     penalty = ("explain", "--keras-l2", "0.1", "--num-data", "10", "--steps", "5")
     assert "--steps: a penalty in the loss has no steps" in refusal(run, *penalty)
+
+
+def test_an_optimizer_is_probed(run):
+    assert answer(run, "probe", "torch.optim:AdamW")["kind"] == "decoupled"
+    assert answer(run, "probe", "sgd", "--set", "momentum=0.9", "--set", "nesterov=True")["through_metric"] is False
+    assert run("probe", "adamw", "--expect", "decoupled")[0] == 0
+    status, out, err = run("probe", "adam", "--expect", "decoupled")
+    assert status == 3
+    assert "a Gaussian prior" in out
+    assert "expected decoupled, found coupled." in err
+    for arguments, said in (
+        (["nope:X"], "nope:X: cannot be imported: ModuleNotFoundError"),
+        (["math:pi"], "math:pi: expected a class of optimizers, got float"),
+        (["adan"], "did you mean 'adam'"),
+        (["adam", "--set", "lr"], "--set: expected name=number"),
+        (["adam", "--set", "beta=1"], "unexpected keyword argument"),
+        (["adam", "--expect", "couple"], "--expect: expected one of coupled, decoupled"),
+    ):
+        assert said in refusal(run, "probe", *arguments)

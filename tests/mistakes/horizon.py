@@ -8,6 +8,11 @@ __all__ = ["HORIZON"]
 
 _RUN, _ADAPT = "horizon/test_horizon.py", "horizon/test_adapting.py"
 _SETTINGS = "explaining/test_settings.py"
+_LINT, _STATES, _PROBE = (
+    "explaining/test_lint.py",
+    "explaining/test_foreign_states.py",
+    "optimizers/test_conformance.py",
+)
 
 HORIZON = [
     Mutation("horizon/forgetting.py", "gain * decay * math.fsum(rates)", "decay * math.fsum(rates)", _RUN),
@@ -35,4 +40,19 @@ HORIZON = [
     Mutation("horizon/adapting.py", "if k < _REST:", "if k < 0.0:", _ADAPT),
     Mutation("horizon/noise.py", "(1.0 - beta1) / (1.0 + beta1) * (1.0 + beta1**count) / (1.0 - beta1**count)", "0.0", _ADAPT),
     Mutation("horizon/noise.py", "/ (1.0 - beta2**count)", "", _ADAPT),
+    Mutation("explaining/lint.py", "if was and not is_now:", "if False:", _LINT),
+    Mutation("explaining/lint.py", 'if name not in before["findings"]]', "]", _LINT),
+    Mutation("explaining/lint.py", '.replace("%", "%25")', "", _LINT),
+    Mutation("explaining/lint.py", 'if held.get("version") != _VERSION:', "if False:", _LINT),
+    Mutation("explaining/lint.py", 'kinds.setdefault("gone", []).append(name)', "pass", _LINT),
+    Mutation("explaining/groups/layout.py", "if ways.get(start) != 1:", "if False:", _STATES),
+    Mutation("explaining/groups/layout.py", "if sum(map(len, groups)) != len(order):", "if False:", _STATES),
+    Mutation("explaining/groups/facts.py", "        if key not in seen:\n            found[name] = value", "        found[name] = value", _STATES),
+    Mutation("explaining/groups/reading.py", "1.0 / (examples * decay)", "loss_scale.value / decay", _STATES),
+    Mutation("optimizers/conformance.py", "late = pulled(40) - pulled(20)", "late = pulled(5)", _PROBE),
+    Mutation("optimizers/conformance.py", 'if "held" in arrival(make_optimizer).values():', "if False:", _PROBE),
+    Mutation("optimizers/conformance.py", "along = (start - plain) * start >= 0.0", "along = (start - plain) * start < 0.0", _PROBE),
+    Mutation("optimizers/conformance.py", '"lr": 2.0, "lr²": 4.0', '"lr": 4.0, "lr²": 2.0', _PROBE),
+    Mutation("optimizers/conformance.py", "0.5 * _RATE, 0.1 * _RATE, 0.1 * _RATE, 2.0 * _RATE", "_RATE, _RATE, _RATE, _RATE", _PROBE),
+    Mutation("optimizers/conformance.py", "if found != wanted:", "if False:", _PROBE),
 ]  # fmt: skip
