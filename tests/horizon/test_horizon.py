@@ -355,3 +355,41 @@ def test_a_learning_rate_of_a_run_of_many_groups_is_its_own():
     found = rates_over("linear", [1.0, 0.0, 2.0], 4)
     assert [rates[0] for rates in found] == [1.0, 0.0, 2.0]
     assert found[2].tolist() == [2.0, 1.5, 1.0, 0.5]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["AdamW", "SGD", "SGD, momentum"])
+def test_the_angle_of_a_step_is_that_of_a_batch_normed_network(kind):
+    """On labels that are noise, each step of which is drawn anew."""
+    make, how, rate, decay, settings = {
+        "AdamW": (torch.optim.AdamW, "decoupled", 3e-3, 0.3, {"betas": (0.9, 0.999)}),
+        "SGD": (torch.optim.SGD, "coupled", 0.1, 5e-3, {}),
+        "SGD, momentum": (torch.optim.SGD, "coupled", 0.1, 5e-3, {"momentum": 0.9}),
+    }[kind]
+    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    inputs = torch.randn(4096, 32, generator=generator)
+    network = nn.Sequential(
+        nn.Linear(32, 64, bias=False), nn.BatchNorm1d(64, affine=False), nn.ReLU(), nn.Linear(64, 10)
+    )
+    weight = network[0].weight
+    groups = [{"params": [weight]}, {"params": list(network[3].parameters()), "weight_decay": 0.0}]
+    optimizer = make(groups, lr=rate, weight_decay=decay, **settings)
+    steps = int(8.0 / (rate * decay) * (1.0 - settings.get("momentum", 0.0)))
+    angles, squares = [], []
+    for step in range(steps):
+        rows = torch.randint(4096, (32,), generator=generator)
+        labels = torch.randint(10, (32,), generator=generator)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(network(inputs[rows]), labels).backward()
+        before = weight.detach().clone()
+        optimizer.step()
+        if step >= steps // 2:
+            after = weight.detach()
+            across = after / after.norm(dim=1, keepdim=True) - before / before.norm(dim=1, keepdim=True)
+            angles.append((2.0 * torch.asin(across.norm(dim=1) / 2.0)).square().mean())
+            squares.append(after.square().mean())
+    found = turning(make, how, rate, decay, settings)
+    assert math.sqrt(torch.stack(angles).mean()) == pytest.approx(found.angle, rel=0.05)
+    if found.rms is not None:
+        assert math.sqrt(torch.stack(squares).mean()) == pytest.approx(found.rms, rel=0.05)

@@ -46,7 +46,6 @@ HORIZON = [
     Mutation("explaining/lint.py", 'if held.get("version") != _VERSION:', "if False:", _LINT),
     Mutation("explaining/lint.py", 'kinds.setdefault("gone", []).append(name)', "pass", _LINT),
     Mutation("explaining/groups/layout.py", "if ways.get(start) != 1:", "if False:", _STATES),
-    Mutation("explaining/groups/layout.py", "if sum(map(len, groups)) != len(order):", "if False:", _STATES),
     Mutation("explaining/groups/facts.py", "        if key not in seen:\n            found[name] = value", "        found[name] = value", _STATES),
     Mutation("explaining/groups/reading.py", "1.0 / (examples * decay)", "loss_scale.value / decay", _STATES),
     Mutation("optimizers/conformance.py", "late = pulled(40) - pulled(20)", "late = pulled(5)", _PROBE),

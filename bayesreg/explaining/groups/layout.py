@@ -31,8 +31,6 @@ def laid_out(groups: Sequence[Sequence[Shape | None]], order: Sequence[Shape]) -
         >>> laid_out([[(4, 4)], [(4, 4)]], [(4, 4), (4, 4)]) is None
         True
     """
-    if sum(map(len, groups)) != len(order):
-        return None
     # How many ways there are from here to the end, 2 for more than one; backwards, by how far each group has come.
     start, end = (0,) * len(groups), tuple(map(len, groups))
     layers: list[set[tuple[int, ...]]] = [{start}]
