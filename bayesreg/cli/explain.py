@@ -20,6 +20,7 @@ from bayesreg.errors import InvalidArgumentError, kind_of, nearest
 from bayesreg.explaining.explain import Explanation, build
 from bayesreg.explaining.explain import explain as explain_settings
 from bayesreg.explaining.formats.settings import penalties_of, settings_of
+from bayesreg.explaining.formats.trainers import literals
 from bayesreg.explaining.groups.facts import GroupFacts, ParameterFacts, facts_of_state
 from bayesreg.explaining.groups.recognise import find_state_dict, weights_in
 from bayesreg.explaining.lint import changes, failing, github_lines, identifiers, read_baseline, snapshot
@@ -38,7 +39,7 @@ def explain(
     checkpoint: Annotated[
         Path | None,
         typer.Argument(
-            help="A .pt file with an optimizer's state_dict(); or .json or .yaml settings of Hugging Face, timm, Keras."
+            help="A .pt file with an optimizer's state_dict(); or .json, .yaml or .py settings of HF, timm, Keras, ..."
         ),
     ] = None,
     num_data: NumData = None,
@@ -112,7 +113,7 @@ def explain(
             raise InvalidArgumentError(f"{', '.join(given)}: the file has its own; leave them out.")
         if is_prior_file(checkpoint):
             raise InvalidArgumentError(f"{checkpoint}: a prior file, no optimizer: bayesreg prior show {checkpoint}")
-        if checkpoint.suffix.lower() in (".json", ".yaml", ".yml"):
+        if checkpoint.suffix.lower() in (".json", ".yaml", ".yml", ".py"):
             if optimizer is not None:
                 raise InvalidArgumentError("--optimizer: the settings name their own; leave it out.")
             told = explain_settings(_read_settings(checkpoint), num_data=scale, clip_norm=clip, **run)
@@ -241,13 +242,16 @@ def _watch(explanation: Explanation, file: Path | None, watched: _Watched) -> No
 
 
 def _read_settings(path: Path) -> Any:
-    """Return the mapping in a JSON or YAML file."""
+    """Return the mapping in a JSON or YAML file, or the plain values of a Python one, which is not run."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidArgumentError(f"{path}: cannot be read: {error}") from error
     try:
-        content = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
+        if path.suffix.lower() == ".py":
+            content: Any = literals(text)
+        else:
+            content = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
     except RecursionError as error:
         raise InvalidArgumentError(f"{path}: nested too deeply to be settings.") from error
     except (ValueError, yaml.YAMLError) as error:
@@ -256,8 +260,9 @@ def _read_settings(path: Path) -> Any:
         ) from error
     if not isinstance(content, dict) or (settings_of(content, None) is None and penalties_of(content) is None):
         raise InvalidArgumentError(
-            f"{path}: expected settings of Hugging Face (optim, learning_rate, weight_decay), timm (opt, weight_decay) "
-            f"or Keras (class_name, config)."
+            f"{path}: expected settings of Hugging Face (optim, learning_rate, weight_decay), timm (opt, "
+            f"weight_decay), Keras (class_name, config), axolotl, LLaMA-Factory, nanoGPT (learning_rate, max_iters), "
+            f"or an optimizer block of DeepSpeed, Hydra or Lightning."
         )
     return content
 

@@ -199,7 +199,7 @@ def explain(
         return explain_penalties(penalties, scale)
     settings = settings_of(optimizer, model)
     if settings is not None:
-        own = math.inf if settings.clip_norm is None else settings.clip_norm
+        own = math.inf if settings.clip_norm is None and settings.clips_known else settings.clip_norm
         clip = own if clip_norm is None else clip_norm
         plan = plan_of(scale.num_data, **run_of(settings.run, said, scale.num_data))
         return build(settings.groups, model, scale, clip, live=False, more=settings.findings, plan=plan)

@@ -28,12 +28,14 @@ class Settings:
         clip_norm: What they clip the norm of gradients to, None if nothing.
         findings: What only they can tell.
         run: What they say of the length of the run, as arguments of `plan_of`.
+        clips_known: Whether they would say it, if gradients were clipped.
     """
 
     groups: list[GroupFacts]
     clip_norm: float | None = None
     findings: tuple[Finding, ...] = ()
     run: Mapping[str, Any] = field(default_factory=dict)
+    clips_known: bool = True
 
 
 def groups_of(

@@ -11,10 +11,12 @@ from torch import nn
 
 from bayesreg._support.calls import TELLING
 from bayesreg.errors import InvalidArgumentError
+from bayesreg.explaining.formats.blocks import block_settings
 from bayesreg.explaining.formats.groups_of import Settings
 from bayesreg.explaining.formats.hugging_face import RUN_ARGUMENTS, hugging_face_settings
 from bayesreg.explaining.formats.keras import keras_optimizer_settings, keras_penalties
 from bayesreg.explaining.formats.timm import timm_settings
+from bayesreg.explaining.formats.trainers import as_hugging_face, nano_gpt_settings
 
 __all__ = ["penalties_of", "run_of", "settings_of"]
 
@@ -44,6 +46,11 @@ def settings_of(given: object, model: nn.Module | None) -> Settings | None:
         values = {key: value for key in _READ if (value := _attribute(given, key)) is not None}
     else:
         values = _config(given)
+    if (found := block_settings(values, model)) is not None:
+        return found
+    values = as_hugging_face(values) or values
+    if (found := nano_gpt_settings(values, model)) is not None:
+        return found
     if "learning_rate" in values and "weight_decay" in values and _is_hugging_face(values):
         return hugging_face_settings(values, model)
     if isinstance(values.get("opt"), str) and values.get("weight_decay") is not None:

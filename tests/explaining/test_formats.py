@@ -1,0 +1,195 @@
+"""Settings of many programs by small files of each: read as they act on them, and none taken for another."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+import bayesreg as br
+from bayesreg.explaining.formats.settings import settings_of
+from bayesreg.explaining.formats.trainers import literals
+from tests.cli.common import answer, refusal
+from tests.cli.conftest import run  # noqa: F401 (a fixture)
+
+AXOLOTL = """
+base_model: NousResearch/Llama-3.2-1B
+datasets:
+  - path: teknium/GPT4-LLM-Cleaned
+    type: alpaca
+adapter: lora
+gradient_accumulation_steps: 2
+micro_batch_size: 2
+num_epochs: 1
+optimizer: adamw_8bit
+lr_scheduler: cosine
+learning_rate: 2e-4
+warmup_ratio: 0.1
+weight_decay: 0.01
+"""
+LLAMA_FACTORY = """
+model_name_or_path: meta-llama/Meta-Llama-3-8B-Instruct
+stage: sft
+do_train: true
+finetuning_type: lora
+per_device_train_batch_size: 1
+gradient_accumulation_steps: 8
+learning_rate: 1.0e-4
+num_train_epochs: 3.0
+lr_scheduler_type: cosine
+warmup_ratio: 0.1
+"""
+DEEPSPEED = {
+    "train_batch_size": 16, "gradient_clipping": 1.0, "zero_optimization": {"stage": 2},
+    "optimizer": {"type": "Adam", "params": {"lr": 3e-5, "betas": [0.8, 0.999], "eps": 1e-8, "weight_decay": 3e-7}},
+}  # fmt: skip
+HYDRA = """
+optimizer:
+  _target_: torch.optim.SGD
+  lr: 0.1
+  momentum: 0.9
+  weight_decay: 1e-4
+trainer:
+  max_epochs: 90
+  gradient_clip_val: 0.5
+"""
+LIGHTNING = """
+trainer:
+  max_steps: 20000
+optimizer:
+  class_path: torch.optim.AdamW
+  init_args:
+    lr: 0.001
+"""
+NANO_GPT = """
+# train a miniature character-level model
+out_dir = 'out-shakespeare-char'
+eval_interval = 250
+batch_size = 5 * 8
+learning_rate = 1e-3 # with baby networks can afford to go a bit higher
+max_iters = 5000
+lr_decay_iters = 5000 # make equal to max_iters usually
+min_lr = 1e-4
+warmup_iters = 100
+beta2 = 0.99
+weight_decay = 1e-1
+print("never run")
+compile = True
+"""
+KERAS = {"class_name": "AdamW", "config": {"learning_rate": 1e-3, "weight_decay": 4e-3}}
+TIMM = {"opt": "adamw", "lr": 1e-3, "weight_decay": 0.05, "sched": "cosine", "epochs": 300, "batch_size": 128}
+HUGGING_FACE = {"optim": "adamw_torch", "learning_rate": 5e-5, "weight_decay": 0.01, "num_train_epochs": 3}
+FILES = {
+    "axolotl.yaml": (AXOLOTL, "Hugging Face", 0.01, 2e-4, "decoupled"),
+    "llama.yaml": (LLAMA_FACTORY, "Hugging Face", 0.0, 1e-4, "decoupled"),
+    "deepspeed.json": (json.dumps(DEEPSPEED), "DeepSpeed", 3e-7, 3e-5, "decoupled"),
+    "hydra.yaml": (HYDRA, "Hydra", 1e-4, 0.1, "coupled"),
+    "lightning.yaml": (LIGHTNING, "Lightning", 0.01, 1e-3, "decoupled"),
+    "nano.py": (NANO_GPT, "nanoGPT", 0.1, 1e-3, "decoupled"),
+    "keras.json": (json.dumps(KERAS), "Keras", 4e-3, 1e-3, "decoupled"),
+    "timm.yaml": (yaml.safe_dump(TIMM), "timm", 0.05, 1e-3, "decoupled"),
+    "arguments.json": (json.dumps(HUGGING_FACE), "Hugging Face", 0.01, 5e-5, "decoupled"),
+}
+
+
+def content(name):
+    text = FILES[name][0]
+    return (
+        literals(text) if name.endswith(".py") else json.loads(text) if name.endswith(".json") else yaml.safe_load(text)
+    )
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_each_is_read_as_what_it_is(name, run, tmp_path):  # noqa: F811
+    text, whose, decay, rate, kind = FILES[name]
+    (tmp_path / name).write_text(text)
+    found = answer(run, "explain", name, "--num-data", "8000")
+    said = " ".join(f["text"] for f in found["findings"] if f["identifier"] == "read-as")
+    others = {one for _, one, *_ in FILES.values()} - {whose}
+    assert whose in said
+    assert not any(one in said for one in others)
+    assert found["groups"][0]["weight_decay"] == pytest.approx(decay)
+    assert found["groups"][0]["decay"] == kind
+    settings = settings_of(content(name), None)
+    assert float(settings.groups[0].settings["lr"]) == pytest.approx(rate)
+
+
+def explained(name, **more):
+    return br.explain(content(name), nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4)), num_data=8000, **more)
+
+
+def test_their_runs():
+    assert explained("axolotl.yaml").groups[0].horizon.steps == 2000
+    assert explained("nano.py").groups[0].horizon.steps == 5000
+    assert explained("lightning.yaml").groups[0].horizon.steps == 20_000
+    assert explained("hydra.yaml").groups[0].horizon is None
+    assert explained("hydra.yaml", steps=100).groups[0].horizon.steps == 100
+
+
+def test_the_schedule_of_nano_gpt():
+    """Warm-up, cosine to min_lr, and that: by its own function."""
+    given = {**content("nano.py"), "lr_decay_iters": 3000}
+
+    def rate(step):
+        if step < 100:
+            return 1e-3 * (step + 1) / 101
+        if step > 3000:
+            return 1e-4
+        share = (step - 100) / 2900
+        return 1e-4 + 0.5 * (1.0 + torch.cos(torch.tensor(torch.pi * share, dtype=torch.float64)).item()) * 9e-4
+
+    horizon = br.explain(given, num_data=8000).groups[0].horizon
+    assert horizon.decay_sum == pytest.approx(0.1 * sum(map(rate, range(5000))), rel=1e-9)
+    flat = br.explain({**given, "decay_lr": False}, num_data=8000).groups[0].horizon
+    assert flat.decay_sum == pytest.approx(0.1 * 5000 * 1e-3)
+    # What a configuration leaves to train.py is not guessed.
+    assert br.explain({"learning_rate": 1e-3, "max_iters": 10}, num_data=8000).groups[0].horizon is None
+
+
+def test_who_decays_what():
+    assert [g.parameters for g in explained("nano.py").groups] == [("0.weight",), ("0.bias", "1.weight", "1.bias")]
+    assert [len(g.parameters) for g in explained("deepspeed.json").groups] == [4]
+    assert [len(g.parameters) for g in explained("hydra.yaml").groups] == [4]
+
+
+def test_what_deepspeed_calls_adam():
+    texts = [f.text for f in explained("deepspeed.json").findings]
+    assert any("takes Adam for AdamW" in text for text in texts)
+    given = {"optimizer": {"type": "Adam", "params": {"lr": 1e-3, "weight_decay": 0.1, "adam_w_mode": False}}}
+    assert br.explain(given, num_data=100).groups[0].decay == "coupled"
+    auto = {"optimizer": {"type": "AdamW", "params": {"lr": "auto", "weight_decay": "auto"}}}
+    with pytest.raises(br.InvalidArgumentError, match="'auto' is filled in by Hugging Face's Trainer"):
+        br.explain(auto, num_data=100)
+
+
+def test_an_optimizer_of_somebody_else_is_not_known():
+    for target, kind in (("my.optim.Fancy", "unknown"), ("lion_pytorch.Lion", "decoupled"), ("my.AdamW", "unknown")):
+        found = br.explain({"optimizer": {"_target_": target, "lr": 1e-3, "weight_decay": 0.1}}, num_data=100)
+        assert found.groups[0].decay == kind
+
+
+def test_clips_that_are_said_and_not_said():
+    assert "Gradients are clipped to 0.5" in str(explained("hydra.yaml"))
+    bare = {"optimizer": {"_target_": "torch.optim.SGD", "lr": 0.1, "weight_decay": 0.1}}
+    assert "If the loop clips gradients" in str(br.explain(bare, num_data=100))
+
+
+def test_a_schedule_beside_the_optimizer_is_not_read():
+    given = {**content("lightning.yaml"), "lr_scheduler": {"class_path": "torch.optim.lr_scheduler.StepLR"}}
+    found = br.explain(given, num_data=100)
+    assert "schedule-not-read" in {f.identifier for f in found.findings}
+    assert found.groups[0].horizon is None
+
+
+def test_python_is_read_and_never_run(run, tmp_path):  # noqa: F811
+    (tmp_path / "odd.py").write_text("import os\nos.abort()\nlearning_rate = float('1')\n")
+    assert "expected settings of" in refusal(run, "explain", "odd.py", "--num-data", "10")
+    (tmp_path / "bad.py").write_text("learning_rate = (")
+    assert "no Python file" in refusal(run, "explain", "bad.py", "--num-data", "10")
+    assert literals("a = 2 * 3\nb: int = 4\nc = [1, 'x']\nd = f()\nif True:\n    e = 1\na = 5 * 8.0\n") == {
+        "a": 40.0, "b": 4, "c": [1, "x"],
+    }  # fmt: skip
+    assert literals("a = 9**9**9\nb = 'x' * 10**9\nc = 1e15 * 2\n") == {}
