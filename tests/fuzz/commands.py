@@ -55,6 +55,9 @@ _EXPLAIN = [
     "explain --optimizer sgd --lr 0.1 --weight-decay 1e-3 --num-data 1000 --steps 500 --schedule cosine",
     "explain args.json --num-data 1000 --fail-on biases-decayed,width --github",
     "explain args.yaml --num-data 1000 --save-baseline decay.json",
+    "explain nano.py --num-data 1000",
+    "explain block.yaml --num-data 1000",
+    "explain deep.json --num-data 1000",
     "explain args.json --num-data 1000 --baseline decay-kept.json --json",
 ]
 _PRIOR = [
@@ -249,6 +252,10 @@ def prepare(folder: Path) -> None:
         torch.save(tensor, folder / f"{name}.pt")
     settings = {"optim": "adamw_torch", "learning_rate": 1e-4, "weight_decay": 0.01, "max_grad_norm": 1.0}
     (folder / "args.json").write_text(json.dumps(settings))
+    (folder / "nano.py").write_text("learning_rate = 1e-3\nmax_iters = 5 * 100\nweight_decay = 0.1\nmin_lr = 1e-4\n")
+    (folder / "block.yaml").write_text("optimizer:\n  _target_: torch.optim.SGD\n  lr: 0.1\n  weight_decay: 1.0e-4\n")
+    params = {"lr": 3e-5, "betas": [0.8, 0.999], "weight_decay": 3e-7}
+    (folder / "deep.json").write_text(json.dumps({"optimizer": {"type": "Adam", "params": params}}))
     kept = {"format": "bayesreg decay", "version": 1, "findings": ["width"], "parameters": {"a": {"decay": "none"}}}
     (folder / "decay-kept.json").write_text(json.dumps(kept))
     (folder / "args.yaml").write_text("opt: sgd\nlr: 0.1\nweight_decay: 0.0005\nmomentum: 0.9\n")
