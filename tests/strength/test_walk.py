@@ -3,7 +3,9 @@
 import math
 
 import pytest
+import torch
 
+from bayesreg.strength.walk.parts import parts_of
 from bayesreg.strength.walk.points import Measured, Point, interval, vertex
 from bayesreg.strength.walk.walk import STEP, STRONGER, WEAKER, settle, walk
 
@@ -221,3 +223,13 @@ def test_the_vertex_stays_between_its_neighbours():
     assert vertex(points([(0.0, 1.0), (1.0, 0.0), (2.0, 0.0)])) == pytest.approx(1.5)
     assert vertex(points([(0.0, 0.0), (1.0, 1.0)])) == 0.0
     assert vertex(points([(0.0, 1.0), (1.0, math.nextafter(1.0, 0.0)), (2.0, 1.0)])) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 6])
+@pytest.mark.parametrize("method", ["split", "folds"])
+def test_no_part_is_empty(count, method):
+    for targets in (torch.arange(count) % 2, torch.randn(count, 1)):
+        parts = parts_of(targets, method, 0)
+        assert len(parts) == (min(5, count) if method == "folds" else 1)
+        assert all(len(fit) and len(held) for fit, held in parts)
+        assert all(sorted([*fit.tolist(), *held.tolist()]) == list(range(count)) for fit, held in parts)

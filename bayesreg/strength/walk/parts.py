@@ -22,7 +22,7 @@ def parts_of(targets: Tensor, method: str, seed: int) -> list[Part]:
         seed: Of the division.
 
     Returns:
-        One part, or five.
+        One part, or five (fewer of fewer examples).
     """
     n = len(targets)
     if method in ("loo", "centre"):
@@ -33,6 +33,8 @@ def parts_of(targets: Tensor, method: str, seed: int) -> list[Part]:
         # Of equal labels in random order, each next one goes to the next fold.
         order = order[torch.argsort(targets.cpu()[order], stable=True)]
     fold = torch.empty(n, dtype=torch.long)
-    fold[order] = torch.arange(n) % _FOLDS
-    folds = range(_FOLDS if method == "folds" else 1)
+    # Of fewer examples than folds each is one.
+    count = min(_FOLDS, n)
+    fold[order] = torch.arange(n) % count
+    folds = range(count if method == "folds" else 1)
     return [(torch.nonzero(fold != k).flatten(), torch.nonzero(fold == k).flatten()) for k in folds]
