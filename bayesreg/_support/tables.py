@@ -16,7 +16,7 @@ from bayesreg._text import json_safe, printable
 if TYPE_CHECKING:
     from rich.console import Group
 
-__all__ = ["Shown", "Table", "for_json", "in_short", "number"]
+__all__ = ["Shown", "Table", "Tabled", "for_json", "in_short", "number"]
 
 
 def for_json(data: Any) -> str:
@@ -134,6 +134,23 @@ class Table(Shown):
         """Return title, rows (one dict per row) and notes, ready for JSON."""
         rows = [dict(zip(self.columns, row, strict=True)) for row in self.rows]
         return {"title": self.title, "rows": rows, "notes": list(self.notes)}
+
+
+class Tabled(Shown):
+    """What is shown as its table."""
+
+    @abstractmethod
+    def table(self) -> Table:
+        """Return it as a table."""
+
+    def __str__(self) -> str:
+        return str(self.table())
+
+    def __rich__(self) -> Group:
+        return self.table().__rich__()
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
 
 
 def in_short(names: Sequence[str]) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from bayesreg._support import checks
 from bayesreg._support.calls import answering
-from bayesreg._support.tables import Shown, Table
+from bayesreg._support.tables import Table, Tabled
 from bayesreg.conversion import sklearn
 from bayesreg.conversion.loss_scale import LossScale, as_loss_scale
 from bayesreg.conversion.weight_decay import (
@@ -22,9 +22,6 @@ from bayesreg.conversion.weight_decay import (
 )
 from bayesreg.errors import InvalidArgumentError, NotEquivalentError, nearest
 from bayesreg.optimizers import OptimizerLike, decay_rule, require_coupled
-
-if TYPE_CHECKING:
-    from rich.console import Group
 
 __all__ = ["Conversion", "Notation", "convert"]
 
@@ -41,7 +38,7 @@ _LAPLACE = ("l1_coefficient", "laplace_scale", "lasso_alpha")
 
 
 @dataclass(frozen=True, repr=False)
-class Conversion(Shown):
+class Conversion(Tabled):
     """A regularisation constant as a prior, and in every other notation; made by `br.convert`.
 
     Printed it is a table. Fields that the prior's family does not have, or for which something was not given, are None.
@@ -96,15 +93,6 @@ class Conversion(Shown):
         scale = LossScale(self.loss_scale, self.loss).words
         rows = [(name.replace("_", " "), number) for name, number in self.values().items()]
         return Table(self.title, ("quantity", "value"), rows, (scale, *self.notes))
-
-    def __str__(self) -> str:
-        return str(self.table())
-
-    def __rich__(self) -> Group:
-        return self.table().__rich__()
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
 
 _GAUSSIAN_FIELDS = (

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from bayesreg._support import checks
 from bayesreg._support.calls import answering
-from bayesreg._support.tables import Shown, Table
+from bayesreg._support.tables import Table, Tabled
 from bayesreg.errors import InvalidArgumentError, UnsupportedError, kind_of, nearest
 from bayesreg.horizon.noise import noise_share
 from bayesreg.optimizers import DecayRule, OptimizerLike, decay_rule, unwrap
@@ -30,7 +30,7 @@ _ADAPTIVE = ("AdamW", "Adam", "NAdam", "RAdam")
 
 
 @dataclass(frozen=True, repr=False)
-class Adapted(Shown):
+class Adapted(Tabled):
     """A weight decay for another run; made by `br.adapt_weight_decay`.
 
     Attributes:
@@ -74,15 +74,6 @@ class Adapted(Shown):
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain data."""
         return {**asdict(self), "notes": list(self.notes), "agree": self.agree}
-
-    def __str__(self) -> str:
-        return str(self.table())
-
-    def __rich__(self) -> Any:
-        return self.table().__rich__()
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from bayesreg._support.calls import answering
-from bayesreg._support.tables import Shown, Table
+from bayesreg._support.tables import Table, Tabled
 from bayesreg.errors import InvalidArgumentError, kind_of, nearest
 from bayesreg.optimizers.arrival import arrival
 from bayesreg.optimizers.probe import Build, examine
@@ -36,7 +36,7 @@ _WORDS = {
 
 
 @dataclass(frozen=True, repr=False)
-class DecayReport(Shown):
+class DecayReport(Tabled):
     """What an optimizer's `weight_decay` does; made by `bayesreg.testing.decay_of`.
 
     Attributes:
@@ -104,15 +104,6 @@ class DecayReport(Shown):
             found = getattr(self, name)
             if found != wanted:
                 raise AssertionError(f"{self.name}: expected {name} {wanted!r}, got {found!r}.\n{self}")
-
-    def __str__(self) -> str:
-        return str(self.table())
-
-    def __rich__(self) -> Any:
-        return self.table().__rich__()
-
-    def _repr_html_(self) -> str:
-        return self.table()._repr_html_()
 
 
 _PROPERTIES = ("kind", "hidden", "through_metric", "scales_with", "follows_schedule")
