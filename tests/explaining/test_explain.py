@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import bayesreg as br
+from bayesreg.explaining.findings.pairs import pairs_of
 from bayesreg.explaining.groups.recognise import find_state_dict, recognise
 from tests.optimizers.test_decay import ALL
 from tests.routes.common import N, data, net, trained
@@ -462,3 +463,45 @@ def test_explain_and_attach_agree_on_what_rounding_takes(dampening, lost):
             model.weight.grad = torch.zeros_like(model.weight)
             attached.step()
     assert any(issubclass(one.category, br.RoundingWarning) for one in caught) == lost
+
+
+# -- factors -----------------------------------------------------------------------------------------------------------
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.q_proj, self.k_proj, self.v_proj, self.o_proj = (nn.Linear(4, 4, bias=False) for _ in range(4))
+
+
+def test_decay_of_both_factors_is_a_nuclear_norm():
+    model = nn.ModuleList([Attention(), Attention()])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.1)
+    (found,) = [f for f in br.explain(optimizer, model, num_data=N).findings if f.identifier == "nuclear-norm"]
+    assert found.text.startswith("4 pairs of weights act as a product only (0.q_proj.weight and k_proj")
+    assert found.importance == pytest.approx(1.0)
+    adamw = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
+    text = str(br.explain(adamw, model, num_data=N))
+    assert "of both factors, were it coupled, is" in text
+    # Of one factor alone it is none.
+    only = torch.optim.SGD([model[0].q_proj.weight, model[0].v_proj.weight], lr=0.1, weight_decay=0.1)
+    assert "nuclear-norm" not in identifiers(br.explain(only, model, num_data=N))
+
+
+def test_the_factors_of_adapters_are_one_anothers():
+    names = [f"layers.0.{p}_proj.lora_{x}.default.weight" for p in "qk" for x in "AB"]
+    assert pairs_of(names) == [(names[0], names[1]), (names[2], names[3])]
+
+
+def test_it_is_the_nuclear_norm():
+    """min over AB = M of ½‖A‖² + ½‖B‖² is ‖M‖_*: at the balanced factors, and above it at others."""
+    generator = torch.Generator().manual_seed(0)
+    M = torch.randn(4, 4, generator=generator, dtype=torch.float64)
+    U, sizes, V = torch.linalg.svd(M)
+    A, B = U * sizes.sqrt(), sizes.sqrt()[:, None] * V
+    assert torch.allclose(A @ B, M)
+    assert 0.5 * float(A.square().sum() + B.square().sum()) == pytest.approx(float(sizes.sum()))
+    for _ in range(20):
+        G = torch.randn(4, 4, generator=generator, dtype=torch.float64)
+        other = 0.5 * float((A @ G).square().sum() + (torch.linalg.inv(G) @ B).square().sum())
+        assert other >= float(sizes.sum())

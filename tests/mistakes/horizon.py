@@ -54,4 +54,12 @@ HORIZON = [
     Mutation("optimizers/conformance.py", '"lr": 2.0, "lr²": 4.0', '"lr": 4.0, "lr²": 2.0', _PROBE),
     Mutation("optimizers/conformance.py", "0.5 * _RATE, 0.1 * _RATE, 0.1 * _RATE, 2.0 * _RATE", "_RATE, _RATE, _RATE, _RATE", _PROBE),
     Mutation("optimizers/conformance.py", "if found != wanted:", "if False:", _PROBE),
+    Mutation("explaining/findings/pairs.py", 'if "lora_" in name and "lora" not in first:', "if False:", "explaining/test_explain.py"),
+    Mutation("explaining/findings/pairs.py", "if decayed[one].decay == decayed[other].decay and", "if", "explaining/test_explain.py"),
+    Mutation("explaining/formats/blocks.py", 'own.get("adam_w_mode", True)', 'own.get("adam_w_mode", False)', "explaining/test_formats.py"),
+    Mutation("explaining/formats/blocks.py", "clips_known=bool(held)", "clips_known=True", "explaining/test_formats.py"),
+    Mutation("explaining/formats/trainers.py", '"lr_scheduler_type": "cosine"', '"lr_scheduler_type": "constant"', "explaining/test_formats.py"),
+    Mutation("explaining/formats/trainers.py", "(step + 1.0) / (up + 1.0)", "step / up", "explaining/test_formats.py"),
+    Mutation("explaining/formats/trainers.py", "abs(part) < 1e15", "True", "explaining/test_formats.py"),
+    Mutation("strength/walk/parts.py", "count = min(_FOLDS, n)", "count = _FOLDS", "strength/test_walk.py"),
 ]  # fmt: skip

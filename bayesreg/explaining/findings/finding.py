@@ -19,7 +19,7 @@ IDENTIFIERS = (
     "decoupled-decay", "decay-off", "start-half-forgotten", "start-forgotten", "bound", "schedule-not-read",
     "hidden-lambd", "ignored-decay", "unknown-decay", "clip-before-decay", "rounding", "biases-decayed",
     "not-held", "lost-hooks", "scale-invariant", "width", "decoupled-momentum", "missing-half", "subgradient",
-    "soft-targets", "flat", "tied", "read-as", "regularizer-of-a-layer",
+    "soft-targets", "flat", "tied", "read-as", "regularizer-of-a-layer", "nuclear-norm",
 )  # fmt: skip
 
 

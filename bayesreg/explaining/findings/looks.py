@@ -11,6 +11,7 @@ from torch.optim import ASGD, SGD
 from bayesreg._support.sharding import local
 from bayesreg._support.tables import in_short
 from bayesreg.explaining.findings.finding import Finding, Situation, ranked
+from bayesreg.explaining.findings.pairs import pairs_findings
 from bayesreg.explaining.findings.run import how_near_rest, run_findings, turned
 from bayesreg.explaining.groups.reading import peak_rate
 from bayesreg.optimizers import steady_gain
@@ -274,5 +275,5 @@ def _tied(situation: Situation) -> Iterator[Finding]:
 
 _LOOKS: tuple[Callable[[Situation], Iterator[Finding]], ...] = (
     _left_behind, _decoupled, _not_understood, _ignored, _hidden, _clip, _rounding, _biases, _missing,
-    _scale_free, _width, _flat, _tied, run_findings,
+    _scale_free, _width, _flat, _tied, run_findings, pairs_findings,
 )  # fmt: skip
