@@ -488,6 +488,15 @@ def test_decay_of_both_factors_is_a_nuclear_norm():
     assert "nuclear-norm" not in identifiers(br.explain(only, model, num_data=N))
 
 
+def test_factors_of_other_decays_are_no_pair():
+    model = Attention()
+    q, k = model.q_proj.weight, model.k_proj.weight
+    groups = [{"params": [q], "weight_decay": 0.1}, {"params": [k], "weight_decay": 0.2}]
+    assert "nuclear-norm" not in identifiers(br.explain(torch.optim.SGD(groups, lr=0.1), model, num_data=N))
+    both = [torch.optim.SGD([q], lr=0.1, weight_decay=0.1), torch.optim.AdamW([k], lr=0.1, weight_decay=0.1)]
+    assert "nuclear-norm" not in identifiers(br.explain(both, model, num_data=N))
+
+
 def test_the_factors_of_adapters_are_one_anothers():
     names = [f"layers.0.{p}_proj.lora_{x}.default.weight" for p in "qk" for x in "AB"]
     assert pairs_of(names) == [(names[0], names[1]), (names[2], names[3])]

@@ -123,6 +123,9 @@ def explained(name, **more):
 
 def test_their_runs():
     assert explained("axolotl.yaml").groups[0].horizon.steps == 2000
+    default = {k: v for k, v in content("axolotl.yaml").items() if k != "lr_scheduler"}
+    total = br.explain(default, num_data=8000).groups[0].horizon.decay_sum
+    assert total == pytest.approx(explained("axolotl.yaml").groups[0].horizon.decay_sum)
     assert explained("nano.py").groups[0].horizon.steps == 5000
     assert explained("lightning.yaml").groups[0].horizon.steps == 20_000
     assert explained("hydra.yaml").groups[0].horizon is None

@@ -233,3 +233,10 @@ def test_no_part_is_empty(count, method):
         assert len(parts) == (min(5, count) if method == "folds" else 1)
         assert all(len(fit) and len(held) for fit, held in parts)
         assert all(sorted([*fit.tolist(), *held.tolist()]) == list(range(count)) for fit, held in parts)
+
+
+def test_classes_are_in_all_parts_alike():
+    labels = torch.tensor([0] * 25 + [1] * 10 + [2] * 5)
+    for seed in range(5):
+        for _, held in parts_of(labels, "folds", seed):
+            assert torch.bincount(labels[held], minlength=3).tolist() == [5, 2, 1]
