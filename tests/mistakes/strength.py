@@ -96,7 +96,7 @@ STRENGTH = [
         "strength/walk/parts.py",
         "order = order[torch.argsort(targets.cpu()[order], stable=True)]",
         "pass",
-        "strength/test_training.py",
+        "strength/test_walk.py",
     ),
     Mutation("strength/walk/stochastic.py", "mean.put()", "pass", _TRAINING),
     Mutation(
