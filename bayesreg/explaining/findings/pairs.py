@@ -16,6 +16,8 @@ _PARTNERS = (
     (r"\blora_A\b", ("lora_B",)), (r"\bto_q\b", ("to_k",)),
 )  # fmt: skip
 
+_ADAPTERS = "For a Gaussian on what adapters add to the weights: br.transfer.lora_prior(model, std)."
+
 
 def pairs_of(names: Iterable[str]) -> list[tuple[str, str]]:
     """Return the weights whose product is what a model computes with: queries and keys, values and outputs, adapters.
@@ -62,7 +64,7 @@ def pairs_findings(situation: Situation) -> Iterator[Finding]:
         f"{len(pairs)} pair{'s of weights act' if len(pairs) > 1 else ' of weights acts'} as a product only ({shown}): "
         f"the decay of both factors{'' if coupled else ', were it coupled,'} is weight_decay times the nuclear norm of "
         f"the product, which makes its rank small, more than a Gaussian of each.",
-        "For a Gaussian on what adapters add to the weights: br.transfer.lora_prior(model, std)." if "lora" in one.lower() else "",
+        _ADAPTERS if "lora" in one.lower() else "",
         sum(p.elements for f in situation.groups for p in f.parameters if p.name in {n for pair in pairs for n in pair})
         / max(sum(reading.elements for reading in situation.readings), 1),
     )  # fmt: skip
