@@ -73,7 +73,7 @@ class Likelihood(nn.Module, ABC):
 
         Args:
             output: (batch, outputs).
-            target: The targets.
+            target: The targets, which `nll` has taken before: they are not looked at again.
 
         Returns:
             Them, without a graph.

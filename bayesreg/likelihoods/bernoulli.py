@@ -34,13 +34,13 @@ class Bernoulli(Likelihood):
             raise DataError(
                 f"Bernoulli: expected targets in [0, 1], got values from {labels.min():g} to {labels.max():g}."
             )
-        return F.binary_cross_entropy_with_logits(logits, labels, reduction="none").sum(1)
+        return _nll(logits, labels)
 
     def _local(self, output: Tensor, target: Tensor) -> Local:
         logits, labels = aligned(output, target, "Bernoulli")
         share = torch.sigmoid(logits)
         # 1 − share would round where the share is nearly 1.
-        return Local(self.nll(output, target), share - labels, share * torch.sigmoid(-logits))
+        return Local(_nll(logits, labels), share - labels, share * torch.sigmoid(-logits))
 
     def predictive(self, output: Tensor) -> torch.distributions.Bernoulli:
         return torch.distributions.Bernoulli(logits=output)
@@ -52,3 +52,7 @@ class Bernoulli(Likelihood):
     def metric(self, output: Tensor, target: Tensor) -> Tensor:
         logits, labels = aligned(output, target, "Bernoulli")
         return ((logits > 0) == (labels > 0.5)).to(output.dtype).mean(1)
+
+
+def _nll(logits: Tensor, labels: Tensor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(logits, labels, reduction="none").sum(1)

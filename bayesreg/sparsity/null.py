@@ -15,11 +15,14 @@ from bayesreg.likelihoods.output import tensor_output
 from bayesreg.model_prior import ModelPrior
 from bayesreg.model_prior.coverage import check_prior_of
 from bayesreg.priors import Prior
+from bayesreg.sparsity.shared import SharedFit
 from bayesreg.trainer import MAPTrainer
 
 __all__ = ["null_strength"]
 
 _LEAST, _MOST = 1e-12, 1e12
+# Of the fit of a bias: the residual to stop at, and the most steps to it.
+_CLOSE, _STEPS = 1e-9, 100
 
 
 @answering
@@ -70,13 +73,10 @@ def null_strength(model: nn.Module, prior: ModelPrior, likelihood: Likelihood, d
         with torch.no_grad():
             for parameter, part in kinked:
                 parameter.copy_(part.centre().to(parameter).expand(parameter.shape))
-        for parameter, _ in kinked:
-            parameter.requires_grad_(False)
-        if any(p.requires_grad for p in trained):
-            solver = MAPTrainer(model, prior, likelihood, optimizer="lbfgs", progress=False, max_iterations=2000)
-            solver.fit((inputs, target))
-        for parameter, _ in kinked:
-            parameter.requires_grad_(True)
+        linear = SharedFit.of(model, prior, likelihood, inputs, target)
+        # So strong a prior lets nothing but the bias move.
+        if linear is None or not linear.fit(_MOST, _CLOSE, _STEPS):
+            _fit_the_rest(model, prior, likelihood, (inputs, target), [parameter for parameter, _ in kinked])
         model.eval()
         nll = likelihood.nll(tensor_output(model, inputs), target).sum()
         slopes = torch.autograd.grad(nll, [parameter for parameter, _ in kinked], allow_unused=True)
@@ -91,6 +91,17 @@ def null_strength(model: nn.Module, prior: ModelPrior, likelihood: Likelihood, d
         for module, mode in training.items():
             module.training = mode
         model.load_state_dict(before)
+
+
+def _fit_the_rest(
+    model: nn.Module, prior: ModelPrior, likelihood: Likelihood, data: tuple[Tensor, Tensor], held: list[nn.Parameter]
+) -> None:
+    for parameter in held:
+        parameter.requires_grad_(False)
+    if any(p.requires_grad for p in model.parameters()):
+        MAPTrainer(model, prior, likelihood, optimizer="lbfgs", progress=False, max_iterations=2000).fit(data)
+    for parameter in held:
+        parameter.requires_grad_(True)
 
 
 def _least(prior: Prior, value: Tensor, slope: Tensor) -> float:

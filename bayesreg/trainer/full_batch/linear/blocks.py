@@ -9,17 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bayesreg.priors import Prior
-from bayesreg.trainer.full_batch.linear.kinks import Kinks, kinks_of, serves
 from bayesreg.trainer.full_batch.linear.problem import LinearProblem
 
 __all__ = ["Blocks"]
 
-# Up to so many features a matrix of their products is made.
 _DENSE = 3000
-# Up to so many features a system that is surely singular is solved all the same.
 _SINGULAR = 300
-# Elements of a piece of the features that is centred at a time.
 _PIECE = 2**22
 
 
@@ -54,25 +49,20 @@ class Blocks:
         self.dense = self.columns <= _DENSE
         #: The sums where all examples curve alike, as they do with Gaussian noise.
         self.constant: Sums | None = None
-        self._kinks: Kinks | None = None
-
-    @property
-    def fresh(self) -> bool:
-        """Whether no system was solved yet whose parts are kept."""
-        return self.constant is None and self._kinks is None
+        #: Whether no system was solved yet whose parts are kept.
+        self.fresh = True
 
     def serves(self) -> bool:
         """Return whether systems can be solved, and the kinks, if any, are L1 terms or norms, the outputs apart."""
-        problem, kinked = self.problem, next(iter(self.problem.kinked.values()), None)
+        problem = self.problem
         singular = self.dense and self.rows < self.columns and self.columns > _SINGULAR
         if singular and not bool((problem.matrix(problem.curvature(problem.get())) > 0.0).all()):
             # Of few examples and no prior: eigenvectors take longer than the generic solvers.
             return False
-        if kinked is None:
+        if not problem.kinked:
             return True
-        if len(problem.kinked) > 1 or kinked is not problem.on_weight or not serves(kinked):
-            return False
-        return self.dense and problem.local(problem.get()).outer is None and problem.dtype == torch.float64
+        apart = problem.local(problem.get()).outer is None
+        return problem.kinks is not None and self.dense and apart and problem.dtype == torch.float64
 
     # -- smooth ------------------------------------------------------------------------------------------
 
@@ -156,13 +146,11 @@ class Blocks:
         Returns:
             The minimum, with exact zeros; None where it is too large a system.
         """
-        problem, kinked = self.problem, self.problem.on_weight
-        assert isinstance(kinked, Prior)
+        problem, kinks = self.problem, self.problem.kinks
+        assert kinks is not None
+        self.fresh = False
         sums = self._sums(problem.local(flat).diagonal)
         # In NumPy, whose calls take less time on what is small.
-        if self._kinks is None:
-            self._kinks = kinks_of(kinked, problem.matrix(flat).shape)
-        kinks = self._kinks
         total, mean, gram = (part.numpy(force=True) for part in sums)
         offset = problem.matrix(flat).numpy(force=True) - kinks.centre
         slopes = problem.matrix(grad).numpy(force=True) + problem.scale * kinks.curvature * offset
@@ -203,6 +191,7 @@ class Blocks:
         if isinstance(diagonal, float):
             if self.constant is None:
                 ones = torch.ones(self.rows, dtype=self.problem.dtype, device=self.problem.features.device)
+                self.fresh = False
                 self.constant = self._summed((ones if weight is None else weight)[:, None])
             return self.constant.times(diagonal)
         positive = diagonal.clamp_min(0.0)

@@ -37,6 +37,24 @@ class Kinks:
     curvature: Array
     groups: npt.NDArray[np.intp] | None = None
 
+    def penalty(self, weights: Array) -> float:
+        """Return −log p of weights, up to a constant, where there are no groups."""
+        offset = weights - self.centre
+        return float((self.rates * np.abs(offset)).sum() + 0.5 * (self.curvature * offset * offset).sum())
+
+    def distance(self, weights: Array, grad: Array, scale: float) -> Array:
+        """Return how far −grad is from the subdifferential of each weight, where there are no groups.
+
+        Args:
+            weights: (outputs, d).
+            grad: Of the rest of the objective.
+            scale: What the prior counts.
+        """
+        offset = weights - self.centre
+        rates = scale * self.rates
+        slope = grad + scale * self.curvature * offset
+        return np.where(offset == 0.0, np.maximum(np.abs(slope) - rates, 0.0), np.abs(slope + rates * np.sign(offset)))
+
     def lowest(self, gram: Array, slopes: Array, offset: Array, scale: float) -> Array | None:
         """Return where parabolas and kinks have their minimum, from the centre.
 

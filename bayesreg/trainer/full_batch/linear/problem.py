@@ -10,6 +10,7 @@ from torch import Tensor
 from bayesreg.likelihoods.local import Local
 from bayesreg.priors import Prior
 from bayesreg.priors.contract.asking import is_flat
+from bayesreg.trainer.full_batch.linear.kinks import Kinks, kinks_of, serves
 from bayesreg.trainer.full_batch.linear.view import LinearView
 from bayesreg.trainer.full_batch.problem import FullBatchProblem
 
@@ -53,6 +54,14 @@ class LinearProblem(FullBatchProblem):
             for at, belief in enumerate(self.beliefs.values())
             if isinstance(belief, Prior) and not is_flat(belief)
         ]
+        #: The kinks, where all of them are on the weights, and they are L1 terms or norms of groups.
+        self.kinks: Kinks | None = None
+        (kinked, *others) = self.kinked.values() or [None]
+        if kinked is not None and not others and kinked is self.on_weight and serves(kinked):
+            self.kinks = kinks_of(kinked, view.layer.weight.shape)
+        # In NumPy, whose calls take less time on what is small.
+        on_cpu = self.features.device.type == "cpu" and self.dtype == torch.float64
+        self._small = self.kinks if on_cpu and self.kinks is not None and self.kinks.groups is None else None
         self._own_scale = self.scale
         self._last: tuple[Tensor, Local] | None = None
         self._last_grad: tuple[Tensor, tuple[float, Tensor]] | None = None
@@ -165,7 +174,18 @@ class LinearProblem(FullBatchProblem):
         if self.at_least_own(flat):
             grad = grad.clone()
             grad[self.at_own] = grad[self.at_own].clamp_max(0.0)
-        return super().residual(flat, grad)
+        if self._small is None:
+            return super().residual(flat, grad)
+        distance = grad.abs()
+        weights, slopes = self.matrix(flat).numpy(), self.matrix(grad).numpy()
+        self.matrix(distance).numpy()[:] = self._small.distance(weights, slopes, self.scale)
+        return float(distance.max())
+
+    def kinked_value(self, flat: Tensor) -> float:
+        """Return s · penalties of the priors with kinks."""
+        if self._small is None:
+            return super().kinked_value(flat)
+        return self.scale * self._small.penalty(self.matrix(flat).numpy())
 
     def hessian_times(self, flat: Tensor, direction: Tensor) -> Tensor:
         """Return Hessian · direction in the weights, off the kinks; the likelihood's own parameter stays."""

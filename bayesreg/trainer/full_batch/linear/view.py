@@ -91,6 +91,8 @@ def linear_view(model: nn.Module, prior: ModelPrior, reading: Reading, batches: 
     target = batches[0].target if len(batches) == 1 else torch.cat([batch.target for batch in batches])
     if reading.likelihood._local(layer(features[:1]), target[:1]) is None:
         return None
+    # Refuses bad targets, once for all places to come.
+    reading.likelihood.nll(layer(features), target)
     gain, shift = 1.0, 0.0
     for part in after:
         assert isinstance(part, Unstandardize)
