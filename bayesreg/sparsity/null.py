@@ -70,12 +70,12 @@ def null_strength(model: nn.Module, prior: ModelPrior, likelihood: Likelihood, d
     training = {module: module.training for module in model.modules()}
     inputs, target = as_tensors(model, likelihood, data)
     try:
-        with torch.no_grad():
-            for parameter, part in kinked:
-                parameter.copy_(part.centre().to(parameter).expand(parameter.shape))
+        _centre(kinked)
         linear = SharedFit.of(model, prior, likelihood, inputs, target)
-        # So strong a prior lets nothing but the bias move.
-        if linear is None or not linear.fit(_MOST, _CLOSE, _STEPS):
+        # So strong a prior lets nothing but the bias move, as long as the targets are no giants.
+        fitted = linear is not None and linear.fit(_MOST, _CLOSE, _STEPS)
+        if not fitted or not all(bool(part.at_kink(parameter).all()) for parameter, part in kinked):
+            _centre(kinked)
             _fit_the_rest(model, prior, likelihood, (inputs, target), [parameter for parameter, _ in kinked])
         model.eval()
         nll = likelihood.nll(tensor_output(model, inputs), target).sum()
@@ -91,6 +91,12 @@ def null_strength(model: nn.Module, prior: ModelPrior, likelihood: Likelihood, d
         for module, mode in training.items():
             module.training = mode
         model.load_state_dict(before)
+
+
+@torch.no_grad()
+def _centre(kinked: list[tuple[nn.Parameter, Prior]]) -> None:
+    for parameter, part in kinked:
+        parameter.copy_(part.centre().to(parameter).expand(parameter.shape))
 
 
 def _fit_the_rest(

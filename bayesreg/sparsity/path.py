@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -164,40 +164,39 @@ def regularization_path(
     with torch.no_grad():
         for entry, part in prior.kinked():
             entry.parameter.copy_(part.centre().to(entry.parameter).expand(entry.parameter.shape))
+    here = _points(model, prior, likelihood, validation)
     if (line := SharedFit.of(model, prior, likelihood, inputs, target)) is not None:
         for factor in factors:
             converged = line.fit(factor, tolerance, max_iterations)
-            path.append(_point(model, prior, likelihood, factor, converged, line.mean_nll(), validation))
+            path.append(here(factor, converged, line.mean_nll()))
         return path
     for factor in factors:
-        here = with_strength(prior, factor)
         trainer = MAPTrainer(
-            model, here, likelihood, optimizer="proximal", tolerance=tolerance, max_iterations=max_iterations,
-            progress=False,
+            model, with_strength(prior, factor), likelihood, optimizer="proximal", tolerance=tolerance,
+            max_iterations=max_iterations, progress=False,
         )  # fmt: skip
         result = trainer.fit((inputs, target))
-        path.append(_point(model, here, likelihood, factor, result.converged, result.mean_nll, validation))
+        path.append(here(factor, result.converged, result.mean_nll))
     return path
 
 
-@torch.no_grad()
-def _point(
-    model: nn.Module,
-    prior: ModelPrior,
-    likelihood: Likelihood,
-    factor: float,
-    converged: bool | None,
-    mean: float,
-    validation: tuple[Tensor, Tensor] | None,
-) -> PathPoint:
+def _points(
+    model: nn.Module, prior: ModelPrior, likelihood: Likelihood, validation: tuple[Tensor, Tensor] | None
+) -> Callable[[float, bool | None, float], PathPoint]:
+    """Return what makes a point of the model as it is: of its strength, whether it converged, and its mean NLL."""
     kinked = prior.kinked()
-    off = sum(int((~part.at_kink(entry.parameter.detach())).sum()) for entry, part in kinked)
-    model.eval()
-    scored = None
-    if validation is not None:
-        scored = float(likelihood.nll(tensor_output(model, validation[0]), validation[1]).mean())
-    weights = {entry.name: entry.parameter.detach().clone() for entry, _ in prior.active()}
-    return PathPoint(
-        factor, weights, off, mean if math.isfinite(mean) else math.inf, scored, bool(converged),
-        tuple(entry.name for entry, _ in kinked),
-    )  # fmt: skip
+    names = tuple(entry.name for entry, _ in kinked)
+    trained = {entry.name: entry.parameter for entry, _ in prior.active()}
+
+    @torch.no_grad()
+    def here(strength: float, converged: bool | None, mean: float) -> PathPoint:
+        off = sum(int((~part.at_kink(entry.parameter)).sum()) for entry, part in kinked)
+        scored = None
+        model.eval()
+        if validation is not None:
+            scored = float(likelihood.nll(tensor_output(model, validation[0]), validation[1]).mean())
+        weights = {name: parameter.detach().clone() for name, parameter in trained.items()}
+        mean = mean if math.isfinite(mean) else math.inf
+        return PathPoint(strength, weights, off, mean, scored, bool(converged), names)
+
+    return here

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Self
 
 import torch
@@ -17,6 +18,9 @@ from bayesreg.trainer.full_batch.proximal import minimise_proximal
 
 __all__ = ["SharedFit"]
 
+# Of a parabola.
+_FITS = 3
+
 
 class SharedFit:
     """A linear model with one prior of L1 terms: its data are summed once for all strengths.
@@ -28,7 +32,7 @@ class SharedFit:
     def __init__(self, problem: LinearProblem) -> None:
         self.problem, self.blocks = problem, Blocks(problem)
         self.centre = problem.inside(problem.get())
-        # Strengths and minima of the last two fits, whose line says where the next may be.
+        # Strengths and minima of the last three fits, whose line or parabola says where the next may be.
         self._before: list[tuple[float, Tensor]] = []
 
     @classmethod
@@ -69,13 +73,13 @@ class SharedFit:
         """
         problem = self.problem
         problem.at_strength(factor)
-        problem.set(self._expected(factor))
-        flat, residual = minimise_newton(problem, tolerance, max_iterations, lambda *_: None, self.blocks)
-        problem.set(flat)
+        flat, residual = minimise_newton(
+            problem, tolerance, max_iterations, lambda *_: None, self.blocks, self._expected(factor)
+        )
         if residual > tolerance:
             flat = minimise_proximal(problem, tolerance, max_iterations, lambda *_: None)
             residual = problem.residual(flat, problem.value_and_grad(flat)[1])
-        self._before = [*self._before[-1:], (factor, flat)]
+        self._before = [*self._before[-2:], (factor, flat)]
         return residual <= tolerance
 
     def mean_nll(self) -> float:
@@ -83,13 +87,30 @@ class SharedFit:
         return self.problem.data_nll(self._before[-1][1])
 
     def _expected(self, factor: float) -> Tensor:
-        """Return where the line through the last two fits comes to, weights that it would turn at the centre."""
-        if len(self._before) < 2 or self._before[0][0] == self._before[1][0]:
+        """Return where the last fits point to, weights that would turn at the centre.
+
+        The line through the last two: with Gaussian noise the weights are such lines, as long as the same ones are at
+        the centre. With others they bend, and it is the parabola through the last three, in the logarithm of the
+        strength, if the same weights are at the centre in all of them.
+        """
+        if len(self._before) < 2 or self._before[-1][0] == self._before[-2][0]:
             return self._before[-1][1] if self._before else self.problem.get()
-        (first, there), (second, here) = self._before
-        further = torch.lerp(there, here, (factor - first) / (second - first))
+        bent = self.blocks.constant is None and self._same_at_centre()
+        fits = self._before if bent else self._before[-2:]
+        at = [math.log(strength) if bent else strength for strength, _ in fits]
+        goal = math.log(factor) if bent else factor
+        last = fits[-1][1]
+        further = torch.zeros_like(last)
+        for here, (_, flat) in zip(at, fits, strict=True):
+            further.add_(flat, alpha=math.prod((goal - other) / (here - other) for other in at if other != here))
         if self.problem.kinked:
-            at = self.problem.at_weight
-            turned = (further[at] - self.centre[at]) * (here[at] - self.centre[at]) <= 0.0
-            further[at] = torch.where(turned, self.centre[at], further[at])
+            place = self.problem.at_weight
+            turned = (further[place] - self.centre[place]) * (last[place] - self.centre[place]) <= 0.0
+            further[place] = torch.where(turned, self.centre[place], further[place])
         return further
+
+    def _same_at_centre(self) -> bool:
+        if len({strength for strength, _ in self._before}) < _FITS:
+            return False
+        first, *rest = (flat == self.centre for _, flat in self._before)
+        return all(torch.equal(first, other) for other in rest)

@@ -36,7 +36,7 @@ ELSEWHERE = [
             ("priors/elementwise/elastic_net.py", "l1=1.0, l2=1.0)", "l1=1.0, l2=2.0)"),
             ("priors/folded/mcp.py", "gamma=-1.0", "gamma=1.0"),
             ("priors/elementwise/generalized_normal.py", "scale=-1.0 / self._p", "scale=-1.0"),
-            ("sparsity/null.py", "if any(p.requires_grad for p in trained):", "if False:"),
+            ("sparsity/null.py", "if any(p.requires_grad for p in model.parameters()):", "if False:"),
             ("sparsity/null.py", "model.load_state_dict(before)", "pass"),
             ("sparsity/path.py", "reverse=True)", "reverse=False)"),
             ("sparsity/path.py", "(~part.at_kink", "(part.at_kink"),

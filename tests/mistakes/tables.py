@@ -61,7 +61,7 @@ TABLES = [
         "trainer/full_batch/linear/blocks.py",
         "apart = rows - mean[j] if problem.at_bias is not None else rows",
         "apart = rows",
-        _SKLEARN,
+        _LINEAR,
     ),
     Mutation(
         "trainer/full_batch/linear/blocks.py",
@@ -158,12 +158,21 @@ TABLES = [
     Mutation(f"{_LAYER}/grouped.py", "if self._rest(way, 1.0, turned) or", "if False and", _GROUPED),
     Mutation(f"{_LAYER}/grouped.py", "self.value < value - rounding", "True", _GROUPED),
     Mutation(f"{_LAYER}/grouped.py", "matrix.reshape(-1)[:: len(rows) + 1] += force", "pass", _GROUPED),
-    Mutation(f"{_LAYER}/blocks.py", "torch.from_numpy(kinks.centre + lowest)", "torch.from_numpy(lowest)", _GROUPED),
+    Mutation(f"{_LAYER}/blocks.py", "(kinks.centre + lowest).reshape(-1)", "lowest.reshape(-1)", _GROUPED),
     Mutation(f"{_LAYER}/blocks.py", "(total * left / share)[:, None, None]", "(0.0 * share)[:, None, None]", _LINEAR),
     Mutation(
         f"{_LAYER}/problem.py", "factor * self._own_scale, None", "factor * self._own_scale, self._last_grad", _PATHS
     ),
     Mutation("sparsity/shared.py", "        problem.at_strength(factor)\n", "", _PATHS),
-    Mutation("sparsity/shared.py", "self._before[0][0] == self._before[1][0]", "False", _PATHS),
+    Mutation("sparsity/shared.py", "self._before[-1][0] == self._before[-2][0]", "False", _PATHS),
     Mutation("sparsity/null.py", "while not stays(least):", "while False:", _PATHS),
+    Mutation("sparsity/shared.py", "if bent else factor", "if not bent else factor", _PATHS),
+    Mutation("sparsity/shared.py", "if len({strength for strength, _ in self._before}) < _FITS", "if False", _PATHS),
+    Mutation(f"{_LAYER}/view.py", "    reading.likelihood.nll(layer(features), target)\n", "", _PATHS),
+    Mutation(f"{_LAYER}/kinks.py", "np.maximum(np.abs(slope) - rates, 0.0)", "np.abs(slope)", _LINEAR),
+    Mutation(f"{_LAYER}/kinks.py", "rates * np.sign(offset)", "rates", _LINEAR),
+    Mutation(f"{_LAYER}/kinks.py", "0.5 * np.vdot(self.curvature", "np.vdot(self.curvature", _LINEAR),
+    Mutation(
+        f"{_LAYER}/blocks.py", "weights * self.problem.per\n        total = w", "weights\n        total = w", _LINEAR
+    ),
 ]

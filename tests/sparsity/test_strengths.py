@@ -12,6 +12,7 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg.sparsity.null import _least
+from bayesreg.sparsity.shared import SharedFit
 
 NOISE = 0.7
 
@@ -36,7 +37,7 @@ def test_null_strength_is_alpha_max():
     prior = br.ModelPrior(model, br.Laplace(0.2))
     found = br.sparsity.null_strength(model, prior, likelihood, (X, y))
     expected = 0.2 * (X.T @ (y - y.mean())).abs().max().item() / NOISE**2
-    assert found == pytest.approx(expected, rel=1e-6)
+    assert found == pytest.approx(expected, rel=1e-12)
     assert torch.equal(model.weight, before)
     assert all(p.requires_grad for p in model.parameters())
     # At it nothing is left, a little below it something is.
@@ -54,10 +55,42 @@ def test_null_strength_of_logistic_regression_is_scikit_learns():
     data = torch.as_tensor(X), torch.as_tensor(y).double()[:, None]
     found = br.sparsity.null_strength(model, prior, br.likelihoods.Bernoulli(), data)
     expected = abs(X.T @ (y - y.mean())).max()
-    assert found == pytest.approx(expected, rel=1e-6)
+    assert found == pytest.approx(expected, rel=1e-12)
     for factor, empty in ((1.01, True), (0.99, False)):
         fitted = LogisticRegression(l1_ratio=1.0, C=1.0 / (factor * found), solver="saga", max_iter=20_000, tol=1e-8)
         assert (fitted.fit(X, y).coef_ == 0).all() == empty
+
+
+def test_null_strength_of_targets_that_are_giants():
+    X, y = diabetes()
+    for size in (1e-8, 1.0, 1e8, 1e14):
+        model, likelihood = linear(10, bias=False), br.likelihoods.Gaussian(1.0)
+        found = br.sparsity.null_strength(model, br.ModelPrior(model, br.Laplace(1.0)), likelihood, (X, size * y))
+        assert found == pytest.approx(size * float((X.T @ y).abs().max()), rel=1e-9)
+
+
+class Own(nn.Module):
+    """A layer that no solver sees through."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = linear(10, 3)
+
+    def forward(self, inputs):
+        return self.layer(inputs)
+
+
+@pytest.mark.parametrize("make", [lambda: linear(10, 3), Own])
+def test_null_strength_of_a_softmax_has_its_biases_fitted(make):
+    X, y = diabetes()
+    X = X + 1.0  # or the biases would not matter
+    labels = (y[:, 0] > 0.5).long() + (y[:, 0] > 1.5).long()
+    model = make()
+    found = br.sparsity.null_strength(
+        model, br.ModelPrior(model, br.Laplace(1.0)), br.likelihoods.Categorical(), (X, labels)
+    )
+    apart = torch.nn.functional.one_hot(labels).double()
+    assert found == pytest.approx(float((X.T @ (apart - apart.mean(0))).abs().max()), rel=1e-5)
 
 
 def test_null_strength_of_groups():
@@ -148,6 +181,57 @@ def test_a_point_of_a_path_is_the_fit_of_its_strength(prior, kind):
             resting = point.weights["weight"] == prior.centre()
             assert torch.equal(resting, other.weight == prior.centre())
             assert point.nonzero == int((~resting).sum())
+
+
+def shared(kind, columns=10):
+    X, y = diabetes()
+    y = y if kind == "gaussian" else (y > 0.0).double()
+    likelihood = br.likelihoods.Gaussian(NOISE) if kind == "gaussian" else br.likelihoods.Bernoulli()
+    model = linear(columns)
+    nn.init.zeros_(model.weight)
+    return SharedFit.of(model, br.ModelPrior(model, br.Laplace(1.0)), likelihood, X[:, :columns], y)
+
+
+def reached(fits):
+    return fits._before[-1][1]
+
+
+def test_between_two_knots_the_weights_of_a_lasso_are_a_line():
+    fits = shared("gaussian")
+    for strength in (20.0, 19.9):
+        assert fits.fit(strength, 1e-12, 100)
+    expected = fits._expected(19.8)
+    assert fits.fit(19.8, 1e-12, 100)
+    torch.testing.assert_close(expected, reached(fits), rtol=0.0, atol=1e-12)
+
+
+def test_three_fits_point_to_the_next_better_than_two():
+    fits, misses = shared("bernoulli"), {}
+    strengths = [1.0, 0.9, 0.81, 0.73]
+    for strength in strengths:
+        expected = fits._expected(strength)
+        assert fits.fit(strength, 1e-12, 100)
+        misses[strength] = float((expected - reached(fits)).abs().max())
+    assert misses[0.73] < 0.2 * misses[0.81]
+
+
+def test_a_strength_that_was_fitted_twice_points_nowhere_else():
+    once, twice = shared("bernoulli"), shared("bernoulli")
+    for strength in (0.9, 0.81):
+        assert once.fit(strength, 1e-12, 100)
+    for strength in (0.9, 0.9, 0.81):
+        assert twice.fit(strength, 1e-12, 100)
+    torch.testing.assert_close(twice._expected(0.73), once._expected(0.73), rtol=0.0, atol=1e-9)
+    assert twice.fit(0.81, 1e-12, 100)
+    assert torch.equal(twice._expected(0.73), reached(twice))
+
+
+def test_bad_targets_are_refused_by_a_path():
+    X, y = diabetes()
+    model = linear(10)
+    prior = br.ModelPrior(model, br.Laplace(1.0))
+    with pytest.raises(br.errors.DataError, match=r"targets in \[0, 1\]"):
+        br.sparsity.regularization_path(model, prior, br.likelihoods.Bernoulli(), (X, y), strengths=[1.0])
 
 
 SHAPED = torch.arange(6.0).reshape(2, 3).double() / 7

@@ -11,7 +11,7 @@ from torch import nn
 import bayesreg as br
 from bayesreg.data import Batch, BatchFormat, Counting, Reading
 from bayesreg.data.scaling import Standardize, Unstandardize
-from bayesreg.trainer.full_batch.linear import LinearProblem, linear_view, minimise_newton
+from bayesreg.trainer.full_batch.linear import Blocks, LinearProblem, blocks, linear_view, minimise_newton
 from bayesreg.trainer.full_batch.linear.lasso import minimise_lasso
 from bayesreg.trainer.full_batch.problem import FullBatchProblem
 
@@ -91,6 +91,14 @@ def test_value_gradient_and_hessian_are_those_of_autograd(prior, likelihood, out
     assert torch.allclose(grad, slope, rtol=1e-11, atol=1e-13)
     assert ours.value(flat) == pytest.approx(theirs.value(flat), rel=1e-12)
     assert ours.residual(flat, grad) == pytest.approx(theirs.residual(flat, slope), rel=1e-9)
+    assert ours.kinked_value(flat) == pytest.approx(theirs.kinked_value(flat), rel=1e-12)
+    # Each weight alone, on its kink or off it, a slope beside it that is within its rate or beyond.
+    resting = theirs.inside(torch.zeros_like(flat)) if prior == "group" else torch.full_like(flat, 0.1)
+    for at in range(0, len(flat), 3):
+        one = torch.zeros_like(slope)
+        one[at] = slope[at] * 10.0 ** (at % 4 - 2)
+        for place in (flat, resting, 0.0 * flat):
+            assert ours.residual(place, one) == pytest.approx(theirs.residual(place, one), rel=1e-9, abs=1e-15)
     way = randn(len(flat), seed=12)
     if ours.at_own is not None:
         way[ours.at_own] = 0.0
@@ -247,7 +255,10 @@ def test_many_features_and_few_examples():
     assert np.allclose(model.weight.detach().numpy(), expected.T, atol=1e-9)
 
 
-def test_an_offset_of_the_features_costs_no_digits():
+@pytest.mark.parametrize("few", [True, False])
+def test_an_offset_of_the_features_costs_no_digits(few, monkeypatch):
+    if not few:
+        monkeypatch.setattr(blocks, "_SMALL", 0)
     X = 1e6 + randn(N, D, seed=1)
     y = X @ randn(D, 1, seed=2)
     model = layer()
@@ -258,6 +269,31 @@ def test_an_offset_of_the_features_costs_no_digits():
     Xc, yc = X - X.mean(0), y - y.mean()
     expected = torch.linalg.solve(Xc.T @ Xc + torch.eye(D, dtype=torch.float64) / 100.0, Xc.T @ yc)
     assert torch.allclose(model.weight.T, expected, rtol=0.0, atol=1e-9)
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "poisson"])
+@pytest.mark.parametrize(("outputs", "bias"), [(1, True), (3, False), (3, True)])
+def test_sums_of_few_features_are_those_of_many(likelihood, outputs, bias, monkeypatch):
+    lik, target = LIKELIHOODS[likelihood]
+    ours, _ = problems(layer(outputs, bias), br.Laplace(0.3), lik, target(outputs), randn(N, seed=5).abs())
+    weights = ours.local(ours.get()).diagonal
+    few = Blocks(ours)._sums(weights)
+    monkeypatch.setattr(blocks, "_SMALL", 0)
+    for own, others in zip(few, Blocks(ours)._sums(weights), strict=True):
+        assert own.shape == others.shape
+        assert own.dtype == others.dtype
+        assert torch.allclose(own, others, rtol=1e-12, atol=1e-15)
+
+
+def test_bad_targets_are_refused_before_the_first_step():
+    target = (randn(N, 1, seed=3) > 0).double()
+    target[7] = 2.0
+    model = layer()
+    before = model.weight.detach().clone()
+    trainer = br.MAPTrainer(model, br.Laplace(1.0), L.Bernoulli(), optimizer="proximal", progress=False)
+    with pytest.raises(br.errors.DataError, match=r"targets in \[0, 1\]"):
+        trainer.fit((randn(N, D, seed=9), target))
+    assert torch.equal(model.weight, before)
 
 
 def test_float32_goes_as_far_as_it_can():

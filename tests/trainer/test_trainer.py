@@ -811,4 +811,4 @@ def test_a_second_fit_says_that_it_goes_on(optimizer, words):
     assert second.continued in second.summary().notes
     assert second.to_dict()["continued"] == second.continued
     # It does go on.
-    assert second.objective <= first.objective
+    assert second.objective <= first.objective * (1.0 + 1e-14)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -13,8 +14,13 @@ from bayesreg.trainer.full_batch.linear.problem import LinearProblem
 
 __all__ = ["Blocks"]
 
+# Up to so many features a matrix of their products is made.
 _DENSE = 3000
+# Up to so many features a system that is surely singular is solved all the same.
 _SINGULAR = 300
+# Elements of features that are few.
+_SMALL = 2**17
+# Elements of a piece of the features that is centred at a time.
 _PIECE = 2**22
 
 
@@ -49,11 +55,17 @@ class Blocks:
         self.dense = self.columns <= _DENSE
         #: The sums where all examples curve alike, as they do with Gaussian noise.
         self.constant: Sums | None = None
+        self._serves: bool | None = None
         #: Whether no system was solved yet whose parts are kept.
         self.fresh = True
 
     def serves(self) -> bool:
         """Return whether systems can be solved, and the kinks, if any, are L1 terms or norms, the outputs apart."""
+        if self._serves is None:
+            self._serves = self._can_serve()
+        return self._serves
+
+    def _can_serve(self) -> bool:
         problem = self.problem
         singular = self.dense and self.rows < self.columns and self.columns > _SINGULAR
         if singular and not bool((problem.matrix(problem.curvature(problem.get())) > 0.0).all()):
@@ -152,8 +164,10 @@ class Blocks:
         sums = self._sums(problem.local(flat).diagonal)
         # In NumPy, whose calls take less time on what is small.
         total, mean, gram = (part.numpy(force=True) for part in sums)
-        offset = problem.matrix(flat).numpy(force=True) - kinks.centre
-        slopes = problem.matrix(grad).numpy(force=True) + problem.scale * kinks.curvature * offset
+        result, slopes = np.array(flat.numpy(force=True)), grad.numpy(force=True)
+        shape = kinks.centre.shape
+        offset = result[problem.at_weight].reshape(shape) - kinks.centre
+        slopes = slopes[problem.at_weight].reshape(shape) + problem.scale * kinks.curvature * offset
         on_bias = problem.bias_curvature(flat)
         left = None if on_bias is None else on_bias.numpy(force=True)
         share = total if left is None else total + left
@@ -166,13 +180,12 @@ class Blocks:
         lowest = kinks.lowest(gram, slopes, offset, problem.scale)
         if lowest is None:
             return None
-        result = flat.clone()
         # Not the weights and how far they moved, which would round what is exactly at the centre.
-        problem.matrix(result).copy_(torch.from_numpy(kinks.centre + lowest))
+        result[problem.at_weight] = (kinks.centre + lowest).reshape(-1)
         if problem.at_bias is not None:
             moved = bias + total * (mean * (lowest - offset)).sum(1)
-            result[problem.at_bias] -= torch.from_numpy(moved / share).to(flat)
-        return result
+            result[problem.at_bias] -= moved / share
+        return torch.from_numpy(result).to(flat)
 
     def shared(self, flat: Tensor) -> Sums | None:
         """Return the sums where all examples curve alike, as they do with Gaussian noise; None elsewhere.
@@ -199,6 +212,8 @@ class Blocks:
 
     def _summed(self, weights: Tensor) -> Sums:
         problem = self.problem
+        if self.dense and problem.features.numel() <= _SMALL and problem.features.device.type == "cpu":
+            return self._few(weights.numpy())
         weights = weights * problem.per
         total, outputs = weights.sum(0), weights.shape[1]
         mean = torch.zeros(outputs, self.columns, dtype=problem.dtype, device=weights.device)
@@ -215,6 +230,20 @@ class Blocks:
                 else:
                     gram[j].add_(parts[:, j] @ apart.square())
         return Sums(total, mean, gram)
+
+    def _few(self, weights: npt.NDArray[np.floating]) -> Sums:
+        """Return the sums of few features of few examples, in NumPy, whose calls take less time on them."""
+        features, weights = self.problem.features.numpy(), weights * self.problem.per
+        total = weights.sum(0)
+        mean = np.zeros((len(total), self.columns), features.dtype)
+        if self.problem.at_bias is not None:
+            np.matmul(weights.T, features, out=mean)
+            mean /= np.where(total > 0.0, total, 1.0)[:, None]
+        gram = np.empty((len(total), self.columns, self.columns), features.dtype)
+        for j in range(len(total)):
+            apart = features - mean[j] if self.problem.at_bias is not None else features
+            np.matmul(apart.T * weights[:, j], apart, out=gram[j])
+        return Sums(*map(torch.from_numpy, (total, mean, gram)))
 
 
 def _centred(rows: Tensor) -> tuple[Tensor, Tensor]:

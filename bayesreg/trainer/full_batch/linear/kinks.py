@@ -40,7 +40,7 @@ class Kinks:
     def penalty(self, weights: Array) -> float:
         """Return −log p of weights, up to a constant, where there are no groups."""
         offset = weights - self.centre
-        return float((self.rates * np.abs(offset)).sum() + 0.5 * (self.curvature * offset * offset).sum())
+        return float(np.vdot(self.rates, np.abs(offset)) + 0.5 * np.vdot(self.curvature, offset * offset))
 
     def distance(self, weights: Array, grad: Array, scale: float) -> Array:
         """Return how far −grad is from the subdifferential of each weight, where there are no groups.

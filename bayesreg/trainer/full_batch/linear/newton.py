@@ -23,7 +23,12 @@ _FAR = 40.0
 
 
 def minimise_newton(
-    problem: LinearProblem, tolerance: float, max_iterations: int, report: Report, blocks: Blocks | None = None
+    problem: LinearProblem,
+    tolerance: float,
+    max_iterations: int,
+    report: Report,
+    blocks: Blocks | None = None,
+    start: Tensor | None = None,
 ) -> tuple[Tensor, float]:
     """Minimise the objective of a linear layer to a KKT residual of at most `tolerance`, if it gets there.
 
@@ -33,22 +38,29 @@ def minimise_newton(
         max_iterations: Newton steps at most.
         report: Called at the end with (iteration, parameters, residual, what else it takes to go on).
         blocks: The sums that it takes, where they are wanted afterwards.
+        start: Where to begin. Default: where the model is.
 
     Returns:
         The lowest point found and its KKT residual; where that is too large, the generic solvers go on from there.
     """
     # Not inside any boundary: none of the priors that are served has one.
-    flat = problem.get()
+    flat = problem.get() if start is None else start
     blocks = blocks or Blocks(problem)
     if not blocks.serves():
         return flat, float("inf")
-    descent = _Descent(problem, blocks, tolerance, max_iterations)
-    if problem.at_own is None:
-        flat = descent(flat)
-        residual = descent.residual
-    else:
-        flat = _with_own(problem, descent, flat)
-        residual = problem.residual(flat, problem.value_and_grad(flat)[1])
+    descent = _Descent(flat, blocks, tolerance, max_iterations)
+    try:
+        if problem.at_own is None:
+            flat = descent(flat)
+            residual = descent.residual
+        else:
+            flat = _with_own(problem, descent, flat)
+            residual = problem.residual(flat, problem.value_and_grad(flat)[1])
+    except BaseException:
+        # An interrupt leaves what was found until then.
+        problem.set(descent.here)
+        raise
+    problem.set(flat)
     report(descent.done, flat, residual, {"flat": flat, "value": descent.value})
     return flat, residual
 
@@ -56,13 +68,15 @@ def minimise_newton(
 class _Descent:
     """The minimisation over the weights, at one noise; called again it goes on from another place."""
 
-    def __init__(self, problem: LinearProblem, blocks: Blocks, tolerance: float, max_iterations: int) -> None:
-        self.problem, self.blocks = problem, blocks
+    def __init__(self, flat: Tensor, blocks: Blocks, tolerance: float, max_iterations: int) -> None:
+        self.problem, self.blocks = blocks.problem, blocks
         self.tolerance, self.max_iterations = tolerance, max_iterations
         self.done, self.residual, self.value = 0, float("inf"), float("nan")
+        #: The last point that was not worse than the one before it.
+        self.here = flat
 
     def __call__(self, flat: Tensor) -> Tensor:
-        stalled = 0
+        self.here, stalled = flat, 0
         value, grad = self._at(flat)
         # Hardly a fit begins at its minimum, but for one that goes on from another.
         residual = float("inf") if self.blocks.fresh else self.problem.residual(flat, grad)
@@ -81,12 +95,13 @@ class _Descent:
             new_residual = self.problem.residual(new, new_grad)
             stalled = 0 if new_value < value - near or new_residual < residual else stalled + 1
             if not stalled:
-                flat, value, grad, residual = new, new_value, new_grad, new_residual
+                self.here = flat = new
+                value, grad, residual = new_value, new_grad, new_residual
         self.residual, self.value = residual, value
         return flat
 
     def _at(self, flat: Tensor) -> tuple[float, Tensor]:
-        value, grad = self.problem.value_and_grad(flat)
+        value, grad = self.problem.smooth_part(flat)
         if self.problem.at_own is not None:
             grad[self.problem.at_own] = 0.0
         return value + self.problem.kinked_value(flat), grad

@@ -128,6 +128,10 @@ class LinearProblem(FullBatchProblem):
     def value_and_grad(self, flat: Tensor) -> tuple[float, Tensor]:
         """Return value and gradient of the smooth part; see `FullBatchProblem.value_and_grad`."""
         self.set(flat)
+        return self.smooth_part(flat)
+
+    def smooth_part(self, flat: Tensor) -> tuple[float, Tensor]:
+        """Return them without a trace in the model, whose weights no closed derivative needs."""
         if self._last_grad is not None and torch.equal(self._last_grad[0], flat):
             value, grad = self._last_grad[1]
             return value, grad.clone()
