@@ -9,14 +9,18 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from bayesreg.errors import InvalidArgumentError
-from bayesreg.optimizers.decay import unwrap
+from bayesreg.optimizers.decay import DECOUPLED, unwrap
 from bayesreg.optimizers.others import disown, watch_steps
 
-__all__ = ["MARK", "attachment_of", "enter", "forget", "install_guard", "leave"]
+__all__ = ["COUPLED", "MARK", "attachment_of", "enter", "forget", "install_guard", "leave"]
 
 #: Key in a param group that holds the weight_decay which a prior set there. It travels with copies and checkpoints,
 #: so that a decay of bayesreg's own is told from one set by hand, and a copy without its prior is noticed.
 MARK = "bayesreg_decay"
+
+#: Key in a param group of AdamW whose decay a prior has coupled to the gradient, which makes it Adam: its own flag is
+#: to be put back.
+COUPLED = "bayesreg_coupled"
 
 # Values are weak too: an attachment lives in the hooks of its optimizer, and both go together.
 _attached: weakref.WeakKeyDictionary[Optimizer, weakref.ref[Any]] = weakref.WeakKeyDictionary()
@@ -54,11 +58,13 @@ def leave(optimizer: Optimizer) -> None:
 
 
 def forget(optimizer: Optimizer) -> None:
-    """Take the marks of a prior off an optimizer, and the decay that it had set."""
+    """Take the marks of a prior off an optimizer, and what it had set: decay, and the flag that says what it does."""
     for group in optimizer.param_groups:
         if MARK in group and group.get("weight_decay") == group[MARK]:
             group["weight_decay"] = 0.0
         group.pop(MARK, None)
+        if group.pop(COUPLED, False):
+            group[DECOUPLED] = True
 
 
 def _guard(optimizer: Optimizer, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:

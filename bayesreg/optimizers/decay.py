@@ -16,6 +16,7 @@ from bayesreg.errors import InvalidArgumentError, NotEquivalentError, nearest
 from bayesreg.optimizers.probe import Build, examine, rebuild
 
 __all__ = [
+    "DECOUPLED",
     "DecayRule",
     "OptimizerLike",
     "class_of",
@@ -24,6 +25,7 @@ __all__ = [
     "decay_rules",
     "each_kind_of_group",
     "hand_set_decay",
+    "kind_by_flag",
     "own_type",
     "require_coupled",
     "steady_gain",
@@ -37,6 +39,12 @@ _WAYS_ON = (
     "Either keep the prior exact by setting weight_decay=0 and injecting the prior's gradient "
     "(br.attach(optimizer, prior, num_data=n)), or use a coupled optimizer such as SGD or Adam."
 )
+
+
+#: The flag in the param groups of Adam and its kin (of AdamW since torch 2.7) that says what they do with decay.
+DECOUPLED = "decoupled_weight_decay"
+
+Kind: TypeAlias = Literal["coupled", "decoupled", "none", "other", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,7 @@ class DecayRule:
         hidden: Whether it moved weights with a zero gradient and weight_decay = 0: a decay under another name.
     """
 
-    kind: Literal["coupled", "decoupled", "none", "other", "unknown"]
+    kind: Kind
     name: str
     extra_decay: float = 0.0
     probed: bool = False
@@ -64,7 +72,7 @@ class DecayRule:
 _COUPLED = ("SGD", "Adam", "NAdam", "RAdam", "Adagrad", "Adadelta", "Adamax", "RMSprop", "ASGD")
 _DECOUPLED = ("AdamW", "Adafactor", "Muon")
 _NONE = ("Rprop", "LBFGS", "SparseAdam")
-_KINDS: dict[str, Literal["coupled", "decoupled", "none"]] = {
+_KINDS: dict[str, Kind] = {
     **dict.fromkeys(_COUPLED, "coupled"),
     **dict.fromkeys(_DECOUPLED, "decoupled"),
     **dict.fromkeys(_NONE, "none"),
@@ -84,9 +92,11 @@ def class_of(optimizer: OptimizerLike) -> tuple[type, dict[str, Any]]:
     if isinstance(optimizer, Optimizer):
         # Flags can differ by group; one decoupled group makes the whole answer decoupled.
         settings = dict(optimizer.defaults)
+        if all(DECOUPLED in group for group in optimizer.param_groups):
+            settings.pop(DECOUPLED, None)
         for group in optimizer.param_groups:
-            if group.get("decoupled_weight_decay"):
-                settings["decoupled_weight_decay"] = True
+            if DECOUPLED in group:
+                settings[DECOUPLED] = group[DECOUPLED] or settings.get(DECOUPLED, False)
             if "lambd" in group:
                 settings["lambd"] = group["lambd"]
         return type(optimizer), settings
@@ -145,9 +155,7 @@ def decay_rule(optimizer: OptimizerLike) -> DecayRule:
         build = rebuild(optimizer) if isinstance(optimizer, Optimizer) else optimizer
         # A partial or a class: called with parameters, as a factory is.
         return _examined(build, cls.__name__)  # type: ignore[arg-type]
-    kind = _KINDS[name]
-    if kind == "coupled" and settings.get("decoupled_weight_decay"):
-        kind = "decoupled"
+    kind = kind_by_flag(_KINDS[name], settings)
     lambd = settings.get("lambd", 1e-4) if name == "ASGD" else 0.0
     return DecayRule(kind, name, extra_decay=float(lambd))
 
@@ -210,6 +218,7 @@ _NOT_OF_A_KIND = (
     "initial_lr",
     "max_lr",
     "bayesreg_decay",
+    "bayesreg_coupled",
     "bayesreg_names",
 )
 
@@ -253,10 +262,21 @@ def decay_rule_of_group(optimizer: Optimizer, group: Mapping[str, Any], rule: De
     name = own_type(type(optimizer))
     if name is None:
         return _examined(rebuild(optimizer, group), rule.name)
-    if _KINDS[name] != "coupled":
+    if _KINDS[name] != "coupled" and DECOUPLED not in group:
         return rule
-    kind: Literal["coupled", "decoupled"] = "decoupled" if group.get("decoupled_weight_decay") else "coupled"
-    return DecayRule(kind, name, extra_decay=float(group.get("lambd", 0.0)))
+    return DecayRule(kind_by_flag(_KINDS[name], group), name, extra_decay=float(group.get("lambd", 0.0)))
+
+
+def kind_by_flag(kind: Kind, settings: Mapping[str, Any]) -> Kind:
+    """Return what an optimizer of torch's does with decay, where its settings may have a flag that says it.
+
+    Args:
+        kind: What its class does.
+        settings: Of the optimizer, or of one of its groups.
+    """
+    if DECOUPLED not in settings or kind not in ("coupled", "decoupled"):
+        return kind
+    return "decoupled" if settings[DECOUPLED] else "coupled"
 
 
 def steady_gain(group: Mapping[str, Any]) -> float:

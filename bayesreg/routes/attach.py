@@ -210,6 +210,8 @@ class Handle:
                 )
         except BaseException:
             self.remove()
+            if clip is not None:
+                clip.close()
             raise
 
     def __reduce__(self) -> Any:

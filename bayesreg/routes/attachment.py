@@ -14,7 +14,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from bayesreg.conversion import LossScale
 from bayesreg.errors import InvalidArgumentError, UnsupportedError
-from bayesreg.optimizers.attached import MARK, enter, leave
+from bayesreg.optimizers.attached import COUPLED, MARK, enter, leave
+from bayesreg.optimizers.decay import DECOUPLED
 from bayesreg.optimizers.others import own
 from bayesreg.priors.contract.joint import Term
 from bayesreg.routes.applications import Applications
@@ -80,24 +81,31 @@ class Attachment:
         classes = [cls for cls in type(optimizer).__mro__ if cls is not Optimizer and "step" in vars(cls)]
         self._nests = len({inspect.unwrap(vars(cls)["step"]) for cls in classes}) > 1
         self._own_kind = type(optimizer).__module__.startswith("torch.optim")
-        self._hooks = [
-            optimizer.register_step_pre_hook(self._before_step),
-            optimizer.register_step_post_hook(self._after_step),
-            optimizer.register_load_state_dict_pre_hook(lambda _, state: self._before_load(state)),
-            optimizer.register_load_state_dict_post_hook(lambda _: self._after_load()),
-            optimizer.register_state_dict_post_hook(lambda _, state: self._saved(state)),
-        ]
         self._unheld = unheld
         self._masters = Masters(optimizer) if float32_master else None
         self._watches = Watches(optimizer, plans, loss_scale, unknown=watched, clip=clip, wide=float32_master)
         #: Whether a step has begun and not come to its end.
         self._begun = False
-        enter(optimizer, self)
-        self._take(plans)
-        put_in_place(optimizer, self._names())
+        self._hooks: list[Any] = []
+        try:
+            self._hook_up()
+            enter(optimizer, self)
+            self._take(plans)
+            put_in_place(optimizer, self._names())
+        except BaseException:
+            self.remove()
+            raise
         for state in optimizer.state.values():
             if isinstance(state, dict):
                 state.pop(MASTER, None)  # of a checkpoint that was loaded before, and narrowed
+
+    def _hook_up(self) -> None:
+        optimizer, add = self.optimizer, self._hooks.append
+        add(optimizer.register_step_pre_hook(self._before_step))
+        add(optimizer.register_step_post_hook(self._after_step))
+        add(optimizer.register_load_state_dict_pre_hook(lambda _, state: self._before_load(state)))
+        add(optimizer.register_load_state_dict_post_hook(lambda _: self._after_load()))
+        add(optimizer.register_state_dict_post_hook(lambda _, state: self._saved(state)))
 
     @property
     def live(self) -> bool:
@@ -202,6 +210,11 @@ class Attachment:
             if "weight_decay" in group or plan.decay:
                 group["weight_decay"] = plan.decay
             group[MARK] = plan.decay
+            # A checkpoint of an optimizer that was not attached, or loading as such (AdamW's), turns it on again.
+            if plan.flag is False and (group[DECOUPLED] or COUPLED in group):
+                group[DECOUPLED], group[COUPLED] = False, True
+            elif group.pop(COUPLED, False):
+                group[DECOUPLED] = True
             if "lambd" in group:
                 group["lambd"] = 0.0
 
@@ -372,6 +385,11 @@ class Attachment:
                     f"weight_decay of param group {index} was changed to {group['weight_decay']:g} after br.attach set "
                     f"{plan.decay:g}: the prior decides it. To change the strength, remove() the handle and attach "
                     f"another prior."
+                )
+            if plan.flag is not None and group.get(DECOUPLED) != plan.flag:
+                raise InvalidArgumentError(
+                    f"decoupled_weight_decay of param group {index} was changed to {group.get(DECOUPLED)} after "
+                    f"br.attach: with {plan.flag} its decay is the prior; remove() the handle first."
                 )
 
     def _check_clip(self) -> None:

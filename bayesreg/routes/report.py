@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bayesreg._support.tables import Table, in_short
 from bayesreg.conversion import LossScale
+from bayesreg.optimizers.attached import COUPLED
 from bayesreg.optimizers.step_size import has_metric
 from bayesreg.priors import Belief
 from bayesreg.priors.equivalents import equivalent
@@ -47,6 +48,13 @@ def _notes(parts: Sequence[Attachment]) -> list[str]:
         notes.append(
             "An isotropic Gaussian shares its param group with other priors, so it takes the gradient route: exact, "
             "one pass over the weights. An optimizer built from prior.param_groups() would do it for free."
+        )
+    coupled = sum(COUPLED in group for part in parts for group in part.optimizer.param_groups)
+    if coupled:
+        groups = "one param group" if coupled == 1 else f"{coupled} param groups"
+        notes.append(
+            f"In {groups} the flag decoupled_weight_decay is False while the prior is attached: the step is Adam's, "
+            f"whose decay is this prior, at no cost. remove() puts it back."
         )
     if any(part.before_clip for part in parts):
         notes.append(

@@ -75,10 +75,14 @@ def put_in_place(optimizer: Optimizer, names: Sequence[Sequence[str]]) -> None:
     groups = optimizer.param_groups
     if not groups or not all(NAMES in group for group in groups):
         return
-    saved = [list(group.pop(NAMES)) for group in groups]
-    if saved == [list(here) for here in names]:
+    saved = [list(group[NAMES]) for group in groups]
+    in_place = saved == [list(here) for here in names]
+    if not in_place:
+        _require_same(saved, names)
+    for group in groups:
+        del group[NAMES]
+    if in_place:
         return
-    _require_same(saved, names)
     loaded = {
         name: optimizer.state.pop(parameter, None)
         for group, here in zip(groups, saved, strict=True)

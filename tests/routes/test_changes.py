@@ -14,15 +14,15 @@ from tests.versions import adam_flag
 
 @adam_flag
 def test_flags_that_a_checkpoint_brings_are_planned_for():
-    """An AdamW checkpoint in Adam: its decay is decoupled from then on, so the native route would be no prior."""
+    """An AdamW checkpoint in Adam: its decay would be decoupled from then on, so the flag must go back."""
     model = net()
     prior = br.ModelPrior(model, {"*": br.Gaussian(0.3)})
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     handle = br.attach(optimizer, prior, num_data=N)
     assert handle.describe().rows[0][2] == "native"
     optimizer.load_state_dict(torch.optim.AdamW(net().parameters(), lr=0.02).state_dict())
-    assert optimizer.param_groups[0]["decoupled_weight_decay"]
-    assert handle.describe().rows[0][2] == "gradient"
+    assert not optimizer.param_groups[0]["decoupled_weight_decay"]
+    assert handle.describe().rows[0][2] == "native"
     other = net()
     reference = br.ModelPrior(other, {"*": br.Gaussian(0.3)})
     plain = torch.optim.Adam(other.parameters(), lr=0.02)

@@ -15,6 +15,7 @@ from bayesreg.explaining.groups.layout import laid_out
 from bayesreg.explaining.groups.recognise import recognise, require_sound
 from bayesreg.optimizers import DecayRule, OptimizerLike, decay_rule, decay_rules
 from bayesreg.optimizers.attached import attachment_of
+from bayesreg.optimizers.decay import kind_by_flag
 from bayesreg.priors import Belief
 from bayesreg.selection import ParameterInfo, Role, parameters_of, role_of
 
@@ -168,13 +169,9 @@ def facts_of_state(
             else:
                 facts.append(_fact_by_name(name, shapes[key], None, state))
         rule = decay_rule(cls)
-        decoupled = settings.get("decoupled_weight_decay") and rule.kind == "coupled"
         lambd = float(settings.get("lambd", rule.extra_decay))
-        groups.append(
-            GroupFacts(
-                index, cls, DecayRule("decoupled" if decoupled else rule.kind, rule.name, lambd), settings, facts
-            )
-        )
+        kind = kind_by_flag(rule.kind, settings)
+        groups.append(GroupFacts(index, cls, DecayRule(kind, rule.name, lambd), settings, facts))
     return groups
 
 

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from bayesreg.errors import InvalidArgumentError, kind_of
 from bayesreg.optimizers import OptimizerLike, class_of
-from bayesreg.optimizers.attached import MARK
+from bayesreg.optimizers.attached import COUPLED, MARK
 from bayesreg.references import plain_names
 
 __all__ = ["find_state_dict", "recognise", "require_sound", "weights_in"]
@@ -33,6 +33,7 @@ _COMPANY = {
     "name",
     "bayesreg_names",
     MARK,
+    COUPLED,
 }
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 # By the key of the state where the groups' keys do not tell.
@@ -236,7 +237,7 @@ def _candidates(state_dict: Mapping[str, Any]) -> set[str]:
     most = max((len(keys) for keys in fits.values()), default=0)
     names = {name for name, keys in fits.items() if len(keys) == most}
     if names == {"Adam", "AdamW"} and "decoupled_weight_decay" in group:
-        return {"AdamW" if group["decoupled_weight_decay"] else "Adam"}
+        return {"AdamW" if group["decoupled_weight_decay"] or COUPLED in group else "Adam"}
     if names == {"RAdam", "Adamax"} and "capturable" in group:
         return {"RAdam" if "decoupled_weight_decay" in group else "Adamax"}
     return names

@@ -13,7 +13,8 @@ from torch.optim import SGD, Optimizer, SparseAdam
 from bayesreg.conversion import LossScale
 from bayesreg.errors import InvalidArgumentError, PatternError, UnsupportedError, nearest
 from bayesreg.model_prior.entry import Entry
-from bayesreg.optimizers import DecayRule, decay_rules
+from bayesreg.optimizers import decay_rules
+from bayesreg.optimizers.decay import DECOUPLED
 from bayesreg.optimizers.step_size import check_metric
 from bayesreg.priors import Belief, Prior, Quadratic
 from bayesreg.priors.contract.asking import is_flat, learns, local_part, require_map
@@ -68,6 +69,8 @@ class GroupPlan:
 
     #: The group's own weight_decay; 0 where the route is another.
     decay: float
+    #: What the group's `decoupled_weight_decay` must be for that; None where it has no such flag, or no decay.
+    flag: bool | None = None
     members: list[Planned] = field(default_factory=list)
     #: An isotropic Gaussian of this group would be free if the group held nothing else.
     could_be_native: bool = False
@@ -114,11 +117,12 @@ def make_plan(
     """Give every covered parameter of one optimizer its route, or raise with what to do instead."""
     rules = decay_rules(optimizer)
     refuse_decay(optimizer, rules)
-    kind = _kind(rules)
+    # A probed optimizer is known on a toy only: it may treat biases, or another group, in another way.
+    kinds = ["unknown" if any(rule.probed for rule in rules) else rule.kind for rule in rules]
     # Many parameters have one prior.
     parabolas: dict[int, Quadratic | None] = {}
     plans = []
-    for group in optimizer.param_groups:
+    for group, kind in zip(optimizer.param_groups, kinds, strict=True):
         found = []
         for parameter in group["params"]:
             if id(parameter) in covered:
@@ -153,14 +157,6 @@ class _Found:
         return strength
 
 
-def _kind(rules: Sequence[DecayRule]) -> str:
-    """Return what the optimizer does with decay; one decoupled group makes the whole answer decoupled."""
-    # A probed optimizer is known on a toy only: it may treat biases, or another group, in another way.
-    if not rules or any(rule.probed for rule in rules):
-        return "unknown"
-    return "decoupled" if any(rule.kind == "decoupled" for rule in rules) else rules[0].kind
-
-
 def _plan_group(
     optimizer: Optimizer,
     group: Mapping[str, Any],
@@ -172,14 +168,19 @@ def _plan_group(
     # A parameter of the group that the prior leaves alone would be decayed too.
     alone = len(found) == len(group["params"])
     names = {one.asked for one in found}
+    beside = kind == "decoupled" and names == {"decoupled"}
+    # AdamW is Adam but for a flag.
+    flagged = DECOUPLED in group and kind in ("coupled", "decoupled")
+    kind = "coupled" if flagged and not beside else kind
     native = kind == "coupled" and not before_clip and names <= {"auto", "native"}
-    own = native or (kind == "decoupled" and names == {"decoupled"})
+    own = native or beside
     # λθ and λ·loc, added apart, leave a rounding error on the centre. In half precision little else is left; and an
     # optimizer with a metric makes a whole step of it. A plain SGD moves by one unit in the last place at most.
     apart = type(optimizer) is SGD and all(one.parameter.dtype in _WIDE for one in found)
-    decay = _shared_decay(found, loss_scale, centred=native and apart) if own and alone else 0.0
-    could = native and not decay and any(one.strength(loss_scale) for one in found)
-    plan = GroupPlan(decay, could_be_native=could)
+    centred = native and apart
+    decay = _shared_decay(found, loss_scale, centred=centred) if own and alone else 0.0
+    could = native and not decay and any((centred or one.about_zero) and one.strength(loss_scale) for one in found)
+    plan = GroupPlan(decay, beside if flagged and decay else None, could_be_native=could)
     for one in found:
         route = _route(optimizer, one, decay, kind, before_clip)
         shard = local_part(one.prior, one.parameter)

@@ -15,6 +15,8 @@ from bayesreg.data import Arrays
 from bayesreg.data.columns import parts
 from bayesreg.errors import CheckpointError
 from bayesreg.model_prior import ModelPrior
+from bayesreg.optimizers.attached import COUPLED, MARK
+from bayesreg.optimizers.decay import DECOUPLED
 
 __all__ = ["Changed", "digest", "named", "of_arrays", "of_module", "of_optimizer", "of_prior", "require_same"]
 
@@ -49,8 +51,9 @@ def of_prior(prior: ModelPrior) -> dict[str, str | None]:
 
 def of_optimizer(optimizer: Optimizer) -> dict[str, Any]:
     """Return an optimizer's class and the settings of its groups, the same in another process."""
-    # Decay is the prior's, which is compared by itself; a schedule has its own rate.
-    beside = ("params", "param_names", "bayesreg_names", "initial_lr", "weight_decay", "bayesreg_decay")
+    # Decay, and the flag that says what it does, are the prior's, which is compared by itself; a schedule has its own
+    # rate.
+    beside = ("params", "param_names", "initial_lr", "weight_decay", DECOUPLED, "bayesreg_names", MARK, COUPLED)
     found: dict[str, Any] = {"class": type(optimizer).__name__}
     for name in optimizer.param_groups[0]:
         if name not in beside:
