@@ -18,6 +18,7 @@ from sklearn.datasets import load_diabetes
 from torch import nn
 
 import bayesreg as br
+from tests.versions import ADAMW_HAS_FLAG
 from bayesreg.testing import PriorContract
 
 mpl.use("Agg")
@@ -128,7 +129,9 @@ ROUTES = [
     (Bridge(4.0), br.Gaussian(0.5), SGD, {}, "native"),
     (Bridge(4.0, loc=0.3), br.Gaussian(0.5, loc=0.3), SGD, {}, "native + centre"),
     (Bridge.centered_at(REFERENCE, 4.0), br.Gaussian.centered_at(REFERENCE, 0.5), SGD, {}, "native + centre"),
-    (Bridge(4.0), br.Gaussian(0.5), partial(torch.optim.AdamW, lr=0.01, weight_decay=0.0), {}, "gradient"),
+    (Bridge(4.0), br.Gaussian(0.5), partial(torch.optim.AdamW, lr=0.01, weight_decay=0.0), {},
+     "native" if ADAMW_HAS_FLAG else "gradient"),
+    (Bridge(4.0), br.Gaussian(0.5), partial(torch.optim.Adafactor, lr=0.01, weight_decay=0.0), {}, "gradient"),
     (Bridge(4.0), br.Gaussian(0.5), SGD, {"route": "loss"}, "loss"),
     (Bridge(4.0), br.Gaussian(0.5), partial(torch.optim.AdamW, lr=0.01, weight_decay=0.0), {"route": "decoupled"},
      "decoupled"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from enum import StrEnum
 from typing import Annotated, Any
@@ -111,16 +112,18 @@ def _to_run(value: float, optimizer: str | None, before: str | None, after: str 
         raise InvalidArgumentError("--optimizer: name it (sgd, adamw, ...), as each means another thing by its decay.")
     runs = {"before": _numbers("--from-run", before), "after": _numbers("--to-run", after)}
     try:
-        found = adapt_weight_decay(value, optimizer=optimizer, **runs)
+        names = [name.strip() for name in optimizer.split(",")]
+        found = adapt_weight_decay(value, optimizer=names, **runs)
     except InvalidArgumentError as error:
         # In the words of the command line.
         name, _, rest = str(error).partition(" " if str(error).split(":")[0] not in runs else ":")
         option = {"before": "--from-run", "after": "--to-run"}.get(name)
         raise (error if option is None else InvalidArgumentError(f"{option}: {rest.strip()}")) from error
     if as_json:
-        say(found.to_json())
-    else:
-        show(found)
+        say(found[0].to_json() if len(found) == 1 else json.dumps([one.to_dict() for one in found], indent=2))
+        return
+    for one in found:
+        show(one)
 
 
 def _numbers(option: str, text: str) -> dict[str, float]:

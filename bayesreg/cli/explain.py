@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import json
+import tomllib
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -39,7 +40,7 @@ def explain(
     checkpoint: Annotated[
         Path | None,
         typer.Argument(
-            help="A .pt file with an optimizer's state_dict(); or .json, .yaml or .py settings of HF, timm, Keras, ..."
+            help="A .pt file with an optimizer's state_dict(), or .json, .yaml, .toml or .py settings of HF, timm, ..."
         ),
     ] = None,
     num_data: NumData = None,
@@ -113,7 +114,7 @@ def explain(
             raise InvalidArgumentError(f"{', '.join(given)}: the file has its own; leave them out.")
         if is_prior_file(checkpoint):
             raise InvalidArgumentError(f"{checkpoint}: a prior file, no optimizer: bayesreg prior show {checkpoint}")
-        if checkpoint.suffix.lower() in (".json", ".yaml", ".yml", ".py"):
+        if checkpoint.suffix.lower() in (".json", ".yaml", ".yml", ".toml", ".py"):
             if optimizer is not None:
                 raise InvalidArgumentError("--optimizer: the settings name their own; leave it out.")
             told = explain_settings(_read_settings(checkpoint), num_data=scale, clip_norm=clip, **run)
@@ -242,7 +243,7 @@ def _watch(explanation: Explanation, file: Path | None, watched: _Watched) -> No
 
 
 def _read_settings(path: Path) -> Any:
-    """Return the mapping in a JSON or YAML file, or the plain values of a Python one, which is not run."""
+    """Return the mapping in a JSON, YAML or TOML file, or the plain values of a Python one, which is not run."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -250,6 +251,8 @@ def _read_settings(path: Path) -> Any:
     try:
         if path.suffix.lower() == ".py":
             content: Any = literals(text)
+        elif path.suffix.lower() == ".toml":
+            content = tomllib.loads(text)
         else:
             content = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
     except RecursionError as error:
@@ -262,7 +265,7 @@ def _read_settings(path: Path) -> Any:
         raise InvalidArgumentError(
             f"{path}: expected settings of Hugging Face (optim, learning_rate, weight_decay), timm (opt, "
             f"weight_decay), Keras (class_name, config), axolotl, LLaMA-Factory, nanoGPT (learning_rate, max_iters), "
-            f"or an optimizer block of DeepSpeed, Hydra or Lightning."
+            f"or an optimizer block of DeepSpeed, Hydra, Lightning or torchtitan."
         )
     return content
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, overload
 
 from torch.optim import Optimizer
 
@@ -43,6 +43,7 @@ class Adapted(Tabled):
         why: In words.
         before: The weight decay before.
         notes: What else there is to say.
+        optimizer: Its name.
     """
 
     weight_decay: float
@@ -53,6 +54,7 @@ class Adapted(Tabled):
     why: str
     before: float
     notes: tuple[str, ...] = field(default=())
+    optimizer: str = ""
 
     @property
     def agree(self) -> bool:
@@ -65,7 +67,7 @@ class Adapted(Tabled):
         if self.keeps_memory is not None:
             rows.append(("keeps the memory in epochs", self.keeps_memory, self._times(self.keeps_memory)))
         rows += [(name, value, self._times(value)) for name, value in self.copied_rules.items()]
-        title = f"weight_decay={self.before:g} in the other run"
+        title = f"{self.optimizer}'s weight_decay={self.before:g} in the other run"
         return Table(title, ("rule", "weight_decay", "times"), rows, (self.why, *self.notes))
 
     def _times(self, value: float) -> float | None:
@@ -88,14 +90,30 @@ class _Run:
         return self.num_data / self.batch_size
 
 
+@overload
+def adapt_weight_decay(
+    weight_decay: float, *, optimizer: OptimizerLike, before: Mapping[str, Any], after: Mapping[str, Any]
+) -> Adapted: ...
+
+
+@overload
+def adapt_weight_decay(
+    weight_decay: float | Sequence[float],
+    *,
+    optimizer: list[Any] | tuple[OptimizerLike, ...],
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+) -> list[Adapted]: ...
+
+
 @answering
 def adapt_weight_decay(
-    weight_decay: float,
+    weight_decay: float | Sequence[float],
     *,
-    optimizer: OptimizerLike,
-    before: Mapping[str, float],
-    after: Mapping[str, float],
-) -> Adapted:
+    optimizer: OptimizerLike | Sequence[OptimizerLike],
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+) -> Adapted | list[Adapted]:
     """Say what a weight decay should become when batch size, learning rate, data or length of a run change.
 
     What is kept is the belief, the prior that the decay stands for at rest, not the optimum. A coupled decay is the
@@ -105,15 +123,17 @@ def adapt_weight_decay(
     that keeps the memory, 1/(ηλ) steps, in epochs too. Under Muon and Lion a decay is a bound, 1/λ, which stays.
 
     Args:
-        weight_decay: λ before, >= 0.
+        weight_decay: λ before, >= 0; of several optimizers one for all, or a list.
         optimizer: A class, a name, a factory, or the optimizer itself: after some steps its state says how much of its
-            gradients is noise, and the rule is refused where that is little.
+            gradients is noise, and the rule is refused where that is little. A list of those that share the model,
+            such as Muon for matrices and AdamW for the rest.
         before: Of the run: `batch_size`, `lr` (at its peak) and `num_data`; `steps` or `epochs` tell whether the
-            weights come to rest.
+            weights come to rest. Of several optimizers `lr` is one for all, or a list.
         after: What is different in the other run; what is not there stays.
 
     Returns:
-        The decay that keeps the belief, the one that keeps the memory, and what copied rules make of it.
+        The decay that keeps the belief, the one that keeps the memory, and what copied rules make of it; of several
+        optimizers a list of such, in their order.
 
     Raises:
         InvalidArgumentError: If a run lacks something, or has what it cannot have.
@@ -128,11 +148,46 @@ def adapt_weight_decay(
         >>> scaled = {"batch_size": 256, "lr": 2e-3}
         >>> adapt_weight_decay(0.1, optimizer=torch.optim.AdamW, before=before, after=scaled).agree
         True
+        >>> both, before["lr"] = [torch.optim.Adam, torch.optim.AdamW], [1e-3, 3e-4]
+        >>> found = adapt_weight_decay(0.1, optimizer=both, before=before, after={"batch_size": 256})
+        >>> [(one.optimizer, one.weight_decay) for one in found]
+        [('Adam', 0.1), ('AdamW', 0.2)]
 
     References:
         Wang & Aitchison (2024), How to set AdamW's weight decay as you scale model and dataset size, section 3; Malladi
         et al. (2022), On the SDEs and Scaling Rules for Adaptive Gradient Algorithms.
     """
+    if isinstance(optimizer, list | tuple):
+        return _of_several(weight_decay, optimizer, before, after)
+    return _of_one(weight_decay, optimizer, before, after)  # type: ignore[arg-type]
+
+
+def _of_several(
+    decay: object, optimizers: Sequence[OptimizerLike], before: Mapping[str, Any], after: Mapping[str, Any]
+) -> list[Adapted]:
+    count = len(optimizers)
+    if not count:
+        raise InvalidArgumentError("optimizer: expected at least one, got an empty list.")
+
+    def each(name: str, given: Any) -> list[Any]:
+        if not isinstance(given, list | tuple):
+            return [given] * count
+        if len(given) != count:
+            raise InvalidArgumentError(f"{name}: expected one number, or one of each of {count}, got {len(given)}.")
+        return list(given)
+
+    def runs(name: str, given: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        if not isinstance(given, Mapping) or "lr" not in given:
+            return [given] * count
+        return [{**given, "lr": rate} for rate in each(f"{name} lr", given["lr"])]
+
+    decays, firsts, seconds = each("weight_decay", decay), runs("before", before), runs("after", after)
+    return [_of_one(*parts) for parts in zip(decays, optimizers, firsts, seconds, strict=True)]
+
+
+def _of_one(
+    weight_decay: float, optimizer: OptimizerLike, before: Mapping[str, Any], after: Mapping[str, Any]
+) -> Adapted:
     decay = checks.non_negative_float("weight_decay", weight_decay)
     first = _run("before", before, {})
     second = _run("after", after, before)
@@ -178,7 +233,7 @@ def adapt_weight_decay(
     copied["lr x weight_decay kept"] = decay / rate
     if first.steps and second.steps:
         copied["sum of lr x weight_decay kept"] = decay / rate * first.steps / second.steps
-    return Adapted(kept, memory, copied, regime, share, why, decay, tuple(notes))
+    return Adapted(kept, memory, copied, regime, share, why, decay, tuple(notes), rule.name)
 
 
 def _require_noise(name: str, share: float, batch: float) -> None:

@@ -16,6 +16,7 @@ from bayesreg.errors import InvalidArgumentError, NotEquivalentError, nearest
 from bayesreg.optimizers.probe import Build, examine, rebuild
 
 __all__ = [
+    "CORRECTED",
     "DECOUPLED",
     "DecayRule",
     "OptimizerLike",
@@ -44,7 +45,10 @@ _WAYS_ON = (
 #: The flag in the param groups of Adam and its kin (of AdamW since torch 2.7) that says what they do with decay.
 DECOUPLED = "decoupled_weight_decay"
 
-Kind: TypeAlias = Literal["coupled", "decoupled", "none", "other", "unknown"]
+#: The setting of timm's optimizers that multiplies a decoupled decay by lr / (the largest lr).
+CORRECTED = "corrected_weight_decay"
+
+Kind: TypeAlias = Literal["coupled", "decoupled", "cautious", "held", "none", "other", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,10 @@ class DecayRule:
     """How an optimizer treats its `weight_decay`.
 
     Attributes:
-        kind: "coupled" (added to the gradient: a Gaussian prior), "decoupled" (the weights are shrunk apart
-            from the gradient: no Gaussian prior), "none" (no such argument, or one that it ignores), "other" (probed:
-            neither of the first two) or "unknown" (it could not be probed).
+        kind: "coupled" (added to the gradient: a Gaussian prior), "decoupled" (the weights are shrunk apart from the
+            gradient: no Gaussian prior), "cautious" (only those that the update shrinks too), "held" (the norm of
+            matrices is fixed, so that no decay acts), "none" (no such argument, or one that it ignores), "other"
+            (probed: none of these) or "unknown" (it could not be probed).
         name: The optimizer's class name.
         extra_decay: Decay hidden in another argument and added to `weight_decay` (ASGD's `lambd`).
         probed: Whether the kind was measured on a toy tensor rather than known.
@@ -261,7 +266,9 @@ def decay_rule_of_group(optimizer: Optimizer, group: Mapping[str, Any], rule: De
     """
     name = own_type(type(optimizer))
     if name is None:
-        return _examined(rebuild(optimizer, group), rule.name)
+        # By its square, as long as the rate is that of the start: the rule without that is the one to know.
+        plain = {**group, CORRECTED: False} if group.get(CORRECTED) else group
+        return _examined(rebuild(optimizer, plain), rule.name)
     if _KINDS[name] != "coupled" and DECOUPLED not in group:
         return rule
     return DecayRule(kind_by_flag(_KINDS[name], group), name, extra_decay=float(group.get("lambd", 0.0)))
@@ -333,7 +340,7 @@ def require_coupled(optimizer: OptimizerLike) -> DecayRule:
             f"{rule.name} has no weight_decay argument{ignored}. Give it the prior through the gradient or the loss: "
             f"br.attach(optimizer, prior, num_data=n), or optimizer='lbfgs' in br.MAPTrainer."
         )
-    if rule.kind == "other":
+    if rule.kind in ("cautious", "other"):
         raise NotEquivalentError(
             f"{rule.name} was probed: its weight_decay is neither added to the gradient nor a plain shrinkage of the "
             f"weights, so it is not a Gaussian prior. {_WAYS_ON}"

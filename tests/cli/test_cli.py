@@ -452,6 +452,9 @@ RUN = ("convert", "0.1", "--optimizer", "adamw", "--from-run", "batch_size=64,lr
 def test_a_weight_decay_for_another_run(run):
     assert answer(run, *RUN, "--to-run", "batch-size=256")["weight_decay"] == pytest.approx(0.2)
     assert "keeps the belief" in run(*RUN, "--to-run", "batch_size=256, lr=2e-3")[1]
+    both = (*RUN[:3], "sgd, adamw", *RUN[4:], "--to-run", "batch-size=256")
+    assert [found["weight_decay"] for found in answer(run, *both)] == pytest.approx([0.1, 0.2])
+    assert "SGD's weight_decay=0.1" in run(*both)[1]
 
 
 @pytest.mark.parametrize(

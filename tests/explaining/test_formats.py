@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tomllib
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -79,6 +81,46 @@ weight_decay = 1e-1
 print("never run")
 compile = True
 """
+TORCHTITAN = """
+[job]
+description = "Llama 3 debug training"
+
+[optimizer]
+name = "AdamW"
+lr = 8e-4
+weight_decay = 0.1
+
+[[optimizer.param_groups]]
+pattern = "(norm|bias)"
+weight_decay_multiplier = 0.0
+
+[[optimizer.param_groups]]
+pattern = "tok_embeddings"
+lr_multiplier = 0.5
+weight_decay_multiplier = 0.1
+beta2 = 0.98
+
+[lr_scheduler]
+warmup_steps = 200
+decay_ratio = 0.8
+decay_type = "cosine"
+min_lr_factor = 0.1
+
+[training]
+global_batch_size = 16
+max_norm = 1.0
+steps = 1000
+"""
+ADAMW_1E3 = {"lr": 1e-3, "weight_decay": 0.0}
+TORCHTITAN_MIXED = {
+    "optimizer": {
+        "param_groups": [
+            {"pattern": "norm|bias|emb", "optimizer_name": "AdamW", "optimizer_kwargs": ADAMW_1E3},
+            {"pattern": ".*", "optimizer_name": "Muon", "optimizer_kwargs": {"lr": 0.02, "weight_decay": 0.05}},
+        ]
+    },
+    "training": {"steps": 500},
+}  # fmt: skip
 KERAS = {"class_name": "AdamW", "config": {"learning_rate": 1e-3, "weight_decay": 4e-3}}
 TIMM = {"opt": "adamw", "lr": 1e-3, "weight_decay": 0.05, "sched": "cosine", "epochs": 300, "batch_size": 128}
 HUGGING_FACE = {"optim": "adamw_torch", "learning_rate": 5e-5, "weight_decay": 0.01, "num_train_epochs": 3}
@@ -89,6 +131,8 @@ FILES = {
     "hydra.yaml": (HYDRA, "Hydra", 1e-4, 0.1, "coupled"),
     "lightning.yaml": (LIGHTNING, "Lightning", 0.01, 1e-3, "decoupled"),
     "nano.py": (NANO_GPT, "nanoGPT", 0.1, 1e-3, "decoupled"),
+    "titan.toml": (TORCHTITAN, "torchtitan", 0.1, 8e-4, "decoupled"),
+    "mixed.json": (json.dumps(TORCHTITAN_MIXED), "torchtitan", 0.0, 1e-3, "decoupled"),
     "keras.json": (json.dumps(KERAS), "Keras", 4e-3, 1e-3, "decoupled"),
     "timm.yaml": (yaml.safe_dump(TIMM), "timm", 0.05, 1e-3, "decoupled"),
     "arguments.json": (json.dumps(HUGGING_FACE), "Hugging Face", 0.01, 5e-5, "decoupled"),
@@ -97,9 +141,8 @@ FILES = {
 
 def content(name):
     text = FILES[name][0]
-    return (
-        literals(text) if name.endswith(".py") else json.loads(text) if name.endswith(".json") else yaml.safe_load(text)
-    )
+    reads = {"py": literals, "json": json.loads, "yaml": yaml.safe_load, "toml": tomllib.loads}
+    return reads[name.rpartition(".")[2]](text)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -156,6 +199,104 @@ def test_who_decays_what():
     assert [g.parameters for g in explained("nano.py").groups] == [("0.weight",), ("0.bias", "1.weight", "1.bias")]
     assert [len(g.parameters) for g in explained("deepspeed.json").groups] == [4]
     assert [len(g.parameters) for g in explained("hydra.yaml").groups] == [4]
+
+
+class Titan(nn.Module):
+    """Names as torchtitan's models have them."""
+
+    def __init__(self):
+        super().__init__()
+        self.tok_embeddings = nn.Embedding(11, 4)
+        self.layers = nn.ModuleDict({"0": nn.Linear(4, 4)})
+        self.norm = nn.LayerNorm(4)
+
+
+def test_the_groups_of_torchtitan():
+    found = br.explain(content("titan.toml"), Titan(), num_data=8000)
+    groups = {group.parameters: group for group in found.groups}
+    assert list(groups) == [
+        ("layers.0.weight",), ("layers.0.bias", "norm.weight", "norm.bias"), ("tok_embeddings.weight",)
+    ]  # fmt: skip
+    assert [group.weight_decay for group in groups.values()] == pytest.approx([0.1, 0.0, 0.01])
+    settings = settings_of(content("titan.toml"), Titan())
+    assert [float(g.settings["lr"]) for g in settings.groups] == pytest.approx([8e-4, 8e-4, 4e-4])
+    assert [g.settings["betas"] for g in settings.groups] == [(0.9, 0.95), (0.9, 0.95), (0.9, 0.98)]
+    assert settings.clip_norm == 1.0
+    mixed = br.explain(content("mixed.json"), Titan(), num_data=8000)
+    assert [group.parameters for group in mixed.groups] == [
+        ("tok_embeddings.weight", "layers.0.bias", "norm.weight", "norm.bias"), ("layers.0.weight",)
+    ]  # fmt: skip
+    assert "bound" in {finding.identifier for finding in mixed.findings}
+    assert "schedule-not-read" in {finding.identifier for finding in mixed.findings}
+
+
+def test_patterns_of_torchtitan_that_match_nothing_are_said():
+    given = content("titan.toml")
+    given["optimizer"]["param_groups"][1]["pattern"] = "token_embedding"
+    found = br.explain(given, Titan(), num_data=8000)
+    (finding,) = [f for f in found.findings if f.identifier == "pattern-unmatched"]
+    assert "'token_embedding'" in finding.text
+    assert found.groups[0].parameters == ("tok_embeddings.weight", "layers.0.weight")
+    given["optimizer"]["param_groups"][1]["pattern"] = "(unclosed"
+    with pytest.raises(br.InvalidArgumentError, match="regular expressions"):
+        br.explain(given, Titan(), num_data=8000)
+
+
+@pytest.mark.parametrize("kind", ["linear", "sqrt", "cosine"])
+@pytest.mark.parametrize("ratio", [0.8, 0.5, None, 0.0])
+def test_the_schedule_of_torchtitan(kind, ratio):
+    """By its own words: a warm-up to 1, 1, then down over the last share of the steps to the least factor."""
+    given = content("titan.toml")
+    given["lr_scheduler"] |= {"decay_type": kind, "decay_ratio": ratio}
+    falls = 800 if ratio is None else round(1000 * ratio)
+
+    def factor(step):
+        if step < 200:
+            return (step + 1) / 201
+        if step < 1000 - falls or falls == 0:
+            return 1.0
+        done = (step + 1 - (1000 - falls)) / (falls + 1)
+        left = {"linear": 1 - done, "sqrt": 1 - done**0.5, "cosine": 0.5 * (1 + np.cos(np.pi * done))}[kind]
+        return 0.1 + 0.9 * left
+
+    horizon = br.explain(given, Titan(), num_data=8000).groups[0].horizon
+    assert horizon.decay_sum == pytest.approx(0.1 * 8e-4 * sum(map(factor, range(1000))), rel=1e-12)
+    assert horizon.epochs == pytest.approx(1000 * 16 / 8000)
+
+
+def test_decays_by_the_square_of_the_rate():
+    """timm's adamc: a step shrinks by lr²/lr_max·λ."""
+    given = {"opt": "adamc", "lr": 1e-3, "weight_decay": 0.1, "sched": "cosine", "epochs": 10, "batch_size": 80}
+    found, plain = (br.explain({**given, "opt": opt}, num_data=8000) for opt in ("adamc", "adamw"))
+    assert found.groups[0].decay == "decoupled"
+    (finding,) = [f for f in found.findings if f.identifier == "corrected-decay"]
+    assert "lr²/lr_max·0.1" in finding.text
+    assert "corrected-decay" not in {f.identifier for f in plain.findings}
+    # One learning rate per epoch of 100 steps, from the first on, to min_lr = 0.
+    rates = np.repeat(1e-3 * 0.5 * (1 + np.cos(np.pi * np.arange(10) / 10)), 100)
+    assert plain.groups[0].horizon.decay_sum == pytest.approx(0.1 * rates.sum())
+    assert found.groups[0].horizon.decay_sum == pytest.approx(0.1 * (rates**2 / 1e-3).sum())
+    assert found.groups[0].horizon.share_left == pytest.approx(np.prod(1 - 0.1 * rates**2 / 1e-3), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["muonh", "AdamH", "hyperball"])
+def test_optimizers_that_hold_norms_by_name(name):
+    found = br.explain({"optimizer": {"_target_": f"their.{name}", "lr": 1e-3, "weight_decay": 0.0}}, num_data=100)
+    assert found.groups[0].decay == "held"
+    assert "uniform on a sphere" in found.groups[0].prior
+    assert "norm-held" in {f.identifier for f in found.findings}
+    assert br.explain({"opt": name, "lr": 1e-3, "weight_decay": 0.0}, num_data=100).groups[0].decay == "held"
+
+
+def test_cautious_decay_by_its_setting():
+    block = {"_target_": "dion.Muon", "lr": 1e-3, "weight_decay": 0.1, "cautious_wd": True}
+    found = br.explain({"optimizer": block}, num_data=100)
+    assert found.groups[0].decay == "cautious"
+    (finding,) = [f for f in found.findings if f.identifier == "cautious-decay"]
+    assert "at rest the weights are those without it" in finding.text
+    assert br.explain({"optimizer": {**block, "cautious_wd": False}}, num_data=100).groups[0].decay == "unknown"
+    # A cautious update is another thing: its decay is decoupled.
+    assert br.explain({"opt": "cadamw", "lr": 1e-3, "weight_decay": 0.1}, num_data=100).groups[0].decay == "decoupled"
 
 
 def test_what_deepspeed_calls_adam():

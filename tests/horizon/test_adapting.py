@@ -12,6 +12,7 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg.horizon.noise import noise_share
+from tests.versions import HAS_MUON
 
 BEFORE = {"batch_size": 64, "lr": 1e-3, "num_data": 1e6}
 adamw = partial(br.adapt_weight_decay, 0.1, optimizer=torch.optim.AdamW, before=BEFORE)
@@ -80,6 +81,39 @@ def test_it_prints_and_serialises():
     assert json.loads(found.to_json())["weight_decay"] == pytest.approx(0.2)
     assert json.loads(found.to_json())["agree"] is False
     assert "<table" in found._repr_html_()
+
+
+def test_several_that_share_a_model_in_one_call():
+    both = [torch.optim.Muon, torch.optim.AdamW] if HAS_MUON else ["sgd", torch.optim.AdamW]
+    before, after = {**BEFORE, "lr": [0.02, 3e-4]}, {"batch_size": 256, "lr": [0.04, 3e-4], "num_data": 2e6}
+    found = br.adapt_weight_decay([0.1, 0.2], optimizer=both, before=before, after=after)
+    assert [one.optimizer for one in found] == ["Muon" if HAS_MUON else "SGD", "AdamW"]
+    alone = [
+        br.adapt_weight_decay(decay, optimizer=one, before={**before, "lr": first}, after={**after, "lr": second})
+        for decay, one, first, second in zip([0.1, 0.2], both, [0.02, 3e-4], [0.04, 3e-4], strict=True)
+    ]
+    assert found == alone
+    assert found[0].regime == ("bound" if HAS_MUON else "Gaussian")
+    assert found[1].weight_decay == pytest.approx(0.2 * 2.0 / 2.0)
+    # One number for all.
+    shared = br.adapt_weight_decay(0.1, optimizer=tuple(both), before=BEFORE, after={"batch_size": 256})
+    assert [one.before for one in shared] == [0.1, 0.1]
+    assert shared[1] == adamw(after={"batch_size": 256})
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"optimizer": []}, "optimizer: expected at least one"),
+        ({"weight_decay": [0.1]}, "weight_decay: expected one number, or one of each of 2, got 1"),
+        ({"after": {"lr": [1.0, 2.0, 3.0]}}, "after lr: expected one number, or one of each of 2, got 3"),
+        ({"before": 3}, "before: expected a mapping"),
+    ],
+)
+def test_what_of_several_is_refused(given, match):
+    arguments = {"weight_decay": 0.1, "optimizer": ["sgd", "adamw"], "before": BEFORE, "after": {}, **given}
+    with pytest.raises(br.InvalidArgumentError, match=match):
+        br.adapt_weight_decay(**arguments)
 
 
 @pytest.mark.parametrize(

@@ -242,7 +242,7 @@ ELSEWHERE = [
     Mutation("routes/pulls/differences.py", "torch._foreach_add_(grads, torch._foreach_sub(values, locs), alpha=strength)", "torch._foreach_add_(grads, values, alpha=strength); torch._foreach_add_(grads, locs, alpha=-strength)", "routes/test_fixed_points.py"),
     Mutation("priors/located/located.py", "value.element_size() < 4:", "value.element_size() < 0:", "routes/test_fixed_points.py"),
     Mutation("optimizers/arrival.py", "if index == 0:\n            first", "if index < 0:\n            first", "routes/test_arrival.py"),
-    Mutation("optimizers/arrival.py", "held < 0.02 * moved**2", "held < 0.0", "routes/test_arrival.py"),
+    Mutation("optimizers/arrival.py", "held < min(0.02 * moved**2, _HELD)", "held < 0.0", "routes/test_arrival.py"),
     Mutation("optimizers/arrival.py", 'return "lost"', "continue", "routes/test_arrival.py"),
     Mutation("optimizers/probe.py", "sizes[-1] < sizes[0]", "sizes[-1] != sizes[0]", "routes/test_arrival.py"),
     Mutation("routes/watches/use.py", "if moved and not used:", "if False:", "routes/test_arrival.py"),

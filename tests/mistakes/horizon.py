@@ -8,6 +8,7 @@ __all__ = ["HORIZON"]
 
 _RUN, _ADAPT = "horizon/test_horizon.py", "horizon/test_adapting.py"
 _SETTINGS = "explaining/test_settings.py"
+_COUPLED, _FORMATS = "routes/test_coupled_adamw.py", "explaining/test_formats.py"
 _LINT, _STATES, _PROBE = (
     "explaining/test_lint.py",
     "explaining/test_foreign_states.py",
@@ -50,7 +51,7 @@ HORIZON = [
     Mutation("explaining/groups/reading.py", "1.0 / (examples * decay)", "loss_scale.value / decay", _STATES),
     Mutation("optimizers/conformance.py", "late = pulled(40) - pulled(20)", "late = pulled(5)", _PROBE),
     Mutation("optimizers/conformance.py", 'if "held" in arrival(make_optimizer).values():', "if False:", _PROBE),
-    Mutation("optimizers/conformance.py", "along = (start - plain) * start >= 0.0", "along = (start - plain) * start < 0.0", _PROBE),
+    Mutation("optimizers/probe.py", "along = (start - ends[0]) * start >= 0.0", "along = (start - ends[0]) * start < 0.0", _PROBE),
     Mutation("optimizers/conformance.py", '"lr": 2.0, "lr²": 4.0', '"lr": 4.0, "lr²": 2.0', _PROBE),
     Mutation("optimizers/conformance.py", "0.5 * _RATE, 0.1 * _RATE, 0.1 * _RATE, 2.0 * _RATE", "_RATE, _RATE, _RATE, _RATE", _PROBE),
     Mutation("optimizers/conformance.py", "if found != wanted:", "if False:", _PROBE),
@@ -61,5 +62,31 @@ HORIZON = [
     Mutation("explaining/formats/trainers.py", '"lr_scheduler_type": "cosine"', '"lr_scheduler_type": "constant"', "explaining/test_formats.py"),
     Mutation("explaining/formats/trainers.py", "(step + 1.0) / (up + 1.0)", "step / up", "explaining/test_formats.py"),
     Mutation("explaining/formats/trainers.py", "abs(part) < 1e15", "True", "explaining/test_formats.py"),
+    # AdamW as Adam
+    Mutation("routes/planning/plan.py", "beside if flagged and decay else None", "None", _COUPLED),
+    Mutation("routes/planning/plan.py", '"coupled" if flagged and not beside else kind', "kind", _COUPLED),
+    Mutation("routes/planning/plan.py", "(centred or one.about_zero) and one.strength", "one.strength", _COUPLED),
+    Mutation("routes/attachment.py", "if plan.flag is False and (group[DECOUPLED] or COUPLED in group):", "if plan.flag is False and group[DECOUPLED]:", _COUPLED),
+    Mutation("routes/attachment.py", "group[DECOUPLED], group[COUPLED] = False, True", "group[COUPLED] = True", _COUPLED),
+    Mutation("routes/attachment.py", "if plan.flag is not None and group.get(DECOUPLED) != plan.flag:", "if False:", _COUPLED),
+    Mutation("optimizers/attached.py", "            group[DECOUPLED] = True\n", "            pass\n", _COUPLED),
+    Mutation("optimizers/decay.py", "if _KINDS[name] != \"coupled\" and DECOUPLED not in group:", "if _KINDS[name] != \"coupled\":", _COUPLED),
+    Mutation("optimizers/decay.py", 'settings.pop(DECOUPLED, None)', "pass", _COUPLED),
+    Mutation("routes/resuming.py", "    if not in_place:\n        _require_same(saved, names)\n    for group in groups:\n        del group[NAMES]\n", "    for group in groups:\n        del group[NAMES]\n    if not in_place:\n        _require_same(saved, names)\n", _COUPLED),
+    Mutation("routes/report.py", "if coupled:", "if False:", _COUPLED),
+    # decays by name, and torchtitan
+    Mutation("optimizers/probe.py", "if torch.equal(native, plain):", "if _close(native, plain):", _PROBE),
+    Mutation("optimizers/decay.py", "{**group, CORRECTED: False} if group.get(CORRECTED) else group", "group", _PROBE),
+    Mutation("explaining/groups/reading.py", "rate = rate * rate / peak", "pass", _PROBE),
+    Mutation("explaining/groups/facts.py", 'if seen["matrix"] == "held"', "if False", _PROBE),
+    Mutation("explaining/formats/named.py", "own.get(key) is True", "key in own", _FORMATS),
+    Mutation("explaining/formats/torchtitan.py", "look.search(info.name)", "look.match(info.name)", _FORMATS),
+    Mutation("explaining/formats/torchtitan.py", "times[key] * whole[key]", "whole[key]", _FORMATS),
+    Mutation("explaining/formats/torchtitan.py", "(step + 1.0 - stable) / (falling + 1.0)", "(step - stable) / falling", _FORMATS),
+    Mutation("explaining/formats/torchtitan.py", "low + (1.0 - low) * left", "left", _FORMATS),
+    Mutation("explaining/formats/torchtitan.py", 'all("optimizer_name" in rule for rule in rules)', "True", _FORMATS),
+    Mutation("explaining/formats/settings.py", '"param_groups" in given and not patterns', '"param_groups" in given', _FORMATS),
+    Mutation("horizon/adapting.py", 'return [{**given, "lr": rate} for rate in each(f"{name} lr", given["lr"])]', "return [given] * count", _ADAPT),
+    Mutation("horizon/adapting.py", "if len(given) != count:", "if False:", _ADAPT),
     Mutation("strength/walk/parts.py", "count = min(_FOLDS, n)", "count = _FOLDS", "strength/test_walk.py"),
 ]  # fmt: skip

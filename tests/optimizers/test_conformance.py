@@ -10,10 +10,13 @@ from functools import partial
 
 import pytest
 import torch
+from torch import nn
 from torch.optim import Optimizer
 
 import bayesreg as br
 from bayesreg.testing import decay_of
+from tests.third_party.decays import MARKS, PAGE, reports, section
+from tests.third_party.matrix import missing
 from tests.third_party.stand_in import put_in_place
 
 # kind, hidden, through_metric, scales_with, follows_schedule
@@ -54,8 +57,8 @@ class Own(Optimizer):
     """SGD with a decay of every kind."""
 
     def __init__(self, params, lr=0.1, weight_decay=0.0, how="lr"):
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
-        self.how, self.first = how, lr
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "how": how})
+        self.how = how
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -65,6 +68,7 @@ class Own(Optimizer):
                 norm = p.norm()
                 shrink = {
                     "lr²": rate**2 * decay, "nothing": decay, "ignored": 0.0, "hidden": 0.01, "wrong": -rate * decay,
+                    "tiny": 1e-7 * rate * decay,
                 }.get(self.how, rate * decay)  # fmt: skip
                 along = (p.grad * p >= 0.0) if self.how == "cautious" else 1.0
                 p.sub_(shrink * along * p)
@@ -84,6 +88,8 @@ class Own(Optimizer):
         ("held", "held", {}),
         ("hidden", "other", {"hidden": True}),
         ("wrong", "other", {}),
+        # It is not "none": a rate that begins at nearly 0 grows.
+        ("tiny", "unknown", {}),
     ],
 )
 def test_emulated_ones(how, kind, more):
@@ -184,3 +190,104 @@ def test_timms(name):
 
     found = decay_of(lambda weights: create_optimizer_v2(list(weights), opt=name, lr=0.05, weight_decay=0.0))
     assert (found.kind, found.scales_with) == TIMM[name]
+
+
+def _of(kind, names):
+    return dict.fromkeys(names.split(), kind)
+
+
+# By hand, from their sources: whether `weight_decouple` is on by default, and what the step does with it.
+PYTORCH_OPTIMIZER = {
+    **_of(
+        "coupled", "accsgd adadelta adamax adamg adasmooth ademamix adopt aggmo aida dualadam madgrad padam pid qhadam"
+    ),
+    **_of("coupled", "qhm rose schedulefreesgd shampoo swats"),
+    # Without momentum the two are one.
+    "sgdw": "coupled",
+    **_of(
+        "decoupled", "adabelief adabound adagc adalite adamc adamod adamw adanorm adapnm ano avagrad bcos came diffgrad"
+    ),
+    **_of("decoupled", "exadam grams grokfastadamw kate laprop lion pnm signsgd tam tiger yogi"),
+    # It begins with a rate of a millionth of what it is given.
+    "prodigy": "unknown",
+    "nero": "held",
+    **_of("none", "a2grad adashift gravity lbfgs msvag sm3"),
+    # It divides by 1 + lr·λ; only once it is rectified.
+    **_of("other", "adan radam"),
+}
+
+
+@pytest.mark.slow
+def test_pytorch_optimizers():
+    if importlib.util.find_spec("pytorch_optimizer") is None:
+        pytest.skip("pytorch_optimizer is not installed")
+    found = reports("pytorch_optimizer")
+    assert {name: found[name].kind for name in PYTORCH_OPTIMIZER} == PYTORCH_OPTIMIZER
+    assert found["fromage"].hidden
+
+
+@pytest.mark.slow
+def test_the_page_says_what_is_found():
+    absent = {"timm", "pytorch_optimizer"} & set(missing())
+    if absent:
+        pytest.skip(f"not installed: {', '.join(sorted(absent))}")
+    text = PAGE.read_text(encoding="utf-8")
+    assert text.partition(MARKS[0])[2].partition(MARKS[1])[0].strip() == section()
+    assert f"of timm's and {len(PYTORCH_OPTIMIZER)} of" in " ".join(text.split())
+    assert f"to {len(TIMM)} of timm's" in " ".join(text.split())
+
+
+def explained(how, decay=0.1):
+    model = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
+    optimizer = Own(model.parameters(), how=how, weight_decay=decay)
+    return br.explain(optimizer, model, num_data=100)
+
+
+def test_explain_says_what_a_live_one_is():
+    found = explained("cautious")
+    assert found.groups[0].decay == "cautious"
+    assert "cautious-decay" in {finding.identifier for finding in found.findings}
+    assert "unknown-decay" not in {finding.identifier for finding in found.findings}
+    for decay in (0.1, 0.0):
+        found = explained("held", decay)
+        assert found.groups[0].decay == "held"
+        assert "uniform on a sphere" in found.groups[0].prior
+        assert "norm-held" in {finding.identifier for finding in found.findings}
+    with pytest.raises(br.NotEquivalentError, match="neither added to the gradient nor a plain shrinkage"):
+        br.weight_decay_to_variance(0.1, 100, optimizer=partial(Own, how="cautious"))
+
+
+class Corrected(torch.optim.SGD):
+    """Decay by lr²/lr_max beside the step, by a setting as timm's optimizers have it."""
+
+    def __init__(self, params, lr=0.1, weight_decay=0.0, corrected_weight_decay=True):
+        super().__init__(params, lr=lr, momentum=0.9)
+        self.largest = lr
+        for group in self.param_groups:
+            group["weight_decay"], group["corrected_weight_decay"] = weight_decay, corrected_weight_decay
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        decays = [group["weight_decay"] for group in self.param_groups]
+        for group, decay in zip(self.param_groups, decays, strict=True):
+            share = group["lr"] / self.largest if group["corrected_weight_decay"] else 1.0
+            for p in group["params"]:
+                p.mul_(1.0 - group["lr"] * share * decay)
+            group["weight_decay"] = 0.0
+        super().step(closure)
+        for group, decay in zip(self.param_groups, decays, strict=True):
+            group["weight_decay"] = decay
+
+
+def test_a_decay_by_the_square_of_the_rate_of_a_live_one():
+    decay_of(partial(Corrected, lr=0.05)).require("decoupled", scales_with="lr²", follows_schedule=False)
+    model = nn.Linear(3, 3)
+    optimizer = Corrected(model.parameters(), lr=0.02, weight_decay=0.1)
+    rates = [0.02 * (1 - t / 50) for t in range(50)]
+    found = br.explain(optimizer, model, num_data=100, batch_size=10, steps=50, schedule=rates)
+    assert found.groups[0].decay == "decoupled"
+    assert "corrected-decay" in {finding.identifier for finding in found.findings}
+    left = 1.0
+    for rate in rates:
+        left *= 1.0 - rate**2 / 0.02 * 0.1
+    assert found.groups[0].horizon.share_left == pytest.approx(left, rel=1e-12)

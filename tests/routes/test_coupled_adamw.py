@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import bayesreg as br
-from bayesreg.optimizers import decay_rule
+from bayesreg.optimizers import decay_rule, decay_rules
 from tests.routes.common import N, largest_gap, net, trained
 from tests.versions import adamw_flag
 
@@ -207,6 +207,7 @@ def test_each_group_by_itself():
     handle = br.attach(optimizer, prior, num_data=N)
     assert [row[2] for row in handle.describe().rows] == ["native", "gradient"]
     assert [group[FLAG] for group in optimizer.param_groups] == [False, True]
+    assert [rule.kind for rule in decay_rules(optimizer)] == ["coupled", "decoupled"]
     plain = torch.optim.Adam(other.parameters(), lr=0.02)
     expected = trained(other, plain, penalty=lambda: reference.penalty() / N)
     assert largest_gap(trained(model, optimizer), expected) < 1e-12

@@ -46,7 +46,8 @@ def missing_half():
     return Measured(by_hand(DECAY), by_hand(br.variance_to_l2_coefficient(SCALE**2, N)))
 
 
-@trap("decoupled-decay", "`AdamW(weight_decay=λ)`, full batches", "the gradient route; a decay of its own is refused")
+@trap("decoupled-decay", "`AdamW(weight_decay=λ)`, full batches",
+      "Adam's decay, by the group's flag; a decay of its own is refused")  # fmt: skip
 def decoupled_decay():
     model = model_of()
     train(model, torch.optim.AdamW(model.parameters(), lr=0.05, weight_decay=DECAY))

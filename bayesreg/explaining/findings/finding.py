@@ -20,6 +20,7 @@ IDENTIFIERS = (
     "hidden-lambd", "ignored-decay", "unknown-decay", "clip-before-decay", "rounding", "biases-decayed",
     "not-held", "lost-hooks", "scale-invariant", "width", "decoupled-momentum", "missing-half", "subgradient",
     "soft-targets", "flat", "tied", "read-as", "regularizer-of-a-layer", "nuclear-norm",
+    "norm-held", "cautious-decay", "corrected-decay", "pattern-unmatched",
 )  # fmt: skip
 
 

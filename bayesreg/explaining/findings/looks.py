@@ -13,7 +13,7 @@ from bayesreg._support.tables import in_short
 from bayesreg.explaining.findings.finding import Finding, Situation, ranked
 from bayesreg.explaining.findings.pairs import pairs_findings
 from bayesreg.explaining.findings.run import how_near_rest, run_findings, turned
-from bayesreg.explaining.groups.reading import peak_rate
+from bayesreg.explaining.groups.reading import is_corrected, peak_rate
 from bayesreg.optimizers import steady_gain
 from bayesreg.optimizers.attached import MARK
 from bayesreg.optimizers.step_size import has_metric
@@ -91,6 +91,34 @@ def _not_understood(situation: Situation) -> Iterator[Finding]:
                 "unknown-decay", "warning",
                 f"Group {reading.group}: {facts.rule.name} does with weight_decay={reading.weight_decay:g} {why}.",
                 "Set weight_decay=0 and br.attach a prior.", situation.share(reading),
+            )  # fmt: skip
+
+
+def _of_its_own_kind(situation: Situation) -> Iterator[Finding]:
+    for facts, reading in zip(situation.groups, situation.readings, strict=True):
+        if facts.prior is None and facts.rule.kind == "held":
+            yield Finding(
+                "norm-held", "note",
+                f"Group {facts.index}: {facts.rule.name} holds the norm of each matrix: what it believes is uniform on "
+                f"a sphere of that radius, and neither a decay nor a Gaussian around 0 can act on it.",
+                "A prior around reference weights can; vectors are mostly left free.", situation.share(reading),
+            )  # fmt: skip
+    for facts, reading in situation.decayed():
+        if reading.decay == "cautious":
+            yield Finding(
+                "cautious-decay", "warning",
+                f"Group {reading.group}: {facts.rule.name} shrinks weights only where the update shrinks them too, so "
+                f"weight_decay={reading.weight_decay:g} is no prior: at rest the weights are those without it.",
+                "For a prior, set weight_decay=0 and br.attach one.", situation.share(reading),
+            )  # fmt: skip
+        if is_corrected(facts):
+            yield Finding(
+                "corrected-decay", "note",
+                f"Group {reading.group}: decay goes by the square of the learning rate, a step shrinks weights by "
+                f"lr²/lr_max·{reading.weight_decay:g}: in front of a normalisation the ratio of gradients to weights "
+                f"then stays as it is while the rate falls.",
+                "Where nothing normalises, it is decoupled decay that fades with the schedule.",
+                situation.share(reading),
             )  # fmt: skip
 
 
@@ -274,6 +302,6 @@ def _tied(situation: Situation) -> Iterator[Finding]:
 
 
 _LOOKS: tuple[Callable[[Situation], Iterator[Finding]], ...] = (
-    _left_behind, _decoupled, _not_understood, _ignored, _hidden, _clip, _rounding, _biases, _missing,
+    _left_behind, _decoupled, _of_its_own_kind, _not_understood, _ignored, _hidden, _clip, _rounding, _biases, _missing,
     _scale_free, _width, _flat, _tied, run_findings, pairs_findings,
 )  # fmt: skip

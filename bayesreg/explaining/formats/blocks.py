@@ -13,9 +13,10 @@ from torch.optim import Optimizer
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.explaining.findings.finding import Finding
 from bayesreg.explaining.formats.groups_of import Settings, groups_of, number_of, read_as
+from bayesreg.explaining.formats.named import rule_by_settings
 from bayesreg.optimizers import DecayRule, decay_rule
 
-__all__ = ["block_settings"]
+__all__ = ["block_settings", "numbers_of", "of_torch", "rule_of"]
 
 _NUMBERS = ("lr", "weight_decay", "momentum", "dampening", "lambd")
 
@@ -53,14 +54,14 @@ def _deepspeed(name: str, own: Mapping[str, Any], values: Mapping[str, Any], mod
     adam = name.lower() in ("adam", "adamw")
     decoupled = name.lower() == "adamw" or own.get("adam_w_mode", True)
     known = {"adam": torch.optim.AdamW if decoupled else torch.optim.Adam, "adamw": torch.optim.AdamW}
-    found = known.get(name.lower()) or _of_torch(name)
+    found = known.get(name.lower()) or of_torch(name)
     more: tuple[Finding, ...] = ()
     if adam and decoupled and name.lower() == "adam":
         text = "DeepSpeed takes Adam for AdamW unless adam_w_mode is false: its decay is decoupled."
         more = (Finding("read-as", "note", text, 'Write "type": "AdamW", or "adam_w_mode": false.'),)
     clip = number_of(values, "gradient_clipping", 0.0)
     note = read_as("a DeepSpeed configuration: all weights are in one group")
-    groups = groups_of(found, _rule(found, name), _numbers(found, own), model, None)
+    groups = groups_of(found, rule_of(found, name), numbers_of(found, own), model, None)
     return Settings(groups, clip or None, (note, *more))
 
 
@@ -68,7 +69,7 @@ def _named(
     whose: str, path: str, own: Mapping[str, Any], values: Mapping[str, Any], model: nn.Module | None
 ) -> Settings:
     module, _, name = path.rpartition(".")
-    found = _of_torch(name) if module in ("torch.optim", "") or module.startswith("torch.optim.") else None
+    found = of_torch(name) if module in ("torch.optim", "") or module.startswith("torch.optim.") else None
     trainer = values.get("trainer")
     held: Mapping[str, Any] = trainer if isinstance(trainer, Mapping) else {}
     clip = number_of(held, "gradient_clip_val", 0.0)
@@ -82,17 +83,29 @@ def _named(
         else:
             run = {"steps": steps}
     note = read_as(f"a configuration of {whose}: {path} over all weights in one group")
-    groups = groups_of(found, _rule(found, path), _numbers(found, own), model, None)
+    rule = rule_by_settings(path, own, rule_of(found, path))
+    groups = groups_of(found, rule, numbers_of(found, own), model, None)
     return Settings(groups, clip or None, (note, *unread), run, clips_known=bool(held))
 
 
-def _of_torch(name: str) -> type[Optimizer] | None:
+def of_torch(name: str) -> type[Optimizer] | None:
+    """Return the optimizer of torch that has this name, in whatever case.
+
+    Args:
+        name: The name.
+    """
     found = next((one for known, one in vars(torch.optim).items() if known.lower() == name.lower()), None)
     usable = inspect.isclass(found) and issubclass(found, Optimizer) and found is not Optimizer
     return found if usable else None
 
 
-def _rule(cls: type[Optimizer] | None, name: str) -> DecayRule:
+def rule_of(cls: type[Optimizer] | None, name: str) -> DecayRule:
+    """Return what an optimizer of settings does with decay.
+
+    Args:
+        cls: Its class, if torch ships it.
+        name: Its name or path.
+    """
     if cls is not None:
         return decay_rule(cls)
     # Of Lion every library's decay is decoupled.
@@ -100,8 +113,13 @@ def _rule(cls: type[Optimizer] | None, name: str) -> DecayRule:
     return DecayRule("decoupled" if short.lower() == "lion" else "unknown", short)
 
 
-def _numbers(cls: type[Optimizer] | None, own: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a group: what is said, and else what the class has by default."""
+def numbers_of(cls: type[Optimizer] | None, own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a group: what is said, and else what the class has by default.
+
+    Args:
+        cls: The class, if torch ships it.
+        own: What is said.
+    """
     make: Any = cls
     defaults: dict[str, Any] = {} if cls is None else make([nn.Parameter(torch.zeros(2, 2))]).defaults
     held = {name: value for name, value in defaults.items() if name in (*_NUMBERS, "betas", "nesterov", "amsgrad")}

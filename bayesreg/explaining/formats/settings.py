@@ -16,6 +16,7 @@ from bayesreg.explaining.formats.groups_of import Settings
 from bayesreg.explaining.formats.hugging_face import RUN_ARGUMENTS, hugging_face_settings
 from bayesreg.explaining.formats.keras import keras_optimizer_settings, keras_penalties
 from bayesreg.explaining.formats.timm import timm_settings
+from bayesreg.explaining.formats.torchtitan import torchtitan_settings
 from bayesreg.explaining.formats.trainers import as_hugging_face, nano_gpt_settings
 
 __all__ = ["penalties_of", "run_of", "settings_of"]
@@ -46,8 +47,9 @@ def settings_of(given: object, model: nn.Module | None) -> Settings | None:
         values = {key: value for key in _READ if (value := _attribute(given, key)) is not None}
     else:
         values = _config(given)
-    if (found := block_settings(values, model)) is not None:
-        return found
+    for look in (torchtitan_settings, block_settings):
+        if (found := look(values, model)) is not None:
+            return found
     values = as_hugging_face(values) or values
     if (found := nano_gpt_settings(values, model)) is not None:
         return found
@@ -99,7 +101,14 @@ def _is_hugging_face(values: Mapping[str, Any]) -> bool:
 
 def _holds_state(given: Mapping[Any, Any]) -> bool:
     """Return whether a mapping is a checkpoint: an optimizer's state, or one that has it under some key."""
-    return "param_groups" in given or any(isinstance(v, Mapping) and "param_groups" in v for v in given.values())
+    return _is_state(given) or any(isinstance(value, Mapping) and _is_state(value) for value in given.values())
+
+
+def _is_state(given: Mapping[Any, Any]) -> bool:
+    groups = given.get("param_groups")
+    # torchtitan's configuration has groups of that name, with patterns.
+    patterns = isinstance(groups, list) and any(isinstance(one, Mapping) and "pattern" in one for one in groups)
+    return "param_groups" in given and not patterns
 
 
 def penalties_of(given: object) -> dict[str, float] | None:

@@ -13,9 +13,11 @@ from torch.optim import Optimizer
 
 from bayesreg.explaining.findings.finding import Finding
 from bayesreg.explaining.formats.groups_of import Settings, groups_of, heavy_ball, number_of, read_as, soft_targets
+from bayesreg.explaining.formats.named import rule_by_settings
 from bayesreg.horizon.plan import Shape
 from bayesreg.horizon.rates import Rates
 from bayesreg.optimizers import DecayRule, decay_rule
+from bayesreg.optimizers.decay import CORRECTED
 from bayesreg.selection import ParameterInfo
 
 __all__ = ["timm_settings"]
@@ -33,11 +35,15 @@ _DECOUPLED = {
     "laprop", "lion", "mars", "muon", "nadamuon", "nadamw", "nmuon", "novogradw", "radabelief", "radamlegacy",
     "radamw", "rmsproptfw",
 }
+# Decoupled, by lr²/lr_max in place of lr.
+_CORRECTED = {
+    "adafactorbvc", "adamc", "cadafactorbvc", "cadamc", "clionc", "cnadamc", "csgdc", "lapropc", "lionc",
+    "nadamc", "novogradc", "rmsproptfc", "sgdc",
+}
 _OTHER = {
-    "adafactorbvc", "adamc", "adamp", "adan", "adoptc", "adoptw", "cadafactorbvc", "cadamc", "cadamp", "cadan",
-    "cadoptc", "cadoptw", "clamb", "clambw", "clionc", "cnadamc", "csgdc", "csgdp", "kron", "kronc", "kronw",
-    "lamb", "lambcd", "lambw", "lapropc", "larc", "lars", "lionc", "madgradw", "nadamc", "nlarc", "nlars",
-    "novograd", "novogradc", "rmsproptfc", "sgdc", "sgdp",
+    "adamp", "adan", "adoptc", "adoptw", "cadamp", "cadan", "cadoptc", "cadoptw", "clamb", "clambw", "csgdp",
+    "kron", "kronc", "kronw", "lamb", "lambcd", "lambw", "larc", "lars", "madgradw", "nlarc", "nlars",
+    "novograd", "sgdp",
 }
 # fmt: on
 # Apart from the gradient, yet at rest as if added to it, with (1 − momentum) of the decay.
@@ -75,7 +81,8 @@ def timm_settings(values: Mapping[str, Any], model: nn.Module | None) -> Setting
         findings += more
     mixed = [word for key, word in _MIXES.items() if number_of(values, key, 0.0)]
     clip, mode = number_of(values, "clip_grad", 0.0), str(values.get("clip_mode") or "norm")
-    rule = _rule(name, cls)
+    rule = rule_by_settings(name, values, _rule(name, cls))
+    settings |= {CORRECTED: True} if name in _CORRECTED else {}
     if clip and mode != "norm" and rule.kind == "coupled" and settings["weight_decay"]:
         findings += (_other_clip(mode),)
     everything = values.get("filter_bias_and_bn") is False or values.get("weight_decay_exclude_1d") is False
@@ -117,7 +124,7 @@ def _rule(name: str, cls: type[Optimizer] | None) -> DecayRule:
         return decay_rule(cls)
     if name in _COUPLED or name in _HEAVY_BALL:
         return DecayRule("coupled", name)
-    if name in _DECOUPLED:
+    if name in _DECOUPLED or name in _CORRECTED:
         return DecayRule("decoupled", name)
     return DecayRule("other" if name in _OTHER else "unknown", name)
 

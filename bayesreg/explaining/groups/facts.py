@@ -14,6 +14,7 @@ from bayesreg.errors import InvalidArgumentError
 from bayesreg.explaining.groups.layout import laid_out
 from bayesreg.explaining.groups.recognise import recognise, require_sound
 from bayesreg.optimizers import DecayRule, OptimizerLike, decay_rule, decay_rules
+from bayesreg.optimizers.arrival import arrivals
 from bayesreg.optimizers.attached import attachment_of
 from bayesreg.optimizers.decay import kind_by_flag
 from bayesreg.priors import Belief
@@ -91,7 +92,7 @@ def facts_of_live(optimizer: Optimizer, model: nn.Module) -> list[GroupFacts]:
     attachment = attachment_of(optimizer)
     routes = {id(m.parameter): m for m in attachment.members()} if attachment is not None else {}
     groups = []
-    for index, (group, rule) in enumerate(zip(optimizer.param_groups, decay_rules(optimizer), strict=True)):
+    for index, (group, rule) in enumerate(zip(optimizer.param_groups, _rules(optimizer), strict=True)):
         settings = {key: value for key, value in group.items() if key != "params"}
         parts: dict[tuple[str, str], list[Tensor]] = {}
         for p in group["params"]:
@@ -108,6 +109,12 @@ def facts_of_live(optimizer: Optimizer, model: nn.Module) -> list[GroupFacts]:
                 GroupFacts(index, type(optimizer), rule, settings, facts, prior, route, attachment is not None)
             )
     return groups
+
+
+def _rules(optimizer: Optimizer) -> list[DecayRule]:
+    """Return what is done with the decay of each group; of an optimizer that holds norms, that."""
+    found = zip(decay_rules(optimizer), arrivals(optimizer), strict=True)
+    return [replace(rule, kind="held") if seen["matrix"] == "held" else rule for rule, seen in found]
 
 
 def fact_of(parameter: Tensor, info: ParameterInfo | None, state: Mapping[str, Any], index: int) -> ParameterFacts:

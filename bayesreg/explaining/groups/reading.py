@@ -17,6 +17,7 @@ from bayesreg.horizon.forgetting import Horizon, horizon_of
 from bayesreg.horizon.plan import Plan
 from bayesreg.optimizers.attached import MARK
 from bayesreg.optimizers.bounds import bound_of
+from bayesreg.optimizers.decay import CORRECTED
 from bayesreg.optimizers.step_size import has_metric
 from bayesreg.routes.pulls.decoupled import implied_precision
 
@@ -50,7 +51,8 @@ class GroupReading:
         roles: How many tensors are weights, biases, norms, vectors, embeddings.
         parameter_roles: The role of each.
         elements: Number of weights.
-        decay: "coupled", "decoupled", "none", "other", "unknown", or "prior" where bayesreg has attached one.
+        decay: "coupled", "decoupled", "cautious", "held", "none", "other", "unknown", or "prior" where bayesreg has
+            attached one.
         weight_decay: As set (hidden decay such as ASGD's included).
         prior: The prior in words.
         mean: The implied prior mean; None where no Gaussian is implied.
@@ -105,6 +107,8 @@ def read_group(facts: GroupFacts, loss_scale: LossScale) -> GroupReading:
             decay_shown = decay = 0.0
         if decay == 0.0 and MARK in facts.settings and not facts.attached:
             words, mean = "not told: a bayesreg prior was attached", None
+        elif kind == "held":
+            words, mean = "uniform on a sphere: the norm of matrices is held", None
         elif facts.rule.hidden:
             words, mean = "unknown: a decay under another name", None
         elif decay == 0.0:
@@ -173,9 +177,22 @@ def with_horizons(
         if kind is None or not decay:
             found.append(reading)
             continue
+        if is_corrected(facts) and (peak := peak_rate(facts)):
+            rate = rate * rate / peak
         horizon = horizon_of(kind, decay, rate, facts.settings, epochs=plan.epochs, done=steps_done(facts))
         found.append(replace(reading, horizon=horizon))
     return found
+
+
+def is_corrected(facts: GroupFacts) -> bool:
+    """Return whether a decoupled decay goes by the square of the learning rate, over the largest one (AdamC).
+
+    Args:
+        facts: The group.
+    """
+    # pytorch_optimizer's AdamC does so in groups that are said to stand before a normalisation.
+    own = facts.settings.get("normalized") if facts.rule.name == "AdamC" else facts.settings.get(CORRECTED)
+    return facts.rule.kind == "decoupled" and bool(own)
 
 
 def forgets(facts: GroupFacts) -> str | None:
@@ -210,6 +227,8 @@ def _is_meta(count: object) -> bool:
 
 
 def _decoupled_words(kind: str, implied: ImpliedPrecision | None, readable: bool) -> str:
+    if kind == "cautious":
+        return "none at rest: decay acts only along the update"
     if kind != "decoupled":
         return "unknown: not a decay that is added to the gradient"
     if implied is None:
