@@ -18,8 +18,8 @@ from sklearn.datasets import load_diabetes
 from torch import nn
 
 import bayesreg as br
-from tests.versions import ADAMW_HAS_FLAG
 from bayesreg.testing import PriorContract
+from tests.versions import ADAMW_HAS_FLAG
 
 mpl.use("Agg")
 

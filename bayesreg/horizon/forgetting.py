@@ -79,7 +79,7 @@ def horizon_of(
     """
     momentum = float(settings.get("momentum") or 0.0) if kind == "coupled" else 0.0
     dampening = float(settings.get("dampening") or 0.0) if momentum else 0.0
-    gain = (1.0 - dampening) / (1.0 - momentum)
+    gain = (1.0 - dampening) / (1.0 - momentum) if momentum < 1.0 else math.inf
     total = gain * decay * math.fsum(rates)
     if momentum:
         nesterov = bool(settings.get("nesterov"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -293,9 +294,11 @@ def steady_gain(group: Mapping[str, Any]) -> float:
         group: A param group of SGD or of one like it.
 
     Returns:
-        (1 − dampening)/(1 − momentum); 1 without momentum.
+        (1 − dampening)/(1 − momentum); 1 without momentum, infinity where momentum is 1 or more.
     """
     momentum = float(group.get("momentum") or 0.0)
+    if momentum >= 1.0:
+        return math.inf
     return (1.0 - float(group.get("dampening") or 0.0)) / (1.0 - momentum) if momentum else 1.0
 
 

@@ -131,6 +131,8 @@ def check_metric(optimizer: Optimizer) -> None:
         )
     if any(group.get("centered") for group in optimizer.param_groups):
         raise UnsupportedError(f"{name}(centered=True): its proximal steps would miss the MAP; use centered=False.")
+    if any(float(group.get("momentum") or 0.0) >= 1.0 for group in optimizer.param_groups):
+        raise UnsupportedError(f"{name}: with momentum >= 1 steps never end, and so no proximal step has a size.")
 
 
 def steady_step(cls: type[Optimizer], state: State, group: Group) -> Step:

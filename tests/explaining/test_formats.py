@@ -299,6 +299,21 @@ def test_cautious_decay_by_its_setting():
     assert br.explain({"opt": "cadamw", "lr": 1e-3, "weight_decay": 0.1}, num_data=100).groups[0].decay == "decoupled"
 
 
+@pytest.mark.parametrize("odd", [True, "much", -1.0, 1e308, float("nan"), float("inf"), [1.0], {}])
+@pytest.mark.parametrize(
+    "key", ["lr", "weight_decay", "steps", "warmup_steps", "decay_ratio", "weight_decay_multiplier"]
+)
+def test_odd_numbers_are_refused_by_name(key, odd):
+    given = content("titan.toml")
+    places = {
+        "steps": given["training"], "warmup_steps": given["lr_scheduler"], "decay_ratio": given["lr_scheduler"],
+        "weight_decay_multiplier": given["optimizer"]["param_groups"][0],
+    }  # fmt: skip
+    places.get(key, given["optimizer"])[key] = odd
+    with pytest.raises(br.InvalidArgumentError, match=f"^{key}: expected a number"):
+        br.explain(given, num_data=100)
+
+
 def test_what_deepspeed_calls_adam():
     texts = [f.text for f in explained("deepspeed.json").findings]
     assert any("takes Adam for AdamW" in text for text in texts)

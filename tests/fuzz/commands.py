@@ -58,6 +58,7 @@ _EXPLAIN = [
     "explain nano.py --num-data 1000",
     "explain block.yaml --num-data 1000",
     "explain deep.json --num-data 1000",
+    "explain titan.toml --num-data 1000",
     "explain args.json --num-data 1000 --baseline decay-kept.json --json",
 ]
 _PRIOR = [
@@ -256,6 +257,8 @@ def prepare(folder: Path) -> None:
     (folder / "block.yaml").write_text("optimizer:\n  _target_: torch.optim.SGD\n  lr: 0.1\n  weight_decay: 1.0e-4\n")
     params = {"lr": 3e-5, "betas": [0.8, 0.999], "weight_decay": 3e-7}
     (folder / "deep.json").write_text(json.dumps({"optimizer": {"type": "Adam", "params": params}}))
+    rules = '[[optimizer.param_groups]]\npattern = "norm|bias"\nweight_decay_multiplier = 0.0\n[training]\nsteps = 9\n'
+    (folder / "titan.toml").write_text(f'[optimizer]\nname = "AdamW"\nlr = 1e-3\n{rules}')
     kept = {"format": "bayesreg decay", "version": 1, "findings": ["width"], "parameters": {"a": {"decay": "none"}}}
     (folder / "decay-kept.json").write_text(json.dumps(kept))
     (folder / "args.yaml").write_text("opt: sgd\nlr: 0.1\nweight_decay: 0.0005\nmomentum: 0.9\n")

@@ -10,7 +10,7 @@ from torch import nn
 
 import bayesreg as br
 import bayesreg.routes.pulls.proximal
-from tests.routes.common import optimizer_of
+from tests.routes.common import N, net, optimizer_of
 from tests.sampling import cells, slow
 
 LASSO_N = 50
@@ -215,3 +215,15 @@ def test_a_skipped_amp_step_takes_no_proximal_step():
     scaler.scale(loss).backward()
     scaler.step(optimizer)
     assert torch.equal(model.weight, before)
+
+
+def test_a_momentum_of_one_has_no_proximal_step():
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=1.0)
+    with pytest.raises(br.UnsupportedError, match="with momentum >= 1 steps never end"):
+        br.attach(optimizer, br.ModelPrior(model, br.Laplace(1.0)), num_data=N)
+    # It is read all the same.
+    decayed = torch.optim.SGD(model.parameters(), lr=0.1, momentum=1.0, weight_decay=1e-3)
+    (group,) = br.explain(decayed, model, num_data=N, batch_size=10, steps=20).groups
+    assert group.weight_decay == 1e-3
+    assert group.horizon.memory == 0.0

@@ -18,6 +18,9 @@ from bayesreg.selection import ParameterInfo, Role, parameters_of
 
 __all__ = ["Settings", "groups_of", "heavy_ball", "number_of", "read_as", "soft_targets"]
 
+# Of a setting.
+_ABSURD = 1e30
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -95,17 +98,18 @@ def number_of(values: Mapping[str, Any], key: str, default: float) -> float:
         The number.
 
     Raises:
-        InvalidArgumentError: If it is no number >= 0.
+        InvalidArgumentError: If it is no number >= 0, or one so large that products of it overflow.
     """
     value = values.get(key)
     if value is None:
         return default
     try:
-        number = float(value)
+        # True is a number only by accident.
+        number = float("no" if isinstance(value, bool) else value)
     except (TypeError, ValueError) as error:
         raise InvalidArgumentError(f"{key}: expected a number, got {value!r}.") from error
-    if not 0.0 <= number < float("inf"):
-        raise InvalidArgumentError(f"{key}: expected a finite number >= 0, got {number:g}.")
+    if not 0.0 <= number < _ABSURD:
+        raise InvalidArgumentError(f"{key}: expected a number >= 0, and not beyond {_ABSURD:g}, got {number:g}.")
     return number
 
 
