@@ -24,6 +24,7 @@ __all__ = ["DecayKind", "DecayReport", "decay_of"]
 DecayKind: TypeAlias = Literal["coupled", "decoupled", "cautious", "none", "held", "other", "unknown"]
 
 _RATE, _DECAY = 0.05, 1e-3
+_ACTING = ("coupled", "decoupled", "cautious")
 _WORDS = {
     "coupled": "weight_decay is added to the gradient: a Gaussian prior",
     "decoupled": "weights are shrunk apart from the gradient: no Gaussian prior",
@@ -49,6 +50,8 @@ class DecayReport(Tabled):
             first learning rate); None elsewhere.
         follows_schedule: Of a decoupled decay, whether a learning rate that changes on the way changes it; None
             elsewhere.
+        applies_to: "all", or "matrices" or "vectors" where it acts on those alone; None where it does not act, or it
+            cannot be told.
         acts_in: For each dtype whether a step at lr = 1e-3 and weight_decay = 0.01 moves a weight of 1 that has no
             gradient; rounding may lose it. Empty where it cannot be told.
     """
@@ -59,6 +62,7 @@ class DecayReport(Tabled):
     through_metric: bool | None
     scales_with: str | None
     follows_schedule: bool | None
+    applies_to: str | None
     acts_in: dict[str, bool]
 
     def table(self) -> Table:
@@ -70,6 +74,7 @@ class DecayReport(Tabled):
                 ("through a metric", self.through_metric),
                 ("a step shrinks by", self.scales_with),
                 ("follows the schedule", self.follows_schedule),
+                ("applies to", self.applies_to),
             )
             if value is not None
         ]
@@ -85,7 +90,8 @@ class DecayReport(Tabled):
 
         Args:
             kind: What it should be.
-            **more: What else should be: `scales_with="lr"`, `follows_schedule=True`, `hidden=False`.
+            **more: What else should be: `scales_with="lr"`, `follows_schedule=True`, `hidden=False`,
+                `applies_to="all"`.
 
         Raises:
             AssertionError: If it is not; with what it is.
@@ -106,7 +112,7 @@ class DecayReport(Tabled):
                 raise AssertionError(f"{self.name}: expected {name} {wanted!r}, got {found!r}.\n{self}")
 
 
-_PROPERTIES = ("kind", "hidden", "through_metric", "scales_with", "follows_schedule")
+_PROPERTIES = ("kind", "hidden", "through_metric", "scales_with", "follows_schedule", "applies_to")
 
 
 @answering
@@ -142,6 +148,12 @@ def decay_of(make_optimizer: Callable[..., Optimizer]) -> DecayReport:
     kind: DecayKind = found.kind
     if "held" in arrival(make_optimizer).values():
         kind = "held"
+    applies_to = "all" if kind in _ACTING else None
+    if kind == "other" and not found.drifts:
+        # A decay that leaves one of them out, as for biases, is what it is on the other.
+        for acting, still, name in ((found.matrix, found.vector, "matrices"), (found.vector, found.matrix, "vectors")):
+            if acting in _ACTING and still == "none":
+                kind, applies_to = acting, name
     decoupled = kind == "decoupled"
     return DecayReport(
         name,
@@ -150,6 +162,7 @@ def decay_of(make_optimizer: Callable[..., Optimizer]) -> DecayReport:
         _quietly(lambda: _through_metric(make_optimizer)) if kind == "coupled" else None,
         _quietly(lambda: _scaling(make_optimizer)) if decoupled else None,
         _quietly(lambda: _follows(make_optimizer)) if decoupled else None,
+        applies_to,
         (_quietly(lambda: _acts_in(make_optimizer)) or {}) if decoupled else {},
     )
 

@@ -60,10 +60,14 @@ class Examined:
     Attributes:
         kind: See `probe`.
         drifts: Whether weights moved with a zero gradient and weight_decay = 0: a decay under another name.
+        matrix: What was found on a matrix alone.
+        vector: The same on a vector.
     """
 
     kind: ProbedKind
     drifts: bool
+    matrix: ProbedKind = "unknown"
+    vector: ProbedKind = "unknown"
 
 
 def examine(build: Build) -> Examined:
@@ -83,7 +87,7 @@ def examine(build: Build) -> Examined:
     if kind == "other" and not drifts:
         kind = _attempt(lambda: "cautious" if _is_cautious(build) else "other")
         kind = "other" if kind == "unknown" else kind
-    return Examined(kind, drifts)
+    return Examined(kind, drifts, matrix, vector)
 
 
 def probe(build: Build) -> ProbedKind:

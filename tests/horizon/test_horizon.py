@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import re
 from functools import partial
@@ -16,6 +17,7 @@ import bayesreg as br
 from bayesreg.horizon.rates import rates_over, shape_by_name
 from bayesreg.horizon.schedules import named_schedule
 from bayesreg.horizon.turning import turning
+from tests.third_party.stand_in import put_in_place
 
 T = 400
 
@@ -97,6 +99,31 @@ def test_what_is_left_is_what_a_run_leaves(kind, schedule):
     for group, expected, decays in zip(found.groups, left, total, strict=True):
         assert group.horizon.decay_sum == pytest.approx(gain * decays, rel=1e-12)
         assert group.horizon.share_left == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "linear", "wsd"])
+@pytest.mark.parametrize("name", ["adamw", "adamc", "nadamw", "lion"])
+def test_what_is_left_of_timms(name, schedule):
+    if importlib.util.find_spec("timm") is None:
+        pytest.skip("timm is not installed")
+    put_in_place()
+    from timm.optim import create_optimizer_v2
+
+    def make(groups):
+        made = create_optimizer_v2(groups[0]["params"], opt=name, lr=0.05, weight_decay=0.0)
+        made.param_groups[0]["weight_decay"] = 0.2  # its factory would leave a scalar without
+        return made
+
+    model, optimizer = two_groups(make)
+    found = br.explain(optimizer, model, num_data=1000, steps=T, schedule=SCHEDULES[schedule])
+    _, mine = two_groups(make)
+    (left,), (total,) = left_over(mine, scheduler_of(SCHEDULES[schedule], mine))
+    (group,) = found.groups
+    assert group.decay == "decoupled"
+    if name != "adamc":  # by the square of the rate
+        assert group.horizon.decay_sum == pytest.approx(total, rel=1e-12)
+    assert group.horizon.share_left == pytest.approx(left, rel=1e-6)
 
 
 def test_the_share_is_what_two_runs_from_two_starts_differ_by():

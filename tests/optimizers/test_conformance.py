@@ -71,6 +71,8 @@ class Own(Optimizer):
                     "tiny": 1e-7 * rate * decay,
                 }.get(self.how, rate * decay)  # fmt: skip
                 along = (p.grad * p >= 0.0) if self.how == "cautious" else 1.0
+                if self.how in ("matrices", "vectors") and (p.ndim > 1) is (self.how == "vectors"):
+                    shrink = 0.0
                 p.sub_(shrink * along * p)
                 p.sub_(rate * p.grad)
                 if self.how == "held":
@@ -90,6 +92,10 @@ class Own(Optimizer):
         ("wrong", "other", {}),
         # It is not "none": a rate that begins at nearly 0 grows.
         ("tiny", "unknown", {}),
+        ("lr", "coupled", {"applies_to": "all"}),
+        ("matrices", "coupled", {"applies_to": "matrices"}),
+        ("vectors", "coupled", {"applies_to": "vectors"}),
+        ("ignored", "none", {"applies_to": None}),
     ],
 )
 def test_emulated_ones(how, kind, more):

@@ -17,7 +17,7 @@ from tests.third_party.stand_in import put_in_place
 __all__ = ["KINDS", "LIBRARIES", "reports", "section"]
 
 MARKS = ("<!-- decays -->", "<!-- end of decays -->")
-RATE = 0.05
+RATE, PARTS = 0.05, (", matrices only", ", vectors only")
 KINDS = (
     "coupled",
     "decoupled",
@@ -81,14 +81,15 @@ def row_of(report: DecayReport | None) -> str:
         return "not run"
     if report.hidden:
         return "hidden"
-    return "decoupled, by lr²" if report.scales_with == "lr²" else report.kind
+    kind = "decoupled, by lr²" if report.scales_with == "lr²" else report.kind
+    return kind if report.applies_to in ("all", None) else f"{kind}, {report.applies_to} only"
 
 
 def section() -> str:
     """Return the tables in Markdown."""
     parts = []
     for library in LIBRARIES:
-        rows: dict[str, list[str]] = {kind: [] for kind in KINDS}
+        rows: dict[str, list[str]] = {f"{kind}{of}": [] for kind in KINDS for of in ("", *PARTS)}
         for name, report in reports(library).items():
             rows[row_of(report)].append(name)
         lines = [f"| {library} | its optimizers |", "| -- | -- |"]
