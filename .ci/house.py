@@ -17,8 +17,8 @@ FILES_IN_A_FOLDER = 12
 LOOSE_FILES = 8
 # These stand outside the package and use it as anybody does: `import bayesreg as br`.
 SHELLS = ("cli", "demo", "testing", "__main__")
-# The one place that may import by a string: the hand-over to pictures.
-BY_STRING = ("_support/drawing.py", "__init__.py")
+# What may import by a string: the hand-over to pictures, and what loads names on first use.
+BY_STRING = ("_support/drawing.py", "__init__.py", "interop/__init__.py")
 
 
 class Import(NamedTuple):

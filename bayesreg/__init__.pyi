@@ -2,6 +2,7 @@
 
 from bayesreg import callbacks as callbacks
 from bayesreg import hyperpriors as hyperpriors
+from bayesreg import interop as interop
 from bayesreg import likelihoods as likelihoods
 from bayesreg import plots as plots
 from bayesreg import sparsity as sparsity

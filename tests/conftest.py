@@ -13,12 +13,6 @@ import torch
 torch.set_num_threads(1)
 
 
-@pytest.fixture(autouse=True)
-def _seeded():
-    """Every test draws the same numbers, alone or in any order."""
-    torch.manual_seed(0)
-
-
 @pytest.fixture
 def data_folder() -> Path:
     """The folder of real data sets and pretrained networks; tests that need it skip without it."""

@@ -1,0 +1,150 @@
+"""Priors in skorch: one callback, `NeuralNetClassifier(..., callbacks=[PriorCallback("gaussian(0.5)")])`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bayesreg._support.optional import require
+from bayesreg.conversion import LossScale, as_loss_scale
+from bayesreg.errors import InvalidArgumentError, UnsupportedError
+from bayesreg.interop.making import prior_over
+from bayesreg.model_prior import ModelPrior
+from bayesreg.priors import Belief
+from bayesreg.routes import Handle, attach
+
+require("skorch", "skorch", "priors in skorch")
+
+from skorch.callbacks import Callback, GradientNormClipping  # noqa: E402 (a clear sentence where it is missing)
+
+__all__ = ["PriorCallback"]
+
+
+class PriorCallback(Callback):  # type: ignore[misc]
+    """A prior on the module that a skorch net trains: its weights are then the MAP under it.
+
+    The prior is attached when an epoch begins on an optimizer that has none yet, so it survives `fit`, which makes the
+    optimizer anew, and `partial_fit`, which goes on with it. n is counted after `train_split` has held its part out. If
+    the net has a `GradientNormClipping`, the prior is added before that clip; put it before it in the list. The net's
+    history has `log_prior` and `penalty_in_loss` of each epoch.
+
+    Args:
+        prior: A prior; words, as `br.prior_from_words` takes them; rules, as `br.ModelPrior` does; or a function from
+            the module to a `br.ModelPrior`, such as one that is centred on pretrained weights.
+        num_data: Size of the training set, where it is not the one that `fit` gets (`partial_fit` on parts of the
+            data), or the `LossScale` of a criterion that is no mean. Default: counted.
+
+    Example:
+        >>> import skorch, torch, bayesreg as br
+        >>> X, y = torch.randn(40, 3), torch.randn(40, 1)
+        >>> prior = br.interop.skorch.PriorCallback({"*": br.Gaussian(0.5)})
+        >>> net = skorch.NeuralNetRegressor(torch.nn.Linear, module__in_features=3, module__out_features=1,
+        ...     callbacks=[prior], max_epochs=2, train_split=None, verbose=0)
+        >>> round(net.fit(X, y).optimizer_.param_groups[0]["weight_decay"], 9)  # 1/(40 · 0.5²)
+        0.1
+    """
+
+    handle_: Handle | None = None
+    model_prior_: ModelPrior | None = None
+    optimizer_: Any = None
+    attached_: Any = None
+    clip_: Any = None
+
+    def __init__(
+        self, prior: Belief | str | Mapping[Any, Belief] | Any = None, num_data: int | LossScale | None = None
+    ) -> None:
+        self.prior, self.num_data = prior, num_data
+
+    def initialize(self) -> PriorCallback:
+        """Begin without an optimizer; skorch calls it."""
+        self._let_go()
+        return self
+
+    def on_epoch_begin(self, net: Any, dataset_train: Any = None, **_: Any) -> None:
+        """Attach the prior, if this optimizer has none yet."""
+        scale = self._scale_of(net, dataset_train)
+        if self.handle_ is not None and self.optimizer_ is net.optimizer_ and self.attached_ is self.prior:
+            before = self.handle_.loss_scale
+            if before == scale:
+                return
+            if self.num_data is None:
+                raise InvalidArgumentError(
+                    f"num_data: this net was trained on a set of another size before (s = {before.value:.4g}, and "
+                    f"{scale.value:.4g} now); where partial_fit gets parts of the data, pass the size of all: "
+                    f"PriorCallback(prior, num_data=n)."
+                )
+        self._let_go()
+        model_prior = prior_over(net.module_, self.prior, scale)
+        clips = _clip_of(net, self)
+        self.handle_ = attach(net.optimizer_, model_prior, scale, before_clip=clips is not None)
+        self.model_prior_, self.clip_ = model_prior, clips
+        self.optimizer_, self.attached_ = net.optimizer_, self.prior
+
+    def on_grad_computed(self, net: Any, named_parameters: Any = None, training: bool = False, **_: Any) -> None:
+        """Add the prior before the net's clip, if it has one."""
+        if not training or self.clip_ is None or self.handle_ is None:
+            return
+        self.handle_.apply_()
+        limit, kind = self.clip_.gradient_clip_value, self.clip_.gradient_clip_norm_type
+        grads = [p.grad for _, p in _members(net, named_parameters) if p.grad is not None]
+        self.handle_.clipped(torch.nn.utils.get_total_norm(grads, kind), limit)
+
+    def on_epoch_end(self, net: Any, **_: Any) -> None:
+        """Write the prior's terms into the net's history."""
+        if self.handle_ is None:
+            return
+        terms = self.handle_.log()
+        net.history.record("log_prior", terms["log_prior"])
+        net.history.record("penalty_in_loss", terms["penalty_in_loss"])
+
+    def _scale_of(self, net: Any, dataset: Any) -> LossScale:
+        if isinstance(self.num_data, LossScale):
+            return self.num_data
+        reduction = getattr(net.criterion_, "reduction", "mean")
+        if reduction != "mean":
+            raise InvalidArgumentError(
+                f"num_data: the criterion has reduction={reduction!r}; pass its scale, such as "
+                f"num_data=br.LossScale.sum(...), or use reduction='mean'."
+            )
+        if self.num_data is not None:
+            return as_loss_scale(self.num_data)
+        try:
+            return as_loss_scale(len(dataset))
+        except TypeError:
+            raise InvalidArgumentError(
+                "num_data: the training set has no length; pass its size: PriorCallback(prior, num_data=n)."
+            ) from None
+
+    def _let_go(self) -> None:
+        if self.handle_ is not None:
+            self.handle_.remove()
+        self.handle_ = self.model_prior_ = self.optimizer_ = self.attached_ = self.clip_ = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Hooks go into no copy: the copy attaches its own when an epoch begins.
+        own = ("handle_", "model_prior_", "optimizer_", "attached_", "clip_")
+        return {name: value for name, value in self.__dict__.items() if name not in own}
+
+
+def _members(net: Any, given: Any) -> list[tuple[str, Tensor]]:
+    return list(given) if given is not None else list(net.get_all_learnable_params())
+
+
+def _clip_of(net: Any, own: PriorCallback) -> Any:
+    """Return the callback of a net that clips gradients, which must come after the prior."""
+    callbacks = [callback for _, callback in net.callbacks_]
+    clips = [callback for callback in callbacks if isinstance(callback, GradientNormClipping)]
+    clips = [clip for clip in clips if clip.gradient_clip_value is not None]
+    if not clips:
+        return None
+    if len(clips) > 1:
+        raise UnsupportedError("the net clips gradients twice; what that leaves of a prior is not known.")
+    if callbacks.index(clips[0]) < next(i for i, callback in enumerate(callbacks) if callback is own):
+        raise InvalidArgumentError(
+            "callbacks: GradientNormClipping comes before the PriorCallback, so the clip would not see the prior; put "
+            "the PriorCallback first."
+        )
+    return clips[0]

@@ -1,0 +1,197 @@
+"""skorch with a prior: the weights of a loop by hand, whatever fit, partial_fit, clips, pickles and searches do."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+from torch import nn
+
+import bayesreg as br
+from tests.interop.common import BATCH, EPOCHS, PRIORS, RATE, STD, N, Net, by_hand, data, gap
+
+pytestmark = pytest.mark.slow
+skorch = pytest.importorskip("skorch", reason="skorch is not installed: pip install 'bayesreg[skorch]'")
+
+
+def net(*callbacks, **more):
+    settings = {
+        "criterion": nn.CrossEntropyLoss, "lr": RATE, "max_epochs": EPOCHS, "batch_size": BATCH, "train_split": None,
+        "iterator_train__shuffle": False, "verbose": 0,
+    }  # fmt: skip
+    return skorch.NeuralNet(Net, callbacks=[("prior", callbacks[0]), *callbacks[1:]], **{**settings, **more})
+
+
+def prior(rules, **more):
+    return br.interop.skorch.PriorCallback(rules, **more)
+
+
+def clip(limit):
+    from skorch.callbacks import GradientNormClipping
+
+    return GradientNormClipping(limit)
+
+
+def weights(fitted):
+    return [p.detach().clone() for p in fitted.module_.parameters()]
+
+
+def arrays():
+    X, y = data()
+    return X.numpy(), y.numpy()
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("limit", [None, 0.1, 0.5])
+@pytest.mark.parametrize("kind", PRIORS)
+def test_it_is_the_loop_by_hand(kind, limit, momentum):
+    rules = PRIORS[kind]()
+    callbacks = [prior(rules)] if limit is None else [prior(rules), clip(limit)]
+    fitted = net(*callbacks, optimizer__momentum=momentum).fit(*arrays())
+    expected = by_hand(rules, clip=limit, momentum=momentum)
+    if not (kind == "laplace" and momentum):
+        assert gap(weights(fitted), expected) < 1e-12
+    else:
+        # With momentum a proximal step has a memory of its own; the zeros and the fixed point are the same.
+        assert gap(weights(fitted), expected) < 0.2
+    if kind == "laplace" and not momentum:
+        zeros = [int((w == 0.0).sum()) for w in weights(fitted)]
+        assert zeros == [int((w == 0.0).sum()) for w in expected]
+    assert gap(weights(fitted), by_hand(None, clip=limit, momentum=momentum)) > 1e-3
+
+
+def test_a_gaussian_is_its_own_weight_decay():
+    decayed = net(clip(1e9), optimizer__weight_decay=1.0 / (N * STD**2)).fit(*arrays())
+    assert gap(weights(net(prior({"*": br.Gaussian(STD)})).fit(*arrays())), weights(decayed)) == 0.0
+
+
+def test_a_clip_without_the_callback_gives_another_prior():
+    """What attach by hand does here: after the clip, whose limit the prior is then free of."""
+    rules = PRIORS["centred"]()
+    mine = weights(net(prior(rules), clip(0.1)).fit(*arrays()))
+
+    def late(module):
+        return br.ModelPrior(module, rules)
+
+    class Late(skorch.callbacks.Callback):
+        def on_epoch_begin(self, net, **_):
+            if not getattr(self, "on", False):
+                self.on = br.attach(net.optimizer_, late(net.module_), num_data=N)
+
+    with pytest.warns(br.errors.ClipAfterPriorWarning, match="gradients are clipped to a norm of 0.1"):
+        late_weights = weights(net(Late(), clip(0.1)).fit(*arrays()))
+    assert gap(mine, late_weights) > 5e-3
+
+
+def test_a_prior_attached_before_fit_is_lost():
+    """The trap: fit makes another optimizer."""
+    bare = net(clip(1e9)).initialize()
+    br.attach(bare.optimizer_, br.ModelPrior(bare.module_, PRIORS["l2"]()), num_data=N)
+    assert gap(weights(bare.fit(*arrays())), by_hand(None)) < 1e-12
+
+
+def test_n_is_what_is_left_after_the_hold_out():
+    fitted = net(prior({"*": br.Gaussian(STD)}), train_split=skorch.dataset.ValidSplit(5)).fit(*arrays())
+    assert fitted.optimizer_.param_groups[0]["weight_decay"] == pytest.approx(1.0 / (0.8 * N * STD**2), rel=1e-12)
+    told = net(prior({"*": br.Gaussian(STD)}, num_data=1000)).fit(*arrays())
+    assert told.optimizer_.param_groups[0]["weight_decay"] == pytest.approx(1.0 / (1000 * STD**2), rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", PRIORS)
+def test_fit_begins_again_and_partial_fit_goes_on(kind):
+    rules = PRIORS[kind]()
+    fitted = net(prior(rules)).fit(*arrays())
+    once = weights(fitted)
+    assert all(map(torch.equal, weights(fitted.fit(*arrays())), once))
+    fitted.partial_fit(*arrays())
+    assert gap(weights(fitted), by_hand(rules, epochs=2 * EPOCHS)) < 1e-12
+
+
+@pytest.mark.parametrize("kind", PRIORS)
+def test_a_pickled_net_goes_on_to_the_bit(kind):
+    rules = PRIORS[kind]()
+    whole = net(prior(rules), max_epochs=2 * EPOCHS, optimizer__momentum=0.9).fit(*arrays())
+    half = net(prior(rules), optimizer__momentum=0.9).fit(*arrays())
+    copy = pickle.loads(pickle.dumps(half))
+    assert all(map(torch.equal, weights(copy.partial_fit(*arrays())), weights(whole)))
+
+
+def test_a_search_over_priors():
+    search = GridSearchCV(
+        skorch.NeuralNetClassifier(
+            Net, callbacks=[("prior", prior("gaussian(1.0)"))], max_epochs=2, lr=RATE, criterion=nn.CrossEntropyLoss,
+            train_split=None, verbose=0,
+        ),
+        {"callbacks__prior__prior": ["gaussian(0.2)", "laplace(0.5)", br.Gaussian(3.0)]}, cv=2, error_score="raise",
+        scoring="neg_log_loss",
+    ).fit(*arrays())  # fmt: skip
+    assert len(set(np.round(search.cv_results_["mean_test_score"], 12))) > 1
+    copy = clone(search.best_estimator_)
+    assert copy.get_params()["callbacks__prior__prior"] is not None
+
+
+def test_another_prior_on_the_same_optimizer():
+    fitted = net(prior({"*": br.Gaussian(STD)})).fit(*arrays())
+    fitted.set_params(callbacks__prior__prior={"*": br.Gaussian(2.0 * STD)})
+    fitted.partial_fit(*arrays())
+    assert fitted.optimizer_.param_groups[0]["weight_decay"] == pytest.approx(1.0 / (4.0 * N * STD**2))
+
+
+def test_what_a_function_makes():
+    made = []
+
+    def centred(module):
+        made.append(br.ModelPrior(module, PRIORS["centred"]()))
+        return made[-1]
+
+    fitted = net(prior(centred)).fit(*arrays())
+    assert len(made) == 1
+    assert gap(weights(fitted), by_hand(PRIORS["centred"]())) < 1e-12
+
+
+def test_what_is_refused():
+    X, y = arrays()
+    with pytest.raises(br.InvalidArgumentError, match="put the PriorCallback first"):
+        skorch.NeuralNet(
+            Net, criterion=nn.CrossEntropyLoss, callbacks=[clip(0.1), ("prior", prior("gaussian(1.0)"))], verbose=0,
+            train_split=None,
+        ).fit(X, y)  # fmt: skip
+    with pytest.raises(br.InvalidArgumentError, match="the criterion has reduction='sum'"):
+        net(prior("gaussian(1.0)"), criterion__reduction="sum").fit(X, y)
+    scale = br.LossScale(1.0)
+    summed = net(prior({"*": br.Gaussian(STD)}, num_data=scale), criterion__reduction="sum", lr=1e-4).fit(X, y)
+    assert summed.optimizer_.param_groups[0]["weight_decay"] == pytest.approx(1.0 / STD**2)
+    with pytest.raises(br.InvalidArgumentError, match=r"already has weight_decay=0\.1"):
+        net(prior("gaussian(1.0)"), optimizer__weight_decay=0.1).fit(X, y)
+    with pytest.raises(br.InvalidArgumentError, match="prior: expected a prior such as"):
+        net(prior(None)).fit(X, y)
+    fitted = net(prior("gaussian(1.0)")).fit(X, y)
+    with pytest.raises(br.InvalidArgumentError, match="pass the size of all"):
+        fitted.partial_fit(X[:30], y[:30])
+    parts = net(prior({"*": br.Gaussian(1.0)}, num_data=N)).fit(X[:30], y[:30])
+    parts.partial_fit(X[30:], y[30:])
+    assert parts.optimizer_.param_groups[0]["weight_decay"] == pytest.approx(1.0 / N)
+
+
+def test_the_history_has_the_priors_terms():
+    fitted = net(prior({"*": br.Gaussian(STD)})).fit(*arrays())
+    own = br.ModelPrior(fitted.module_, {"*": br.Gaussian(STD)})
+    assert fitted.history[-1]["log_prior"] == pytest.approx(float(own.log_prob().detach()), rel=1e-9)
+    assert fitted.history[-1]["penalty_in_loss"] == pytest.approx(float(own.penalty().detach()) / N, rel=1e-9)
+
+
+def test_the_example_in_its_documentation():
+    import doctest
+
+    module = br.interop.skorch
+    assert doctest.testmod(module).attempted >= 4
+    assert doctest.testmod(module).failed == 0
+
+
+def test_names_that_are_no_framework():
+    with pytest.raises(AttributeError, match="no attribute 'skorc'; did you mean 'skorch'"):
+        br.interop.skorc  # noqa: B018
