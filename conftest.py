@@ -7,7 +7,9 @@ import importlib.util
 import pytest
 import torch
 
-collect_ignore = [f"bayesreg/interop/{name}.py" for name in ("skorch",) if importlib.util.find_spec(name) is None]
+collect_ignore = [
+    f"bayesreg/interop/{name}.py" for name in ("skorch", "transformers") if importlib.util.find_spec(name) is None
+]
 
 
 @pytest.fixture(autouse=True)

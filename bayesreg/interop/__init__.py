@@ -1,6 +1,6 @@
 """Priors in the frameworks that people train in; each file is imported when it is used, and its framework with it.
 
-`br.interop.skorch.PriorCallback` for skorch.
+`br.interop.skorch.PriorCallback` for skorch, `br.interop.transformers.PriorTrainer` for Hugging Face.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from bayesreg.errors import nearest
 
 __all__: list[str] = []
 
-_FRAMEWORKS = ("skorch",)
+_FRAMEWORKS = ("skorch", "transformers")
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,295 @@
+"""Hugging Face's Trainer with a prior: the weights of a loop by hand, under clips, accumulation, resuming, adapters."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import SequentialSampler
+
+import bayesreg as br
+from tests.interop.common import BATCH, EPOCHS, PRIORS, RATE, STD, N, Net, by_hand, data, gap
+
+pytest.importorskip("transformers", reason="transformers is not installed: pip install 'bayesreg[transformers]'")
+
+
+class Model(nn.Module):
+    """The network, as the Trainer calls it."""
+
+    def __init__(self, seed=0):
+        super().__init__()
+        self.net = Net(seed)
+
+    def forward(self, x, labels=None):
+        logits = self.net(x)
+        return {"loss": F.cross_entropy(logits, labels), "logits": logits}
+
+
+class Counting(Model):
+    """A model that takes the number of examples of a whole window."""
+
+    def forward(self, x, labels=None, **more):
+        logits, num_items_in_batch = self.net(x), more.get("num_items_in_batch")
+        if num_items_in_batch is None:
+            return {"loss": F.cross_entropy(logits, labels), "logits": logits}
+        return {"loss": F.cross_entropy(logits, labels, reduction="sum") / num_items_in_batch, "logits": logits}
+
+
+def examples():
+    X, y = data()
+    return [{"x": x, "labels": label} for x, label in zip(X, y, strict=True)]
+
+
+def arguments(folder, **more):
+    from transformers import TrainingArguments
+
+    given = {
+        "output_dir": str(folder), "use_cpu": True, "report_to": [], "optim": "sgd", "learning_rate": RATE,
+        "lr_scheduler_type": "constant", "per_device_train_batch_size": BATCH, "num_train_epochs": EPOCHS,
+        "max_grad_norm": 0.0, "save_strategy": "no", "disable_tqdm": True, "logging_steps": 1, "seed": 0,
+        "dataloader_pin_memory": False,
+    }  # fmt: skip
+    return TrainingArguments(**{**given, **more})
+
+
+def trainer(folder, prior, *, model=None, base=None, num_data=None, more=None, **keywords):
+    class Ordered(base or br.interop.transformers.PriorTrainer):
+        """In the order of the data."""
+
+        def _get_train_sampler(self, *_):
+            return SequentialSampler(self.train_dataset)
+
+    model = Model() if model is None and "model_init" not in keywords else model
+    own = {"prior": prior, "num_data": num_data} if base is None else {}
+    return Ordered(model=model, args=arguments(folder, **(more or {})), train_dataset=examples(), **own, **keywords)
+
+
+def weights(made):
+    return [p.detach().clone() for p in made.model.parameters()]
+
+
+def over(kind):
+    made = PRIORS[kind]()
+    return {"*": br.Gaussian.centered_at(Model(seed=9), STD)} if kind == "centred" else made
+
+
+@pytest.mark.parametrize("limit", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("kind", PRIORS)
+def test_it_is_the_loop_by_hand(kind, limit, tmp_path):
+    made = trainer(tmp_path, over(kind), more={"max_grad_norm": limit})
+    made.train()
+    expected = by_hand(PRIORS[kind](), clip=limit or None)
+    assert gap(weights(made), expected) < 1e-12
+    if kind == "laplace":
+        zeros = [int((w == 0.0).sum()) for w in weights(made)]
+        assert zeros == [int((w == 0.0).sum()) for w in expected]
+        assert sum(zeros) > 0
+
+
+def test_a_gaussian_is_the_trainers_own_weight_decay(tmp_path):
+    from transformers import Trainer
+
+    # The Trainer decays no biases.
+    decayed = trainer(tmp_path, None, base=Trainer, more={"weight_decay": 1.0 / (N * STD**2)})
+    mine = trainer(tmp_path, br.Gaussian(STD))
+    for one in (decayed, mine):
+        one.train()
+    assert gap(weights(mine), weights(decayed)) == 0.0
+    assert {row[2] for row in mine.prior_handle.describe().rows} == {"native", "none"}
+
+
+def test_adamw_is_the_default_and_is_coupled(tmp_path):
+    made = trainer(tmp_path, br.Gaussian(STD), more={"optim": "adamw_torch", "learning_rate": 0.01})
+    made.train()
+    model = Net()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    prior = br.ModelPrior(model, br.Gaussian(STD))
+    X, y = data()
+    for _ in range(EPOCHS):
+        for first in range(0, N, BATCH):
+            optimizer.zero_grad()
+            (
+                F.cross_entropy(model(X[first : first + BATCH]), y[first : first + BATCH]) + prior.penalty() / N
+            ).backward()
+            optimizer.step()
+    assert gap(weights(made), [p.detach() for p in model.parameters()]) < 1e-12
+
+
+def windows(rows, count, net, penalty, n):
+    """The mean over each window of micro-batches, also the short last one."""
+    optimizer = torch.optim.SGD(net.parameters(), lr=RATE)
+    X, y = data()
+    for _ in range(EPOCHS):
+        starts = list(range(0, N, rows))
+        for at in range(0, len(starts), count):
+            optimizer.zero_grad()
+            first, last = starts[at], min(N, starts[at] + rows * count)
+            (F.cross_entropy(net(X[first:last]), y[first:last]) + penalty(net) / n).backward()
+            optimizer.step()
+    return [p.detach().clone() for p in net.parameters()]
+
+
+def test_accumulation_with_a_short_last_window(tmp_path):
+    own = over("centred")
+    more = {"per_device_train_batch_size": 16, "gradient_accumulation_steps": 3}
+    made = trainer(tmp_path, own, model=Counting(), more=more)
+    made.train()
+
+    def penalty(net):
+        return br.ModelPrior(net, PRIORS["centred"]()).penalty()
+
+    expected = windows(16, 3, Net(), penalty, N)
+    assert gap(weights(made), expected) < 1e-12
+
+    # The trap: a penalty in compute_loss counts once for each micro-batch, where the model divides by the window.
+    from transformers import Trainer
+
+    class Naive(Trainer):
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            loss = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
+            return loss + br.ModelPrior(self.model, own).penalty() / N
+
+    naive = trainer(tmp_path, None, base=Naive, model=Counting(), more=more)
+    naive.train()
+    assert gap(weights(naive), expected) > 1e-2
+
+
+@pytest.mark.parametrize("kind", PRIORS)
+def test_a_resumed_run_is_the_unbroken_one_to_the_bit(kind, tmp_path):
+    def make(epochs, model=None):
+        more = {
+            "num_train_epochs": epochs, "save_strategy": "epoch", "optim": "adamw_torch", "learning_rate": 0.01,
+            "max_grad_norm": 1.0,
+        }  # fmt: skip
+        return trainer(tmp_path / f"{kind}{epochs}", over(kind), model=model, more=more)
+
+    whole = make(4)
+    whole.train()
+    half = make(2)
+    half.train()
+    again = make(4)
+    again.train(resume_from_checkpoint=str(next((tmp_path / f"{kind}2").glob("checkpoint-6"))))
+    assert all(map(torch.equal, weights(again), weights(whole)))
+
+
+def test_the_centre_is_the_model_as_it_came(tmp_path):
+    """Also in a run that is resumed, whose weights have moved since; and where the model came with others."""
+    more = {"save_strategy": "epoch", "num_train_epochs": 1}
+    made = trainer(tmp_path, f"pretrained({STD})", model=Model(seed=3), more=more)
+    start = weights(made)
+    made.train()
+    for seed in (3, 4):
+        again = trainer(tmp_path, f"pretrained({STD})", model=Model(seed), more={**more, "num_train_epochs": 2})
+        again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+        centres = [entry.prior.centre() for entry in again.model_prior if entry.prior.reference is not None]
+        assert all(map(torch.equal, [c.double() for c in centres], [w for w in start if w.ndim > 0][: len(centres)]))
+
+
+def test_a_model_made_anew_has_a_prior_of_its_own(tmp_path):
+    made = trainer(tmp_path, f"pretrained({STD})", model_init=lambda: Model(seed=5))
+    made.train()
+    once = weights(made)
+    made.train()
+    assert all(map(torch.equal, weights(made), once))
+    assert gap(once, [p.detach() for p in Model(seed=5).parameters()]) > 1e-3
+
+
+def test_what_is_logged_and_saved(tmp_path):
+    made = trainer(tmp_path, over("l2"), more={"save_strategy": "epoch", "num_train_epochs": 1})
+    made.train()
+    logs = [one for one in made.state.log_history if "loss" in one]
+    assert len(logs) == 3
+    own = br.ModelPrior(made.model, over("l2"))
+    assert logs[-1]["prior/log_prior"] == pytest.approx(float(own.log_prob().detach()), rel=1e-9)
+    assert logs[-1]["prior/penalty_in_loss"] == pytest.approx(float(own.penalty().detach()) / N, rel=1e-9)
+    loaded = br.ModelPrior.load(tmp_path / "checkpoint-3" / "prior.safetensors", Model())
+    assert float(loaded.log_prob().detach()) == pytest.approx(
+        float(br.ModelPrior(Model(), over("l2")).log_prob().detach())
+    )
+
+
+def test_what_is_refused(tmp_path):
+    with pytest.raises(br.InvalidArgumentError, match=r"TrainingArguments.weight_decay=0.1 would count on top"):
+        trainer(tmp_path, br.Gaussian(1.0), more={"weight_decay": 0.1})
+    with pytest.raises(br.InvalidArgumentError, match=r"expected the width of 'pretrained' as a number"):
+        trainer(tmp_path, "pretrained")
+    with pytest.raises(br.InvalidArgumentError, match="prior: expected a prior such as"):
+        trainer(tmp_path, 3.0)
+    made = trainer(tmp_path, over("l2"), more={"save_strategy": "epoch", "num_train_epochs": 1})
+    made.train()
+    other = trainer(tmp_path, over("laplace"), more={"num_train_epochs": 2})
+    with pytest.raises(br.InvalidArgumentError, match="written under another prior"):
+        other.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+
+
+def test_n_of_a_mean_over_tokens_must_be_told(tmp_path):
+    from transformers import TrainingArguments
+
+    args = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to=[])
+    tokens = [{"x": torch.zeros(6).double(), "labels": [1, -100, 2]}] * 5
+    make = br.interop.transformers.PriorTrainer
+    with pytest.raises(br.InvalidArgumentError, match="count_tokens"):
+        make(model=Model(), args=args, train_dataset=tokens, prior=br.Gaussian(1.0))
+    count = br.interop.transformers.count_tokens(tokens)
+    assert count == 10
+    assert make(model=Model(), args=args, train_dataset=tokens, prior=br.Gaussian(1.0), num_data=count)
+
+
+def test_adapters(tmp_path):
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(0)
+    adapted = peft.get_peft_model(Model().float(), peft.LoraConfig(r=2, lora_alpha=4, target_modules=["net.0"]))
+    X, y = data()
+    rows = [{"x": x.float(), "labels": label} for x, label in zip(X, y, strict=True)]
+    made = br.interop.transformers.PriorTrainer(
+        model=adapted, args=arguments(tmp_path, max_grad_norm=1.0, label_names=["labels"]), train_dataset=rows,
+        prior="lora(0.02)",
+    )  # fmt: skip
+    made.train()
+    assert "update" in str(made.prior_handle.describe())
+    assert made.model_prior.penalty() > 0
+
+
+def test_an_optimizer_of_ones_own_and_a_second_training(tmp_path):
+    model = Model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=0.9)
+    made = trainer(tmp_path, over("centred"), model=model, optimizers=(optimizer, None))
+    made.train()
+    assert gap(weights(made), by_hand(PRIORS["centred"](), momentum=0.9)) < 1e-12
+    made.train()
+    assert gap(weights(made), by_hand(PRIORS["centred"](), momentum=0.9, epochs=2 * EPOCHS)) < 1e-12
+
+
+def test_a_function_of_the_model_and_words_relative_to_n(tmp_path):
+    made = trainer(tmp_path, lambda model: br.ModelPrior(model, over("l2")))
+    made.train()
+    assert gap(weights(made), by_hand(PRIORS["l2"]())) < 1e-12
+    for keywords in ({}, {"model_init": partial(Model, 0)}):
+        words = trainer(tmp_path, "l2(weight_decay=0.01)", num_data=1000, **keywords)
+        variances = [float(entry.prior.variance()) for entry in words.model_prior if entry.name.endswith("weight")]
+        assert variances == pytest.approx([1.0 / (1000 * 0.01)] * 2)
+
+
+def test_the_mixin_on_another_trainer(tmp_path):
+    from transformers import Trainer
+
+    class Other(Trainer):
+        """As TRL's are: a trainer with a loss of its own."""
+
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            outputs = model(**inputs)
+            return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
+
+    class Mine(br.interop.transformers.PriorMixin, Other):
+        """Both."""
+
+        def _get_train_sampler(self, *_):
+            return SequentialSampler(self.train_dataset)
+
+    args = arguments(tmp_path, max_grad_norm=0.1)
+    made = Mine(model=Model(), args=args, train_dataset=examples(), prior=over("centred"))
+    made.train()
+    assert gap(weights(made), by_hand(PRIORS["centred"](), clip=0.1)) < 1e-12
