@@ -183,7 +183,7 @@ def _prior_of(model: nn.Module, given: Any, num_data: int | LossScale) -> ModelP
     except ValueError:
         raise InvalidArgumentError(
             f"prior: expected the width of {name!r} as a number, such as '{name}(0.05)', got {given!r}; how to choose "
-            f"it where a fit costs hours is a page of its own (docs/transfer.md, Choosing the width)."
+            f"it where a fit costs hours: docs/frameworks.md, Which width."
         ) from None
     return lora_prior(model, scale) if name == "lora" else ModelPrior(model, Gaussian.centered_at(model, scale))
 
