@@ -212,7 +212,9 @@ class Blocks:
 
     def _summed(self, weights: Tensor) -> Sums:
         problem = self.problem
-        if self.dense and problem.features.numel() <= _SMALL and problem.features.device.type == "cpu":
+        few = self.dense and problem.features.numel() <= _SMALL and problem.features.device.type == "cpu"
+        # Where nothing has kinks the outcome of a flat prior, of which none is finite, hangs on the last bit of sums.
+        if few and problem.kinks is not None:
             return self._few(weights.numpy())
         weights = weights * problem.per
         total, outputs = weights.sum(0), weights.shape[1]
