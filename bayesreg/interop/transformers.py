@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ class PriorMixin:
             `br.ModelPrior` takes them; or a function from the model to a `br.ModelPrior`.
         num_data: What the loss is a mean over: the number of examples, or of label tokens that count (`count_tokens`),
             or the `LossScale` of a loss that is no mean. Default: the size of `train_dataset`, where each example has
-            one label.
+            one label; else it must be told.
         **kwargs: As the trainer takes them.
 
     Raises:
@@ -61,6 +61,7 @@ class PriorMixin:
     model: Any
     accelerator: Any
     train_dataset: Any
+    label_names: list[str]
     is_deepspeed_enabled: bool
     is_fsdp_enabled: bool
     _scale: LossScale | None
@@ -86,7 +87,7 @@ class PriorMixin:
             raise UnsupportedError(
                 "prior: not under DeepSpeed or FSDP yet; on a loop of one's own br.attach takes FSDP2."
             )
-        self._scale = _scale_of(num_data, self.train_dataset)
+        self._scale = _scale_of(num_data, self.train_dataset, self.label_names)
         self._take(self.model)
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
@@ -190,7 +191,7 @@ def _prior_of(model: nn.Module, given: Any, num_data: int | LossScale) -> ModelP
 
 def _resumed(path: Path, model: nn.Module, now: ModelPrior | None) -> ModelPrior:
     found = ModelPrior.load(path, model)
-    if now is not None and _families(found) != _families(now):
+    if now is not None and not _same_but_for_centres(found, now):
         raise InvalidArgumentError(
             f"prior: the checkpoint was written under another prior than is given now; pass the same, or remove {path} "
             f"to go on under the new one."
@@ -198,11 +199,27 @@ def _resumed(path: Path, model: nn.Module, now: ModelPrior | None) -> ModelPrior
     return found
 
 
-def _families(prior: ModelPrior) -> dict[str, str | None]:
-    return {entry.name: None if entry.prior is None else entry.prior.family for entry in prior}
+def _same_but_for_centres(one: ModelPrior, other: ModelPrior) -> bool:
+    """Return whether priors are of the same families and widths; a centre is that of the model as it first came."""
+    first, second = ({entry.name: entry.prior for entry in prior} for prior in (one, other))
+    return first.keys() == second.keys() and all(_alike(first[name], second[name]) for name in first)
 
 
-def _scale_of(given: int | LossScale | None, dataset: Any) -> LossScale:
+def _alike(one: Belief | None, other: Belief | None) -> bool:
+    if one is None or other is None or one.family != other.family:
+        return one is other
+    ours, theirs = one.hyperparameters(), other.hyperparameters()
+    return ours.keys() == theirs.keys() and all(_equal(name, value, theirs[name]) for name, value in ours.items())
+
+
+def _equal(name: str, one: object, other: object) -> bool:
+    if not isinstance(one, torch.Tensor) or not isinstance(other, torch.Tensor):
+        return repr(one) == repr(other)
+    moved = name == "loc" and one.ndim > 0 and other.ndim > 0
+    return moved or (one.shape == other.shape and bool((one.cpu() == other.cpu()).all()))
+
+
+def _scale_of(given: int | LossScale | None, dataset: Any, names: Sequence[str]) -> LossScale:
     if given is not None:
         return as_loss_scale(given)
     try:
@@ -211,8 +228,15 @@ def _scale_of(given: int | LossScale | None, dataset: Any) -> LossScale:
         raise InvalidArgumentError(
             "num_data: train_dataset has no length; pass num_data=, what the loss is a mean over."
         ) from None
-    labels = first.get("labels", first.get("label")) if isinstance(first, Mapping) else None
-    if labels is not None and torch.as_tensor(labels).numel() > 1:
+    held = first if isinstance(first, Mapping) else {}
+    # The default collator calls them `labels`.
+    found = [held[name] for name in dict.fromkeys(("label", "label_ids", *names)) if name in held]
+    if not found:
+        raise InvalidArgumentError(
+            f"num_data: the examples have no {' or '.join(names) or 'labels'}, so a collator or the model makes them, "
+            f"as for language models, whose loss is a mean over tokens; pass what the loss is a mean over."
+        )
+    if len(found) > 1 or torch.as_tensor(found[0]).numel() > 1:
         raise InvalidArgumentError(
             "num_data: an example has several labels, and the loss is a mean over all of them; pass how many there "
             "are: num_data=br.interop.transformers.count_tokens(train_dataset) for tokens."

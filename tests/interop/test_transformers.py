@@ -238,6 +238,34 @@ def test_n_of_a_mean_over_tokens_must_be_told(tmp_path):
     assert make(model=Model(), args=args, train_dataset=tokens, prior=br.Gaussian(1.0), num_data=count)
 
 
+@pytest.mark.parametrize(
+    ("example", "words"),
+    [
+        # A collator makes the labels of language models: n would be the number of texts, and the prior too strong.
+        ({"input_ids": [1, 2, 3]}, "the examples have no labels, so a collator or the model makes them"),
+        ((torch.zeros(6), 1), "the examples have no labels"),
+        ({"x": torch.zeros(6), "labels": [0.0, 1.0]}, "an example has several labels"),
+        ({"x": torch.zeros(6), "labels": 1, "label": 1}, "an example has several labels"),
+    ],
+)
+def test_n_that_cannot_be_told_is_refused(example, words, tmp_path):
+    args = arguments(tmp_path)
+    make = br.interop.transformers.PriorTrainer
+    with pytest.raises(br.InvalidArgumentError, match=words):
+        make(model=Model(), args=args, train_dataset=[example] * 5, prior=br.Gaussian(1.0))
+    assert make(model=Model(), args=args, train_dataset=[example] * 5, prior=br.Gaussian(1.0), num_data=7)
+
+
+def test_another_width_is_not_taken_from_a_checkpoint_in_silence(tmp_path):
+    more = {"save_strategy": "epoch", "num_train_epochs": 1}
+    for kind in ("l2", "centred"):
+        trainer(tmp_path / kind, over(kind), more=more).train()
+        wide = {"*": br.Gaussian(2.0 * STD)} if kind == "l2" else {"*": br.Gaussian.centered_at(Model(9), 2.0 * STD)}
+        other = trainer(tmp_path / kind, wide, more={"num_train_epochs": 2})
+        with pytest.raises(br.InvalidArgumentError, match="written under another prior"):
+            other.train(resume_from_checkpoint=str(tmp_path / kind / "checkpoint-3"))
+
+
 def test_adapters(tmp_path):
     peft = pytest.importorskip("peft")
     torch.manual_seed(0)
