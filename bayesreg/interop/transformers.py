@@ -87,7 +87,9 @@ class PriorMixin:
             raise UnsupportedError(
                 "prior: not under DeepSpeed or FSDP yet; on a loop of one's own br.attach takes FSDP2."
             )
-        self._scale = _scale_of(num_data, self.train_dataset, self.label_names)
+        self._scale = _scale_of(
+            num_data, self.train_dataset, self.label_names, getattr(self, "_loss_shifts_labels", False)
+        )
         self._take(self.model)
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
@@ -157,21 +159,25 @@ class PriorTrainer(PriorMixin, Trainer):
     """
 
 
-def count_tokens(dataset: Any, column: str = "labels") -> int:
+def count_tokens(dataset: Any, *, causal: bool, column: str = "labels") -> int:
     """Return how many label tokens count in a data set, those that are not −100: n of a loss that is a mean over them.
 
     Args:
         dataset: Examples as mappings.
+        causal: Whether the first label of each example is left out, as the Trainer does where it knows that the
+            model's loss shifts labels. It does not for every language model: the error that asks for n says which.
         column: The name of the labels.
 
     Returns:
         The number.
 
     Example:
-        >>> count_tokens([{"labels": [-100, 5, 6]}, {"labels": [7]}])
-        3
+        >>> dataset = [{"labels": [4, 5, 6]}, {"labels": [-100, 7]}]
+        >>> count_tokens(dataset, causal=True), count_tokens(dataset, causal=False)
+        (3, 4)
     """
-    return sum(int((torch.as_tensor(example[column]) != _IGNORED).sum()) for example in dataset)
+    first = 1 if causal else 0
+    return sum(int((torch.as_tensor(example[column])[..., first:] != _IGNORED).sum()) for example in dataset)
 
 
 def _prior_of(model: nn.Module, given: Any, num_data: int | LossScale) -> ModelPrior:
@@ -219,7 +225,7 @@ def _equal(name: str, one: object, other: object) -> bool:
     return moved or (one.shape == other.shape and bool((one.cpu() == other.cpu()).all()))
 
 
-def _scale_of(given: int | LossScale | None, dataset: Any, names: Sequence[str]) -> LossScale:
+def _scale_of(given: int | LossScale | None, dataset: Any, names: Sequence[str], shifts: bool) -> LossScale:
     if given is not None:
         return as_loss_scale(given)
     try:
@@ -238,7 +244,7 @@ def _scale_of(given: int | LossScale | None, dataset: Any, names: Sequence[str])
         )
     if len(found) > 1 or torch.as_tensor(found[0]).numel() > 1:
         raise InvalidArgumentError(
-            "num_data: an example has several labels, and the loss is a mean over all of them; pass how many there "
-            "are: num_data=br.interop.transformers.count_tokens(train_dataset) for tokens."
+            f"num_data: an example has several labels, and the loss is a mean over all of them; pass how many there "
+            f"are: num_data=br.interop.transformers.count_tokens(train_dataset, causal={shifts}) for tokens."
         )
     return as_loss_scale(count)
