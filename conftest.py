@@ -8,7 +8,9 @@ import pytest
 import torch
 
 collect_ignore = [
-    f"bayesreg/interop/{name}.py" for name in ("skorch", "transformers") if importlib.util.find_spec(name) is None
+    f"bayesreg/interop/{name}.py"
+    for name in ("lightning", "skorch", "transformers")
+    if importlib.util.find_spec(name) is None
 ]
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "PriorFileError",
     "ReferenceMismatchError",
     "RoundingWarning",
+    "ShortWindowWarning",
     "UnknownLossError",
     "UnsupportedError",
     "ZerosLostWarning",
@@ -121,6 +122,10 @@ class HeldNormWarning(UserWarning):
 
 class RoundingWarning(UserWarning):
     """A prior's pull per step is smaller than the weights' dtype can hold."""
+
+
+class ShortWindowWarning(UserWarning):
+    """A framework accumulates fewer batches in the last step of an epoch, and divides as if they were all there."""
 
 
 class StrengthWarning(UserWarning):

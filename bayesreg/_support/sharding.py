@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["gather_sum", "is_sharded", "local", "shard_like"]
+__all__ = ["gather_sum", "is_sharded", "local", "shard_like", "whole"]
 
 
 def is_sharded(tensor: Tensor) -> bool:
@@ -25,6 +25,14 @@ def local(tensor: Tensor) -> Tensor:
         return tensor
     shard: Tensor = tensor.to_local()  # type: ignore[attr-defined]
     return shard
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return all of a DTensor, which every process must ask for at once; any other tensor as it is."""
+    if not is_sharded(tensor):
+        return tensor
+    full: Tensor = tensor.full_tensor()  # type: ignore[attr-defined]
+    return full
 
 
 def shard_like(full: Tensor, parameter: Tensor) -> Tensor:

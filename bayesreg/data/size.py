@@ -19,7 +19,7 @@ from bayesreg.data.columns import Arrays
 from bayesreg.errors import DataError, InvalidArgumentError
 from bayesreg.likelihoods import Likelihood
 
-__all__ = ["Counting", "WeightsAre", "count_of", "num_examples", "size_of"]
+__all__ = ["Counting", "WeightsAre", "count_of", "examples_in", "num_examples", "size_of"]
 
 WeightsAre = Literal["counts", "relative"]
 
@@ -87,7 +87,7 @@ def size_of(
     if not weighted and not likelihood.counts_within:
         return Counting(num_examples(loader, num_data, known=known))
     by_ratio = weighted and weights_are == "relative"
-    rows = _counted(loader)
+    rows = examples_in(loader)
     if num_data is not None and not by_ratio:
         return Counting(num_data, None if rows is None else num_data / rows)
     if rows is None and not isinstance(loader.dataset, Sized):
@@ -158,7 +158,7 @@ def num_examples(loader: DataLoader[Any], num_data: int | None, *, known: bool =
         InvalidArgumentError: If it cannot be known, or is smaller than a batch.
         DataError: If there is no example.
     """
-    counted = _counted(loader) if num_data is None or isinstance(loader.dataset, Sized) else None
+    counted = examples_in(loader) if num_data is None or isinstance(loader.dataset, Sized) else None
     n = counted if num_data is None else checks.positive_int("num_data", num_data)
     if n is None and known:
         return None
@@ -178,8 +178,15 @@ def num_examples(loader: DataLoader[Any], num_data: int | None, *, known: bool =
     return n
 
 
-def _counted(loader: DataLoader[Any]) -> int | None:
-    """Return the number of different examples a loader can draw, None where it does not tell."""
+def examples_in(loader: DataLoader[Any]) -> int | None:
+    """Return the number of different examples a loader can draw.
+
+    Args:
+        loader: The loader.
+
+    Returns:
+        The number; None where the loader does not tell.
+    """
     by_batch = loader.batch_sampler
     if by_batch is not None and type(by_batch) is not BatchSampler:
         # One's own way to make batches may leave examples out, or meet them twice.

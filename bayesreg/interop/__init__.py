@@ -1,6 +1,7 @@
 """Priors in the frameworks that people train in; each file is imported when it is used, and its framework with it.
 
-`br.interop.skorch.PriorCallback` for skorch, `br.interop.transformers.PriorTrainer` for Hugging Face.
+`br.interop.transformers.PriorTrainer` for Hugging Face, `br.interop.lightning.PriorCallback` for Lightning,
+`br.interop.skorch.PriorCallback` for skorch.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from bayesreg.errors import nearest
 
 __all__: list[str] = []
 
-_FRAMEWORKS = ("skorch", "transformers")
+_FRAMEWORKS = ("lightning", "skorch", "transformers")
 
 
 def __getattr__(name: str) -> Any:

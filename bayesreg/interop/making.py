@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,10 +11,13 @@ from torch import nn
 from bayesreg.conversion import LossScale
 from bayesreg.errors import InvalidArgumentError, kind_of
 from bayesreg.model_prior import ModelPrior
-from bayesreg.priors import Belief
+from bayesreg.priors import Belief, Gaussian
 from bayesreg.priors.words import prior_from_words
+from bayesreg.transfer import lora_prior
 
-__all__ = ["prior_over"]
+__all__ = ["of_the_weights", "prior_about", "prior_over"]
+
+_OF_THE_WEIGHTS = re.compile(r"\s*(pretrained|lora)\s*(?:\(([^)]*)\))?\s*")
 
 
 def prior_over(model: nn.Module, given: Any, num_data: int | LossScale) -> ModelPrior:
@@ -42,3 +46,45 @@ def prior_over(model: nn.Module, given: Any, num_data: int | LossScale) -> Model
         f"prior: expected a prior such as br.Gaussian(0.5), words such as 'laplace(0.1)', rules {{'*.weight': ...}}, "
         f"or a function from the model to a br.ModelPrior, got {kind_of(given)}."
     )
+
+
+def of_the_weights(given: Any) -> bool:
+    """Return whether a prior may depend on the weights that a model has when it is made: a centre on them, a function.
+
+    Args:
+        given: What the user passed.
+
+    Returns:
+        Whether it may.
+    """
+    if isinstance(given, str):
+        return _OF_THE_WEIGHTS.fullmatch(given) is not None
+    return not isinstance(given, Belief | Mapping | ModelPrior) and callable(given)
+
+
+def prior_about(model: nn.Module, given: Any, num_data: int | LossScale) -> ModelPrior:
+    """Return the prior over a model, "pretrained(std)" and "lora(std)" among the words.
+
+    Args:
+        model: The model, with the weights that it came with.
+        given: As in `prior_over`, or a Gaussian about those weights, or on the update that LoRA adapters add.
+        num_data: As in `prior_over`.
+
+    Returns:
+        The prior.
+
+    Raises:
+        InvalidArgumentError: If it is none of these, or has no width.
+    """
+    own = _OF_THE_WEIGHTS.fullmatch(given) if isinstance(given, str) else None
+    if own is None:
+        return prior_over(model, given, num_data)
+    name, std = own.groups()
+    try:
+        scale = float(std or "")
+    except ValueError:
+        raise InvalidArgumentError(
+            f"prior: expected the width of {name!r} as a number, such as '{name}(0.05)', got {given!r}; how to choose "
+            f"it where a fit costs hours: docs/frameworks.md, Which width."
+        ) from None
+    return lora_prior(model, scale) if name == "lora" else ModelPrior(model, Gaussian.centered_at(model, scale))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,11 @@ from torch import nn
 from bayesreg._support.optional import require
 from bayesreg.conversion import LossScale, as_loss_scale
 from bayesreg.errors import InvalidArgumentError, UnsupportedError
-from bayesreg.interop.making import prior_over
+from bayesreg.interop.keeping import FILE, resumed
+from bayesreg.interop.making import prior_about
 from bayesreg.model_prior import ModelPrior
-from bayesreg.priors import Belief, Gaussian
+from bayesreg.priors import Belief
 from bayesreg.routes import Handle, attach
-from bayesreg.transfer import lora_prior
 
 require("transformers", "transformers", "priors in Hugging Face's Trainer")
 require("accelerate", "transformers", "priors in Hugging Face's Trainer")
@@ -26,9 +25,6 @@ require("accelerate", "transformers", "priors in Hugging Face's Trainer")
 from transformers import Trainer  # noqa: E402 (a clear sentence where it is missing)
 
 __all__ = ["PriorMixin", "PriorTrainer", "count_tokens"]
-
-#: Of the prior, in a checkpoint beside the model.
-FILE = "prior.safetensors"
 
 # What the labels of transformers' losses leave out.
 _IGNORED = -100
@@ -54,7 +50,7 @@ class PriorMixin:
     Raises:
         InvalidArgumentError: If `TrainingArguments.weight_decay` is set beside the prior, n cannot be told, or the
             prior is none.
-        UnsupportedError: Under DeepSpeed or FSDP.
+        UnsupportedError: Under DeepSpeed or FSDP1.
     """
 
     args: Any
@@ -64,6 +60,7 @@ class PriorMixin:
     label_names: list[str]
     is_deepspeed_enabled: bool
     is_fsdp_enabled: bool
+    optimizer: Any
     _scale: LossScale | None
 
     def __init__(
@@ -83,9 +80,12 @@ class PriorMixin:
                 f"TrainingArguments.weight_decay={self.args.weight_decay:g} would count on top of the prior; leave it "
                 f"out, and let the prior decide."
             )
-        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
+        if self.is_deepspeed_enabled:
+            raise UnsupportedError("prior: DeepSpeed clips and steps inside its engine, where no prior can be added.")
+        if self.is_fsdp_enabled and not self.accelerator.is_fsdp2:
             raise UnsupportedError(
-                "prior: not under DeepSpeed or FSDP yet; on a loop of one's own br.attach takes FSDP2."
+                "prior: FSDP1 joins weights and biases in flat parameters, so a prior would see a part of them; pass "
+                "fsdp_config={'version': 2, ...}, FSDP2."
             )
         self._scale = _scale_of(
             num_data, self.train_dataset, self.label_names, getattr(self, "_loss_shifts_labels", False)
@@ -103,12 +103,23 @@ class PriorMixin:
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Make the optimizer as the trainer does, and attach the prior to it."""
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)  # type: ignore[misc]
+        # Of whole weights, which FSDP2 takes out of the optimizer when it shards them.
+        if not self.is_fsdp_enabled:
+            self._attach(optimizer)
+        return optimizer
+
+    def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
+        """Make the scheduler as the trainer does: weights are sharded by then, the optimizer's state is not loaded."""
+        if self.is_fsdp_enabled:
+            self._attach(self.optimizer)
+        return super().create_scheduler(*args, **kwargs)  # type: ignore[misc]
+
+    def _attach(self, optimizer: torch.optim.Optimizer) -> None:
         if self.prior_handle is not None:
             self.prior_handle.remove()
         assert self.model_prior is not None
         assert self._scale is not None
         self.prior_handle = attach(optimizer, self.model_prior, self._scale, before_clip=self.args.max_grad_norm > 0)
-        return optimizer
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Log, with the prior's terms beside the loss of training."""
@@ -119,7 +130,7 @@ class PriorMixin:
 
     def _take(self, model: nn.Module) -> None:
         assert self._scale is not None
-        self.model_prior = _prior_of(model, self._rules, self._scale)
+        self.model_prior = prior_about(model, self._rules, self._scale)
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
         """Add the prior before the clip; the trainer calls it where there is one."""
@@ -138,13 +149,25 @@ class PriorMixin:
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict)  # type: ignore[misc]
+        self._save_prior(output_dir)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)  # type: ignore[misc]
+        # A sharded model is not saved by `_save`.
+        if self.is_fsdp_enabled:
+            self._save_prior(output_dir)
+
+    def _save_prior(self, folder: str | None) -> None:
         if self.args.should_save and self.model_prior is not None:
-            self.model_prior.save(Path(output_dir or self.args.output_dir) / FILE)
+            self.model_prior.save(Path(folder or self.args.output_dir) / FILE)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str | os.PathLike[str], model: Any = None) -> None:
         path = Path(resume_from_checkpoint) / FILE
         if path.is_file():
-            self.model_prior = _resumed(path, self.model, self.model_prior)
+            found = ModelPrior.load(path, self.model)
+            self.model_prior = resumed(found, self.model_prior, f"remove {path}")
+            if self.is_fsdp_enabled:
+                self._attach(self.optimizer)
         super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
 
 
@@ -178,51 +201,6 @@ def count_tokens(dataset: Any, *, causal: bool, column: str = "labels") -> int:
     """
     first = 1 if causal else 0
     return sum(int((torch.as_tensor(example[column])[..., first:] != _IGNORED).sum()) for example in dataset)
-
-
-def _prior_of(model: nn.Module, given: Any, num_data: int | LossScale) -> ModelPrior:
-    own = re.fullmatch(r"\s*(pretrained|lora)\s*(?:\(([^)]*)\))?\s*", given) if isinstance(given, str) else None
-    if own is None:
-        return prior_over(model, given, num_data)
-    name, std = own.groups()
-    try:
-        scale = float(std or "")
-    except ValueError:
-        raise InvalidArgumentError(
-            f"prior: expected the width of {name!r} as a number, such as '{name}(0.05)', got {given!r}; how to choose "
-            f"it where a fit costs hours: docs/frameworks.md, Which width."
-        ) from None
-    return lora_prior(model, scale) if name == "lora" else ModelPrior(model, Gaussian.centered_at(model, scale))
-
-
-def _resumed(path: Path, model: nn.Module, now: ModelPrior | None) -> ModelPrior:
-    found = ModelPrior.load(path, model)
-    if now is not None and not _same_but_for_centres(found, now):
-        raise InvalidArgumentError(
-            f"prior: the checkpoint was written under another prior than is given now; pass the same, or remove {path} "
-            f"to go on under the new one."
-        )
-    return found
-
-
-def _same_but_for_centres(one: ModelPrior, other: ModelPrior) -> bool:
-    """Return whether priors are of the same families and widths; a centre is that of the model as it first came."""
-    first, second = ({entry.name: entry.prior for entry in prior} for prior in (one, other))
-    return first.keys() == second.keys() and all(_alike(first[name], second[name]) for name in first)
-
-
-def _alike(one: Belief | None, other: Belief | None) -> bool:
-    if one is None or other is None or one.family != other.family:
-        return one is other
-    ours, theirs = one.hyperparameters(), other.hyperparameters()
-    return ours.keys() == theirs.keys() and all(_equal(name, value, theirs[name]) for name, value in ours.items())
-
-
-def _equal(name: str, one: object, other: object) -> bool:
-    if not isinstance(one, torch.Tensor) or not isinstance(other, torch.Tensor):
-        return repr(one) == repr(other)
-    moved = name == "loc" and one.ndim > 0 and other.ndim > 0
-    return moved or (one.shape == other.shape and bool((one.cpu() == other.cpu()).all()))
 
 
 def _scale_of(given: int | LossScale | None, dataset: Any, names: Sequence[str], shifts: bool) -> LossScale:

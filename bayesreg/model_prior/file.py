@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bayesreg._support.sealed import Sealed, read_sealed, write_sealed
+from bayesreg._support.sharding import whole
 from bayesreg._support.tables import Table
 from bayesreg._version import __version__
 from bayesreg.errors import BayesRegError, InvalidArgumentError, PriorFileError, UnsupportedError, nearest
@@ -216,7 +217,7 @@ def _std(prior: Belief, shape: tuple[int, ...]) -> float | str | None:
 
 def _as_tensor(value: float | Tensor) -> Tensor:
     if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=True).contiguous()
+        return whole(value.detach()).to("cpu", copy=True).contiguous()
     return torch.tensor(value, dtype=torch.float64)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from bayesreg._support.calls import answering
 from bayesreg._support.plain import from_plain, to_plain
+from bayesreg._support.sharding import local
 from bayesreg.errors import InvalidArgumentError, ReferenceMismatchError, nearest
 from bayesreg.references.files import read_directory, read_tensor_file
 from bayesreg.references.names import Rename, plain_names, renamed, require_tensors, state_dict_in
@@ -254,7 +255,7 @@ def _problems_of(name: str, tensor: Tensor) -> list[str]:
         return [f"{name} has the layout {str(tensor.layout).removeprefix('torch.')}, expected a dense tensor"]
     if not tensor.is_floating_point():
         return []
-    bad = sum(part.numel() - int(torch.isfinite(part).sum()) for part in _parts(tensor))
+    bad = sum(part.numel() - int(torch.isfinite(part).sum()) for part in _parts(local(tensor)))
     if not bad:
         return []
     return [f"{name} has {bad} of {tensor.numel()} elements NaN or infinite"]

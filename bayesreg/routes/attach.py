@@ -239,33 +239,53 @@ class Handle:
         for part in self._parts:
             part.remove()
 
-    def apply_(self) -> None:
+    def apply_(self, optimizer: Optimizer | None = None) -> None:
         """Add the prior's gradient to `.grad` now; for `attach(..., before_clip=True)`, once per step before the clip.
 
         Call it once between backward() (and `scaler.unscale_(optimizer)`) and the clip; in a loop that passes a closure
         to step(), in the closure.
 
+        Args:
+            optimizer: The one that steps next, where optimizers that were attached together step one by one.
+
         Raises:
             InvalidArgumentError: If the prior was not attached with before_clip=True, or removed; if there are no
-                gradients, they are still scaled, or the prior was added to them already.
+                gradients, they are still scaled, or the prior was added to them already; if the prior is not attached
+                to that optimizer.
         """
         self._require_live("apply_()")
         if not self._before_clip:
             raise InvalidArgumentError("apply_() is for br.attach(..., before_clip=True); without it steps do it.")
-        for part in self._parts:
+        for part in self._of(optimizer):
             part.apply_before_clip()
 
-    def clipped(self, total_norm: float | Tensor, max_norm: float) -> None:
+    def clipped(self, total_norm: float | Tensor, max_norm: float, optimizer: Optimizer | None = None) -> None:
         """Say how much the gradients were clipped, so that proximal steps shrink alike.
 
         Args:
             total_norm: What `torch.nn.utils.clip_grad_norm_` returned.
             max_norm: What it was given.
+            optimizer: The one whose gradients these are, as in `apply_`.
+
+        Raises:
+            InvalidArgumentError: If the prior is not attached to that optimizer.
         """
         if self._copy_of is not None:
             self._require_live("clipped()")
-        for part in self._parts:
+        for part in self._of(optimizer):
             part.clipped(min(1.0, max_norm / (float(total_norm) + 1e-6)))
+
+    def _of(self, optimizer: Optimizer | None) -> list[Attachment]:
+        if optimizer is None:
+            return self._parts
+        found = [part for part in self._parts if part.optimizer is unwrap(optimizer)]
+        if not found:
+            raise InvalidArgumentError(
+                f"optimizer: this prior is attached to {len(self._parts)} "
+                f"({', '.join(type(part.optimizer).__name__ for part in self._parts)}), and not to the "
+                f"{type(optimizer).__name__} given."
+            )
+        return found
 
     def penalty(self) -> Tensor:
         """Return s · (−log p) of the parameters on the route "loss", for the loop to add to its training loss.
