@@ -11,7 +11,8 @@ from torch import Tensor
 from bayesreg._support.optional import require
 from bayesreg.conversion import LossScale, as_loss_scale
 from bayesreg.errors import InvalidArgumentError, UnsupportedError
-from bayesreg.interop.making import prior_over
+from bayesreg.interop.keeping import packed, unpacked
+from bayesreg.interop.making import of_the_weights, prior_about
 from bayesreg.model_prior import ModelPrior
 from bayesreg.priors import Belief
 from bayesreg.routes import Handle, attach
@@ -32,8 +33,9 @@ class PriorCallback(Callback):  # type: ignore[misc]
     history has `log_prior` and `penalty_in_loss` of each epoch.
 
     Args:
-        prior: A prior; words, as `br.prior_from_words` takes them; rules, as `br.ModelPrior` does; or a function from
-            the module to a `br.ModelPrior`, such as one that is centred on pretrained weights.
+        prior: A prior; words, as `br.prior_from_words` takes them, or "pretrained(std)" for a Gaussian about the
+            weights that the module came with to `fit`, or "lora(std)" for one on the update that LoRA adapters add;
+            rules, as `br.ModelPrior` does; or a function from the module to a `br.ModelPrior`.
         num_data: Size of the training set, where it is not the one that `fit` gets (`partial_fit` on parts of the
             data), or the `LossScale` of a criterion that is no mean. Default: counted.
 
@@ -52,6 +54,8 @@ class PriorCallback(Callback):  # type: ignore[misc]
     optimizer_: Any = None
     attached_: Any = None
     clip_: Any = None
+    module_: Any = None
+    kept_: Tensor | None = None
 
     def __init__(
         self, prior: Belief | str | Mapping[Any, Belief] | Any = None, num_data: int | LossScale | None = None
@@ -59,7 +63,7 @@ class PriorCallback(Callback):  # type: ignore[misc]
         self.prior, self.num_data = prior, num_data
 
     def initialize(self) -> PriorCallback:
-        """Begin without an optimizer; skorch calls it."""
+        """Begin without an optimizer; skorch calls it, when parameters are set too."""
         self._let_go()
         return self
 
@@ -76,12 +80,12 @@ class PriorCallback(Callback):  # type: ignore[misc]
                     f"{scale.value:.4g} now); where partial_fit gets parts of the data, pass the size of all: "
                     f"PriorCallback(prior, num_data=n)."
                 )
+        model_prior = self._prior_over(net, scale)
         self._let_go()
-        model_prior = prior_over(net.module_, self.prior, scale)
         clips = _clip_of(net, self)
         self.handle_ = attach(net.optimizer_, model_prior, scale, before_clip=clips is not None)
-        self.model_prior_, self.clip_ = model_prior, clips
-        self.optimizer_, self.attached_ = net.optimizer_, self.prior
+        self.model_prior_, self.clip_, self.kept_ = model_prior, clips, None
+        self.optimizer_, self.attached_, self.module_ = net.optimizer_, self.prior, net.module_
 
     def on_grad_computed(self, net: Any, named_parameters: Any = None, training: bool = False, **_: Any) -> None:
         """Add the prior before the net's clip, if it has one."""
@@ -99,6 +103,16 @@ class PriorCallback(Callback):  # type: ignore[misc]
         terms = self.handle_.log()
         net.history.record("log_prior", terms["log_prior"])
         net.history.record("penalty_in_loss", terms["penalty_in_loss"])
+
+    def _prior_over(self, net: Any, scale: LossScale) -> ModelPrior:
+        """Return the prior; its centre stays what it was for a module that goes on, in a copy too."""
+        if of_the_weights(self.prior) and self.attached_ is self.prior:
+            # The history of a net that begins anew has this epoch alone.
+            if self.kept_ is not None and len(net.history) > 1:
+                return unpacked(self.kept_, net.module_)
+            if self.module_ is net.module_ and self.model_prior_ is not None:
+                return self.model_prior_
+        return prior_about(net.module_, self.prior, scale)
 
     def _scale_of(self, net: Any, dataset: Any) -> LossScale:
         if isinstance(self.num_data, LossScale):
@@ -121,12 +135,15 @@ class PriorCallback(Callback):  # type: ignore[misc]
     def _let_go(self) -> None:
         if self.handle_ is not None:
             self.handle_.remove()
-        self.handle_ = self.model_prior_ = self.optimizer_ = self.attached_ = self.clip_ = None
+        self.handle_ = self.optimizer_ = self.clip_ = None
 
     def __getstate__(self) -> dict[str, Any]:
         # Hooks go into no copy: the copy attaches its own when an epoch begins.
-        own = ("handle_", "model_prior_", "optimizer_", "attached_", "clip_")
-        return {name: value for name, value in self.__dict__.items() if name not in own}
+        own = ("handle_", "model_prior_", "optimizer_", "clip_", "module_")
+        state = {name: value for name, value in self.__dict__.items() if name not in own}
+        if self.model_prior_ is not None and of_the_weights(self.prior):
+            state["kept_"] = packed(self.model_prior_)
+        return state
 
 
 def _members(net: Any, given: Any) -> list[tuple[str, Tensor]]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from bayesreg._support.optional import require
 from bayesreg.conversion import LossScale, as_loss_scale
@@ -24,7 +25,7 @@ require("accelerate", "transformers", "priors in Hugging Face's Trainer")
 
 from transformers import Trainer  # noqa: E402 (a clear sentence where it is missing)
 
-__all__ = ["PriorMixin", "PriorTrainer", "count_tokens"]
+__all__ = ["PriorMixin", "PriorTrainer"]
 
 # What the labels of transformers' losses leave out.
 _IGNORED = -100
@@ -42,9 +43,10 @@ class PriorMixin:
         prior: A prior; words, as `br.prior_from_words` takes them, or "pretrained(std)" for a Gaussian about the
             weights that the model came with, or "lora(std)" for one on the update that LoRA adapters add; rules, as
             `br.ModelPrior` takes them; or a function from the model to a `br.ModelPrior`.
-        num_data: What the loss is a mean over: the number of examples, or of label tokens that count (`count_tokens`),
-            or the `LossScale` of a loss that is no mean. Default: the size of `train_dataset`, where each example has
-            one label; else it must be told.
+        num_data: What the loss is a mean over: the number of examples; "tokens", which counts the labels that the
+            trainer divides by in one pass over the prepared data, by its own collator; another number; or the
+            `LossScale` of a loss that is no mean. Default: the size of `train_dataset`, where each example has one
+            label; else it must be told.
         **kwargs: As the trainer takes them.
 
     Raises:
@@ -60,6 +62,9 @@ class PriorMixin:
     label_names: list[str]
     is_deepspeed_enabled: bool
     is_fsdp_enabled: bool
+    data_collator: Any
+    _remove_unused_columns: Any
+    _get_collator_with_removed_columns: Any
     optimizer: Any
     _scale: LossScale | None
 
@@ -67,7 +72,7 @@ class PriorMixin:
         self,
         *args: Any,
         prior: Belief | str | Mapping[Any, Belief] | Any,
-        num_data: int | LossScale | None = None,
+        num_data: int | LossScale | Literal["tokens"] | None = None,
         **kwargs: Any,
     ) -> None:
         self._rules, self._scale = prior, None
@@ -87,9 +92,10 @@ class PriorMixin:
                 "prior: FSDP1 joins weights and biases in flat parameters, so a prior would see a part of them; pass "
                 "fsdp_config={'version': 2, ...}, FSDP2."
             )
-        self._scale = _scale_of(
-            num_data, self.train_dataset, self.label_names, getattr(self, "_loss_shifts_labels", False)
-        )
+        if isinstance(num_data, str) and num_data != "tokens":
+            raise InvalidArgumentError(f"num_data: expected a number, 'tokens' or a LossScale, got {num_data!r}.")
+        given = self._tokens() if isinstance(num_data, str) else num_data
+        self._scale = _scale_of(given, self.train_dataset, self.label_names)
         self._take(self.model)
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
@@ -127,6 +133,27 @@ class PriorMixin:
             terms = self.prior_handle.log()
             logs = {**logs, **{f"prior/{name}": terms[name] for name in ("log_prior", "penalty_in_loss")}}
         super().log(logs, *args, **kwargs)  # type: ignore[misc]
+
+    def _tokens(self) -> int:
+        """Return how many labels the trainer divides by in an epoch, as it counts them in each step."""
+        data, collate = self.train_dataset, self.data_collator
+        if hasattr(data, "column_names"):
+            data = self._remove_unused_columns(data)
+        else:
+            collate = self._get_collator_with_removed_columns(collate)
+        size, own = self.args.per_device_train_batch_size, torch.Generator()
+        with torch.random.fork_rng():
+            batches = DataLoader(data, batch_size=size, collate_fn=collate, generator=own)
+            return sum(self._targets_in(batch) for batch in batches)
+
+    def _targets_in(self, batch: Mapping[str, Any]) -> int:
+        labels = batch.get("shift_labels")
+        if labels is None:
+            labels = batch.get("labels")
+            if labels is None:
+                raise InvalidArgumentError("num_data: 'tokens' needs labels, which the collator did not make.")
+            labels = labels[..., 1:] if getattr(self, "_loss_shifts_labels", False) else labels
+        return int((labels != _IGNORED).sum())
 
     def _take(self, model: nn.Module) -> None:
         assert self._scale is not None
@@ -182,28 +209,7 @@ class PriorTrainer(PriorMixin, Trainer):
     """
 
 
-def count_tokens(dataset: Any, *, causal: bool, column: str = "labels") -> int:
-    """Return how many label tokens count in a data set, those that are not −100: n of a loss that is a mean over them.
-
-    Args:
-        dataset: Examples as mappings.
-        causal: Whether the first label of each example is left out, as the Trainer does where it knows that the
-            model's loss shifts labels. It does not for every language model: the error that asks for n says which.
-        column: The name of the labels.
-
-    Returns:
-        The number.
-
-    Example:
-        >>> dataset = [{"labels": [4, 5, 6]}, {"labels": [-100, 7]}]
-        >>> count_tokens(dataset, causal=True), count_tokens(dataset, causal=False)
-        (3, 4)
-    """
-    first = 1 if causal else 0
-    return sum(int((torch.as_tensor(example[column])[..., first:] != _IGNORED).sum()) for example in dataset)
-
-
-def _scale_of(given: int | LossScale | None, dataset: Any, names: Sequence[str], shifts: bool) -> LossScale:
+def _scale_of(given: int | LossScale | None, dataset: Any, names: Sequence[str]) -> LossScale:
     if given is not None:
         return as_loss_scale(given)
     try:
@@ -218,11 +224,12 @@ def _scale_of(given: int | LossScale | None, dataset: Any, names: Sequence[str],
     if not found:
         raise InvalidArgumentError(
             f"num_data: the examples have no {' or '.join(names) or 'labels'}, so a collator or the model makes them, "
-            f"as for language models, whose loss is a mean over tokens; pass what the loss is a mean over."
+            f"as for language models, whose loss is a mean over tokens; pass num_data='tokens', which counts them, or "
+            f"the number of what the loss is a mean over."
         )
     if len(found) > 1 or torch.as_tensor(found[0]).numel() > 1:
         raise InvalidArgumentError(
-            f"num_data: an example has several labels, and the loss is a mean over all of them; pass how many there "
-            f"are: num_data=br.interop.transformers.count_tokens(train_dataset, causal={shifts}) for tokens."
+            "num_data: an example has several labels, and the loss is a mean over all of them; pass num_data='tokens', "
+            "which counts them, or their number."
         )
     return as_loss_scale(count)

@@ -45,6 +45,22 @@ def arrays():
     return X.numpy(), y.numpy()
 
 
+def about_itself(module):
+    return br.ModelPrior(module, {"*": br.Gaussian.centered_at(module, STD)})
+
+
+PICKLED = {"words": f"pretrained({STD})", "function": about_itself}
+
+
+def matrices(module):
+    return [p.detach().clone() for p in module.parameters() if p.ndim > 1]
+
+
+def centres(fitted):
+    own = dict(fitted.callbacks_)["prior"].model_prior_
+    return [entry.prior.centre().double() for entry in own if entry.parameter.ndim > 1]
+
+
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("limit", [None, 0.1, 0.5])
 @pytest.mark.parametrize("kind", PRIORS)
@@ -118,6 +134,30 @@ def test_a_pickled_net_goes_on_to_the_bit(kind):
     half = net(prior(rules), optimizer__momentum=0.9).fit(*arrays())
     copy = pickle.loads(pickle.dumps(half))
     assert all(map(torch.equal, weights(copy.partial_fit(*arrays())), weights(whole)))
+
+
+@pytest.mark.parametrize("way", ["words", "function"])
+def test_the_centre_stays_in_a_copy_that_goes_on(way):
+    """Made anew, it would be the weights that were trained already."""
+    one = net(prior(PICKLED[way]), max_epochs=2).fit(*arrays())
+    start = matrices(Net())
+    assert all(map(torch.equal, centres(one), start))
+    copy = pickle.loads(pickle.dumps(one))
+    for _ in range(2):
+        copy.partial_fit(*arrays())
+        assert all(map(torch.equal, centres(copy), start))
+        copy = pickle.loads(pickle.dumps(copy))
+    copy.set_params(callbacks__prior__num_data=1000)
+    assert all(map(torch.equal, centres(copy.partial_fit(*arrays())), start))
+    # A copy that begins anew is about its own beginning.
+    again = pickle.loads(pickle.dumps(copy)).set_params(module__seed=5).fit(*arrays())
+    assert all(map(torch.equal, centres(again), matrices(Net(seed=5))))
+    one.partial_fit(*arrays())
+    one.set_params(callbacks__prior__num_data=1000)
+    one.partial_fit(*arrays())
+    assert all(map(torch.equal, centres(one), start))
+    one.set_params(callbacks__prior__prior="pretrained(0.3)").partial_fit(*arrays())
+    assert not all(map(torch.equal, centres(one), start))
 
 
 def test_a_search_over_priors():

@@ -231,13 +231,14 @@ def test_n_of_a_mean_over_tokens_must_be_told(tmp_path):
     args = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to=[])
     tokens = [{"x": torch.zeros(6).double(), "labels": [1, -100, 2]}] * 5
     make = br.interop.transformers.PriorTrainer
-    with pytest.raises(br.InvalidArgumentError, match="count_tokens"):
+    with pytest.raises(br.InvalidArgumentError, match="num_data='tokens'"):
         make(model=Model(), args=args, train_dataset=tokens, prior=br.Gaussian(1.0))
-    count = br.interop.transformers.count_tokens(tokens, causal=False)
-    assert count == 10
-    # Of a language model the first label of each is no target: what the Trainer divides a window's loss by.
-    assert br.interop.transformers.count_tokens(tokens, causal=True) == 5
-    assert make(model=Model(), args=args, train_dataset=tokens, prior=br.Gaussian(1.0), num_data=count)
+    with pytest.raises(br.InvalidArgumentError, match="expected a number, 'tokens' or a LossScale, got 'token'"):
+        make(model=Model(), args=args, train_dataset=tokens, prior=br.Gaussian(1.0), num_data="token")
+    made = make(model=Model(), args=args, train_dataset=tokens, prior=br.Gaussian(1.0), num_data="tokens")
+    assert made._scale.value == pytest.approx(1.0 / 10)
+    told = make(model=Model(), args=args, train_dataset=tokens, prior=br.Gaussian(1.0), num_data=10)
+    assert told._scale.value == made._scale.value
 
 
 @pytest.mark.parametrize(
@@ -281,14 +282,10 @@ def test_a_language_model_is_the_loop_by_hand(tmp_path):
     generator = torch.Generator().manual_seed(1)
     texts = [torch.randint(0, 20, (length,), generator=generator) for length in (8, 6, 7, 5, 8, 4)]
     rows = [{"input_ids": text, "labels": text.clone()} for text in texts]
-    with pytest.raises(br.InvalidArgumentError, match=r"causal=(True|False)\) for tokens") as refused:
+    with pytest.raises(br.InvalidArgumentError, match="num_data='tokens'"):
         br.interop.transformers.PriorTrainer(
             model=make(), args=arguments(tmp_path), train_dataset=rows, prior=br.Gaussian(0.1)
         )
-    # The Trainer divides a window by all labels, or by those that are targets: which, differs by version and model.
-    left_out = 1 if "causal=True" in str(refused.value) else 0
-    n = br.interop.transformers.count_tokens(rows, causal=bool(left_out))
-    assert n == sum(len(text) - left_out for text in texts)
 
     def collate(batch):
         def padded(name, value):
@@ -297,18 +294,30 @@ def test_a_language_model_is_the_loop_by_hand(tmp_path):
         mask = (padded("labels", -100) != -100).long()
         return {"input_ids": padded("input_ids", 0), "labels": padded("labels", -100), "attention_mask": mask}
 
+    divided_by = []
+
     class Ordered(br.interop.transformers.PriorTrainer):
         """In the order of the data."""
 
         def _get_train_sampler(self, *_):
             return SequentialSampler(self.train_dataset)
 
+        def get_batch_samples(self, *args, **keywords):
+            found = super().get_batch_samples(*args, **keywords)
+            divided_by.append(int(found[1]))
+            return found
+
     more = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "num_train_epochs": 2}
     made = Ordered(
         model=make(), args=arguments(tmp_path, **more), train_dataset=rows, data_collator=collate,
-        prior=br.Gaussian(0.1), num_data=n,
+        prior=br.Gaussian(0.1), num_data="tokens",
     )  # fmt: skip
     made.train()
+    # It divides a window by all labels, or by those that are targets: which, differs by version and model.
+    n = round(1.0 / made._scale.value)
+    assert sum(divided_by) == 2 * n
+    left_out = (sum(map(len, texts)) - n) // len(texts)
+    assert n == sum(len(text) - left_out for text in texts)
     model = make()
     prior = br.ModelPrior(model, br.Gaussian(0.1))
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
@@ -322,6 +331,39 @@ def test_a_language_model_is_the_loop_by_hand(tmp_path):
             optimizer.step()
     # Its loss is computed in single precision, whatever the weights are.
     assert gap(weights(made), [p.detach() for p in model.parameters()]) < 1e-7
+
+
+@pytest.mark.parametrize("limit", [0.0, 0.1])
+@pytest.mark.parametrize("kind", PRIORS)
+def test_gradients_that_a_scaler_holds(kind, limit, tmp_path):
+    """Accelerate makes one on accelerators only, so it is put in by hand; float64 is not cast to 16 bits."""
+
+    def train(scaler):
+        made = trainer(tmp_path, over(kind), more={"max_grad_norm": limit})
+        if scaler is not None:
+            made.accelerator.scaler, made.accelerator.native_amp = scaler, True
+            made.accelerator.state._mixed_precision = "fp16"
+        made.train()
+        return weights(made)
+
+    scaled = train(torch.amp.GradScaler("cpu", init_scale=2.0**10))
+    assert gap(scaled, train(None)) < 1e-12
+    assert gap(scaled, by_hand(PRIORS[kind](), clip=limit or None)) < 1e-12
+
+
+def test_bfloat16(tmp_path):
+    def train(prior, **more):
+        model = Model().float()
+        rows = [{"x": x.float(), "labels": label} for x, label in zip(*data(), strict=True)]
+        args = arguments(tmp_path, seed=3, max_grad_norm=0.5, **more)
+        made = br.interop.transformers.PriorTrainer(model=model, args=args, train_dataset=rows, prior=prior)
+        made.train()
+        return weights(made)
+
+    strong = br.Gaussian.centered_at(Model(seed=9).float(), 0.2)
+    wide, narrow = train({"*": strong}), train({"*": strong}, bf16=True)
+    assert 0.0 < gap(narrow, wide) < 2e-2
+    assert gap(wide, train({"*": br.Gaussian(100.0)})) > 0.1
 
 
 def test_adapters(tmp_path):
