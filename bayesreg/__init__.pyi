@@ -46,6 +46,7 @@ from bayesreg.errors import PatternError as PatternError
 from bayesreg.errors import PriorFileError as PriorFileError
 from bayesreg.errors import ReferenceMismatchError as ReferenceMismatchError
 from bayesreg.errors import RoundingWarning as RoundingWarning
+from bayesreg.errors import ShortWindowWarning as ShortWindowWarning
 from bayesreg.errors import StrengthWarning as StrengthWarning
 from bayesreg.errors import UnknownLossError as UnknownLossError
 from bayesreg.errors import UnsupportedError as UnsupportedError

@@ -82,7 +82,8 @@ class PriorCallback(Callback):  # type: ignore[misc]
         #: What the prior was made of: the module and what the user gave.
         self._made_of: tuple[Any, Any] | None = None
         self._kept: Tensor | None = None
-        self._early = False
+        #: Whether the prior goes in before a clip, and whether it has a kink.
+        self._early, self._kinked = False, False
         #: Optimizers to whose gradients the prior was added at a clip that the user called for.
         self._added: set[int] = set()
         self._clips: Any = None
@@ -150,6 +151,7 @@ class PriorCallback(Callback):  # type: ignore[misc]
             self.handle.remove()
         early = clips or bool(trainer.gradient_clip_val) or _overrides(module, "configure_gradient_clipping")
         self.handle, self._early = attach(list(trainer.optimizers), prior, scale, before_clip=early), early
+        self._kinked = any(entry.prior is not None and not entry.prior.traits.smooth for entry in prior)
 
     def _scale_of(self, trainer: Any) -> LossScale:
         if self.num_data is not None:
@@ -196,9 +198,7 @@ class PriorCallback(Callback):  # type: ignore[misc]
     def _before_clip(self, trainer: Any, module: Any, optimizer: Optimizer, limit: float, algorithm: Any) -> None:
         assert self.handle is not None
         assert self.model_prior is not None
-        kinked = any(entry.prior is not None and not entry.prior.traits.smooth for entry in self.model_prior)
-        by_value = str(getattr(algorithm, "value", algorithm)).lower() == "value"
-        if kinked and by_value:
+        if self._kinked and str(getattr(algorithm, "value", algorithm)).lower() == "value":
             raise UnsupportedError(
                 "gradient_clip_algorithm='value' with a prior that has a kink: a clip by value leaves no one factor by "
                 "which its proximal step could shrink; clip by norm, or use a smooth prior."
@@ -215,7 +215,7 @@ class PriorCallback(Callback):  # type: ignore[misc]
                 "clip_gradients was called where it cannot be foreseen; clip by Trainer(gradient_clip_val=...), or in "
                 "the module's configure_gradient_clipping."
             )
-        if kinked:
+        if self._kinked:
             grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
             norm: Any = torch.nn.utils.get_total_norm(grads)
             self.handle.clipped(norm.full_tensor() if hasattr(norm, "full_tensor") else norm, limit, optimizer)
@@ -236,8 +236,8 @@ class PriorCallback(Callback):  # type: ignore[misc]
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         """Log the prior's terms as often as the trainer logs, and at the end of an epoch."""
-        due = trainer.loggers and trainer.global_step % trainer.log_every_n_steps == 0
-        if self.handle is None or trainer.barebones or not (due or trainer.is_last_batch):
+        due = trainer.is_last_batch or (trainer.loggers and trainer.global_step % trainer.log_every_n_steps == 0)
+        if not due or self.handle is None or trainer.barebones:
             return
         terms = self.handle.log()
         pl_module.log_dict({f"prior/{name}": terms[name] for name in ("log_prior", "penalty_in_loss")})

@@ -229,3 +229,48 @@ def test_a_penalty_belongs_in_the_loss_of_every_closure_call():
     with pytest.raises(br.InvalidArgumentError, match=r"handle\.penalty\(\) was not called"):
         optimizer.step(closure)
     assert len(calls) == 2
+
+
+@pytest.mark.parametrize("family", [br.Gaussian(0.6), br.Laplace(0.2)])
+def test_optimizers_that_step_one_by_one(family):
+    """Each gets the prior before its own clip, and proximal steps shrink by that clip alone."""
+    torch.manual_seed(0)
+    X, y = torch.randn(40, 4, dtype=torch.float64), torch.randn(40, 2, dtype=torch.float64)
+
+    def network():
+        torch.manual_seed(1)
+        return nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)).double()
+
+    limits = (0.05, 0.2)
+    net = network()
+    prior = br.ModelPrior(net, {"*": family})
+    both = [torch.optim.SGD(net[at].parameters(), lr=0.1) for at in (0, 2)]
+    handle = br.attach(both, prior, num_data=40, before_clip=True)
+    other = torch.optim.SGD(network().parameters(), lr=0.1)
+    for _ in range(5):
+        net.zero_grad()
+        nn.functional.mse_loss(net(X), y).backward()
+        with pytest.raises(br.InvalidArgumentError, match=r"attached to 2 \(SGD, SGD\), and not to the SGD given"):
+            handle.apply_(other)
+        for one, at, limit in zip(both, (0, 2), limits, strict=True):
+            handle.apply_(one)
+            norm = nn.utils.clip_grad_norm_(net[at].parameters(), limit)
+            handle.clipped(norm, limit, one)
+            one.step()
+    own = network()
+    terms = br.ModelPrior(own, {"*": family})
+    kinked = isinstance(family, br.Laplace)
+    for _ in range(5):
+        own.zero_grad()
+        loss = nn.functional.mse_loss(own(X), y)
+        (loss if kinked else loss + terms.penalty() / 40).backward()
+        for at, limit in zip((0, 2), limits, strict=True):
+            norm = float(nn.utils.clip_grad_norm_(own[at].parameters(), limit))
+            shrink = 0.1 * min(1.0, limit / (norm + 1e-6)) / (40 * 0.2) if kinked else 0.0
+            with torch.no_grad():
+                for p in own[at].parameters():
+                    p -= 0.1 * p.grad
+                    if kinked:
+                        p.copy_(p.sign() * (p.abs() - shrink).clamp_min(0.0))
+    for mine, theirs in zip(net.parameters(), own.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0.0, atol=1e-12)
