@@ -18,6 +18,7 @@ from pathlib import Path
 from tests.mistakes.edges import EDGES
 from tests.mistakes.elsewhere import ELSEWHERE
 from tests.mistakes.families import FAMILIES
+from tests.mistakes.frameworks import FRAMEWORKS
 from tests.mistakes.horizon import HORIZON
 from tests.mistakes.mutation import Mutation
 from tests.mistakes.strength import STRENGTH
@@ -26,7 +27,7 @@ from tests.mistakes.trainer import TRAINER
 
 ROOT = Path(__file__).parent.parent
 
-MUTATIONS = [*FAMILIES, *ELSEWHERE, *EDGES, *STRENGTH, *TABLES, *TRAINER, *HORIZON]
+MUTATIONS = [*FAMILIES, *ELSEWHERE, *EDGES, *STRENGTH, *TABLES, *TRAINER, *HORIZON, *FRAMEWORKS]
 
 
 def caught(mutation: Mutation) -> bool:

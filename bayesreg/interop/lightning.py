@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -24,17 +26,21 @@ from bayesreg.optimizers import unwrap
 from bayesreg.priors import Belief
 from bayesreg.routes import Handle, attach
 
-# The same code is published under two names.
-if importlib.util.find_spec("lightning") is None and importlib.util.find_spec("pytorch_lightning") is not None:
-    from pytorch_lightning import Callback
-else:
-    require("lightning", "lightning", "priors in Lightning")
-    from lightning.pytorch import Callback
-
 __all__ = ["PriorCallback"]
 
 
-class PriorCallback(Callback):  # type: ignore[misc]
+def _callbacks() -> tuple[Any, ...]:
+    """Return Lightning's class of callbacks; it is published under two names, each of which knows its own alone."""
+    names = ("lightning.pytorch", "pytorch_lightning")
+    used = [name for name in names if name in sys.modules]
+    if not used:
+        used = [name for name in names if importlib.util.find_spec(name.partition(".")[0]) is not None][:1]
+    if not used:
+        require("lightning", "lightning", "priors in Lightning")
+    return tuple(importlib.import_module(name).Callback for name in used)
+
+
+class PriorCallback(*_callbacks()):  # type: ignore[misc]
     """A prior on the module that a Lightning trainer fits: its weights are then the MAP under it.
 
     The prior is made of the module as it comes, before a checkpoint is restored; attached to the module's optimizers
@@ -207,8 +213,7 @@ class PriorCallback(Callback):  # type: ignore[misc]
             if not self._early:
                 # That there is a clip was not known before: the trainer has no setting for it.
                 self._attach(trainer, module, self.model_prior, self.handle.loss_scale, clips=True)
-            _refuse_scaled(getattr(trainer.precision_plugin, "scaler", None), optimizer)
-            self.handle.apply_(optimizer)
+            self._add(trainer, optimizer)
             self._added.add(id(optimizer))
         elif not self._early:
             raise UnsupportedError(
@@ -225,12 +230,17 @@ class PriorCallback(Callback):  # type: ignore[misc]
         if not self._early or self.handle is None:
             return
         if pl_module.automatic_optimization:
-            self.handle.apply_(optimizer)
+            self._add(trainer, optimizer)
         elif id(unwrap(optimizer)) in self._added:
             self._added.discard(id(unwrap(optimizer)))
         else:
-            self.handle.apply_(optimizer)
+            self._add(trainer, optimizer)
             self.handle.clipped(0.0, 1.0, optimizer)
+
+    def _add(self, trainer: Any, optimizer: Optimizer) -> None:
+        assert self.handle is not None
+        _refuse_scaled(getattr(trainer.precision_plugin, "scaler", None), unwrap(optimizer))
+        self.handle.apply_(optimizer)
 
     # -- logs and state ------------------------------------------------------------------------------------
 
@@ -276,9 +286,9 @@ def _refuse_scaled(scaler: Any, optimizer: Optimizer) -> None:
         return
     if scaler._per_optimizer_states[id(optimizer)]["stage"] is not OptState.UNSCALED:
         raise UnsupportedError(
-            "clip_gradients in manual optimization with a GradScaler: the gradients are still multiplied by its scale, "
-            "and Lightning clips them so; call self.trainer.precision_plugin.scaler.unscale_(optimizer) before it, or "
-            "train in bf16-mixed."
+            "a clip of gradients that are still multiplied by the scale of a GradScaler (in manual optimization, or of "
+            "a fused optimizer), where a prior would be lost; call self.trainer.precision_plugin.scaler.unscale_("
+            "optimizer) before it, take an optimizer with fused=False, or train in bf16-mixed."
         )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -106,9 +107,16 @@ class PriorMixin:
             self._take(made)
         return made
 
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+    def create_accelerator_and_postprocess(self) -> None:
+        """Make the accelerator as the trainer does; before version 5 the trainer clips by calling it."""
+        super().create_accelerator_and_postprocess()  # type: ignore[misc]
+        if not hasattr(Trainer, "_clip_grad_norm"):
+            clip = self.accelerator.clip_grad_norm_
+            self.accelerator.clip_grad_norm_ = partial(self._clip_with_prior, clip)
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """Make the optimizer as the trainer does, and attach the prior to it."""
-        optimizer: torch.optim.Optimizer = super().create_optimizer(model)  # type: ignore[misc]
+        optimizer: torch.optim.Optimizer = super().create_optimizer(*args, **kwargs)  # type: ignore[misc]
         # Of whole weights, which FSDP2 takes out of the optimizer when it shards them.
         if not self.is_fsdp_enabled:
             self._attach(optimizer)
@@ -161,16 +169,19 @@ class PriorMixin:
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
         """Add the prior before the clip; the trainer calls it where there is one."""
+        clip = super()._clip_grad_norm  # type: ignore[misc]
+        return self._clip_with_prior(lambda *_: clip(model), model.parameters(), self.args.max_grad_norm)
+
+    def _clip_with_prior(self, clip: Callable[..., Any], parameters: Any, limit: float, *more: Any) -> Any:
         assert self.prior_handle is not None
-        limit = self.args.max_grad_norm
         if self.accelerator.scaler is None:
             self.prior_handle.apply_()
-            norm = super()._clip_grad_norm(model)  # type: ignore[misc]
+            norm = clip(parameters, limit, *more)
         else:
             # Accelerate's own clip unscales once more, which torch refuses.
             self.accelerator.unscale_gradients()
             self.prior_handle.apply_()
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), limit)
+            norm = torch.nn.utils.clip_grad_norm_(parameters, limit, *more)
         self.prior_handle.clipped(norm, limit)
         return norm
 

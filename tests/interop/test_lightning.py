@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -177,9 +181,10 @@ def test_a_clip_by_value():
         fitted(Module(), over("laplace"), **settings)
 
 
+@pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("kind", PRIORS)
-def test_several_optimizers(kind):
-    """Each layer with its own, stepped one by one and clipped each by itself."""
+def test_several_optimizers(kind, together):
+    """Each layer with its own, clipped each by itself, and stepped one by one or after all clips."""
 
     class Two(Module):
         def __init__(self):
@@ -193,6 +198,9 @@ def test_several_optimizers(kind):
             self.manual_backward(self.loss(batch))
             for one in both:
                 self.clip_gradients(one, gradient_clip_val=0.05, gradient_clip_algorithm="norm")
+                if not together:
+                    one.step()
+            for one in both if together else ():
                 one.step()
 
         def configure_optimizers(self):
@@ -432,8 +440,24 @@ def test_a_clip_of_scaled_gradients_is_refused():
     from lightning.pytorch.plugins import MixedPrecision
 
     half = MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu"))
-    with pytest.raises(br.UnsupportedError, match="the gradients are still multiplied by its scale"):
+    with pytest.raises(br.UnsupportedError, match="still multiplied by the scale of a GradScaler"):
         fitted(Manual(limit=0.5), over("l2"), plugins=[half])
+
+    class Unscaled(Manual):
+        def clip_gradients(self, optimizer, **more):
+            self.trainer.precision_plugin.scaler.unscale_(optimizer.optimizer)
+            super().clip_gradients(optimizer, **more)
+
+    class Hooked(Module):
+        def configure_gradient_clipping(self, optimizer, **more):
+            pass
+
+    def fused(parameters):
+        return torch.optim.Adam(parameters, fused=True)
+
+    half = MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu"))
+    with pytest.raises(br.UnsupportedError, match="of a fused optimizer"):
+        fitted(Hooked(make=fused), over("l2"), plugins=[half])
 
 
 def test_a_clip_by_ones_own_hand_is_said():
@@ -513,29 +537,44 @@ def test_it_stands_beside_other_callbacks():
     assert gap(weights(found), by_hand(PRIORS["centred"](), clip=0.1)) < 1e-12
 
 
-def test_under_its_other_name():
-    """The same code under two names, whose classes are not each other's."""
-    other = pytest.importorskip("pytorch_lightning")
+OTHER = """
+import warnings; warnings.simplefilter("ignore")
+{imports}
+import bayesreg as br, torch
+from torch.nn import functional as F
+from tests.interop.common import EPOCHS, PRIORS, RATE, Net, by_hand, data, gap
 
-    class Other(other.LightningModule):
-        def __init__(self):
-            super().__init__()
-            self.net = Net()
+class Module(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.net = Net()
+    def training_step(self, batch, _):
+        return F.cross_entropy(self.net(batch[0]), batch[1])
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=RATE)
 
-        def training_step(self, batch, _):
-            return F.cross_entropy(self.net(batch[0]), batch[1])
+made = pl.Trainer(
+    accelerator="cpu", devices=1, max_epochs=EPOCHS, logger=False, gradient_clip_val=0.1, enable_progress_bar=False,
+    enable_model_summary=False, callbacks=[br.interop.lightning.PriorCallback(PRIORS["laplace"]())],
+    enable_checkpointing=False,
+)
+module = Module()
+made.fit(module, torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*data()), batch_size=20))
+print(gap(module.parameters(), by_hand(PRIORS["laplace"](), clip=0.1)) < 1e-12)
+"""
 
-        def configure_optimizers(self):
-            return torch.optim.SGD(self.parameters(), lr=RATE)
 
-    module = Other()
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
-    made = other.Trainer(
-        accelerator="cpu", devices=1, max_epochs=EPOCHS, logger=False, gradient_clip_val=0.1,
-        callbacks=[prior(over("laplace"))], **quiet,
-    )  # fmt: skip
-    made.fit(module, loader())
-    assert gap(weights(module), by_hand(PRIORS["laplace"](), clip=0.1)) < 1e-12
+@pytest.mark.parametrize(
+    "imports", ["import pytorch_lightning as pl", "import lightning.pytorch, pytorch_lightning as pl"]
+)
+def test_under_its_other_name(imports):
+    """The same code is published under two names, whose classes are not each other's."""
+    pytest.importorskip("pytorch_lightning")
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
+    command = [sys.executable, "-c", OTHER.format(imports=imports)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.endswith("True\n")
 
 
 def test_two_priors_and_other_mistakes():
