@@ -123,17 +123,6 @@ def table(content: dict[str, Any], name: str, summary_grids: dict[str, Any] | No
     return _rows(["method" if name == "ways" else "minus", "chosen by", *head], rows)
 
 
-def short_table(content: dict[str, Any]) -> str:
-    """Return accuracies under the rule, and the gains over what starts at the same weights, as Markdown."""
-    cells = content["cells"]
-    methods = list(dict.fromkeys(cell["method"] for cell in cells))
-    sizes = list(dict.fromkeys(cell["n"] for cell in cells))
-    rows = [[method, *(_percent(cells, method, n, "rule") for n in sizes)] for method in methods]
-    rivals = [method for method in methods if method not in (CENTRED, *METHODS) and "scratch" not in method]
-    rows += [[f"*centred minus {other}*", *(_gain(cells, other, n, "rule") for n in sizes)] for other in rivals]
-    return _rows(["accuracy, %", *(f"n = {n}" for n in sizes)], rows)
-
-
 def _gain(cells: list[dict[str, Any]], method: str, n: int, way: str) -> str:
     mean, half = difference(cells, method, n, way)
     return f"{mean:+.1f} ± {half:.1f}"

@@ -2,7 +2,8 @@
 
 Pretrained here on sentences about films and phones, then fine-tuned on n sentences about restaurants. By the NLL of
 three folds of the n each prior gets one of five widths, and each training without a prior one of five lengths, as it is
-by stopping early that people keep one near its start; the test sentences choose nothing.
+by stopping early that people keep one near its start; the test sentences choose nothing. The head alone is a linear
+model on the features of the rest, whose strength `br.choose_strength` finds.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ SIZES, SEEDS, TEST = (50, 200), range(5), 500
 WIDTHS, LENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3), (15, 30, 60, 120, 240)
 LENGTH, FOLDS = 40, 3
 BATCH, RATE = 16, 1e-3
+COLUMNS = ("input_ids", "attention_mask", "labels")
 
 Rows = list[dict[str, Any]]
 
@@ -99,9 +101,7 @@ def judged(model: nn.Module, rows: Rows) -> tuple[float, float]:
     """Return accuracy and mean NLL."""
     model.eval()
     device = next(model.parameters()).device
-    ids, mask, labels = (
-        torch.tensor([row[name] for row in rows], device=device) for name in ("input_ids", "attention_mask", "labels")
-    )
+    ids, mask, labels = (torch.tensor([row[name] for row in rows], device=device) for name in COLUMNS)
     logits = model(input_ids=ids, attention_mask=mask).logits
     accuracy = (logits.argmax(-1) == labels).double().mean()
     return float(accuracy), float(nn.functional.cross_entropy(logits.double(), labels))
@@ -126,7 +126,23 @@ def fitted(config: BertConfig, start: Mapping[str, Any], rows: Rows, way: str, s
     return model.merge_and_unload() if "LoRA" in way else model
 
 
+def head_alone(config: BertConfig, start: Mapping[str, Any], rows: Rows) -> tuple[nn.Module, float]:
+    """Return the model with another last layer, about the one that it came with, and the width of its prior."""
+    model = BertForSequenceClassification(config).eval()
+    model.load_state_dict(start)
+    ids, mask, labels = (torch.tensor([row[name] for row in rows]) for name in COLUMNS)
+    with torch.no_grad():
+        features = model.bert(input_ids=ids, attention_mask=mask).pooler_output.double()
+    head = nn.Linear(config.hidden_size, 2).double()
+    head.load_state_dict(model.classifier.state_dict())
+    about = br.Gaussian.centered_at(model.classifier, 1.0)
+    choice = br.choose_strength(head, about, br.likelihoods.Categorical(), (features, labels))
+    model.classifier.load_state_dict(choice.model.state_dict())
+    return model, float(choice.scale)
+
+
 WAYS = {
+    "the head alone, `br.choose_strength`": "head",
     "no prior": "weights",
     "no prior, weight_decay=0.01": "weights, 0.01",
     'prior="pretrained(std)"': "weights, prior",
@@ -162,7 +178,7 @@ def main() -> None:
     warnings.simplefilter("ignore", FutureWarning)
     texts = sentences(Path(os.environ["BAYESREG_DATA"]) / "sentiment_sentences")
     counts = Counter(word for rows in texts.values() for text, _ in rows for word in set(text))
-    words = {word: index for index, word in enumerate((w for w, c in counts.items() if c > 2), start=3)}
+    words = {word: index for index, word in enumerate(sorted(w for w, c in counts.items() if c > 2), start=3)}
     source = encoded([row for name in SOURCES for row in texts[name]], words)
     target = encoded(texts[TARGET], words)
     began = time.perf_counter()
@@ -177,8 +193,11 @@ def main() -> None:
         zero_shot.append(judged(model, test))
         for n in SIZES:
             for name, way in WAYS.items():
-                strength = chosen(model.config, start, pool[:n], way, seed)
-                tuned = fitted(model.config, start, pool[:n], way, strength, seed)
+                if way == "head":
+                    tuned, strength = head_alone(model.config, start, pool[:n])
+                else:
+                    strength = chosen(model.config, start, pool[:n], way, seed)
+                    tuned = fitted(model.config, start, pool[:n], way, strength, seed)
                 found.setdefault((n, name), []).append((*judged(tuned, test), distance(tuned, start), strength))
                 print(f"{time.perf_counter() - began:.0f} s", seed, n, name, found[n, name][-1], file=sys.stderr)
     rows: list[dict[str, object]] = [row(0, "as it came", [(*one, 0.0, 0.0) for one in zero_shot])]
@@ -190,7 +209,7 @@ def main() -> None:
 def row(n: int, name: str, runs: list[tuple[float, float, float, float]]) -> dict[str, object]:
     accuracy, nll, moved, chose = zip(*runs, strict=True)
     spread = statistics.stdev(accuracy) / len(accuracy) ** 0.5
-    told = ", ".join(f"{one:g}" for one in sorted(chose)) if chose[0] > 0 else ""
+    told = ", ".join(f"{one:.2g}" for one in sorted(chose)) if chose[0] > 0 else ""
     return {
         "n": n, "fine-tuned": name, "accuracy": f"{statistics.mean(accuracy):.3f} ± {spread:.3f}",
         "NLL": f"{statistics.mean(nll):.3f}", "distance": f"{statistics.mean(moved):.2f}", "std or steps chosen": told,

@@ -93,6 +93,14 @@ def test_skorch():
     assert dict(net.callbacks_)["prior"].handle_.loss_scale.value == pytest.approx(1 / 48)
 
 
+def test_the_readmes(tmp_path):
+    pytest.importorskip("transformers")
+    (code,) = re.findall(r"```py\n(.*?)```", (PAGE.parents[1] / "README.md").read_text("utf-8"), re.DOTALL)
+    made = run(code, **in_transformers(tmp_path))["trainer"]
+    made.train()
+    assert made.model_prior.penalty() > 0.0
+
+
 def test_no_example_is_left_out():
     assert [len(examples(name)) for name in ("Hugging Face", "Lightning", "skorch")] == [3, 1, 1]
     assert isinstance(Net(), nn.Module)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import subprocess
@@ -65,13 +64,3 @@ def check_choices(fits, summary):
         assert chosen["oracle"]["nll"][seed] == pytest.approx(min(row["test"]["nll"] for row in rows), abs=1e-6)
         assert chosen["split"]["settings"][seed] == min(rows, key=lambda row: row["split"]["nll"])["setting"]
         assert chosen["rule"]["settings"][seed] == content["rule"][method]["10"]
-
-
-def test_the_tables_of_the_readme_are_of_the_numbers(monkeypatch):
-    root = SCRIPT.parent.parent
-    if not (root / "docs" / "data" / "transfer.json").is_file():
-        pytest.skip("the documentation is not beside the tests")
-    monkeypatch.syspath_prepend(str(SCRIPT.parent))
-    report = importlib.import_module("_transfer_report")
-    tasks = json.loads((root / "docs" / "data" / "transfer.json").read_text())["tasks"]
-    assert report.short_table(tasks["digits"]) in (root / "README.md").read_text(encoding="utf-8")
