@@ -100,3 +100,10 @@ def prose_over(width):
 
 def test_markdown_is_wrapped():
     assert list(prose_over(120)) == []
+
+
+def test_every_page_says_first_whom_it_is_for():
+    for page in sorted((ROOT / "docs").glob("*.md")):
+        body = re.split(r"^# .*$", page.read_text(encoding="utf-8"), maxsplit=1, flags=re.M)
+        if page.stem not in ("index", "changelog"):
+            assert body[1].lstrip().startswith("For "), page.name
