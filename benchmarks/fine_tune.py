@@ -209,7 +209,7 @@ def main() -> None:
 def row(n: int, name: str, runs: list[tuple[float, float, float, float]]) -> dict[str, object]:
     accuracy, nll, moved, chose = zip(*runs, strict=True)
     spread = statistics.stdev(accuracy) / len(accuracy) ** 0.5
-    told = ", ".join(f"{one:.2g}" for one in sorted(chose)) if chose[0] > 0 else ""
+    told = ", ".join(f"{one:.2g}" if one < 10 else f"{one:.0f}" for one in sorted(chose)) if chose[0] > 0 else ""
     return {
         "n": n, "fine-tuned": name, "accuracy": f"{statistics.mean(accuracy):.3f} ± {spread:.3f}",
         "NLL": f"{statistics.mean(nll):.3f}", "distance": f"{statistics.mean(moved):.2f}", "std or steps chosen": told,
