@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from bayesreg.conversion import LossScale
-from bayesreg.errors import InvalidArgumentError, kind_of
+from bayesreg.errors import CoverageError, InvalidArgumentError, kind_of
 from bayesreg.model_prior import ModelPrior
 from bayesreg.priors import Belief, Gaussian
 from bayesreg.priors.words import prior_from_words
@@ -75,6 +75,7 @@ def prior_about(model: nn.Module, given: Any, num_data: int | LossScale) -> Mode
 
     Raises:
         InvalidArgumentError: If it is none of these, or has no width.
+        CoverageError: If something is trained beside adapters that the words do not cover.
     """
     own = _OF_THE_WEIGHTS.fullmatch(given) if isinstance(given, str) else None
     if own is None:
@@ -87,4 +88,12 @@ def prior_about(model: nn.Module, given: Any, num_data: int | LossScale) -> Mode
             f"prior: expected the width of {name!r} as a number, such as '{name}(0.05)', got {given!r}; how to choose "
             f"it where a fit costs hours: docs/frameworks.md, Which width."
         ) from None
-    return lora_prior(model, scale) if name == "lora" else ModelPrior(model, Gaussian.centered_at(model, scale))
+    if name == "pretrained":
+        return ModelPrior(model, Gaussian.centered_at(model, scale))
+    try:
+        return lora_prior(model, scale)
+    except CoverageError as error:
+        raise CoverageError(
+            f"prior: {error} With words there is no place for it: pass a function, prior=lambda model: "
+            f"br.transfer.lora_prior(model, {scale:g}, head=br.Gaussian(1.0))."
+        ) from None

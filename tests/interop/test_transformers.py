@@ -381,6 +381,24 @@ def test_adapters(tmp_path):
     assert made.model_prior.penalty() > 0
 
 
+def test_what_is_trained_beside_adapters_needs_a_prior(tmp_path):
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(r=2, target_modules=["net.0"], modules_to_save=["net.2"])
+    args = arguments(tmp_path, label_names=["labels"])
+    rows = [{"x": x.float(), "labels": label} for x, label in zip(*data(), strict=True)]
+
+    def train(prior):
+        adapted = peft.get_peft_model(Model().float(), config)
+        made = br.interop.transformers.PriorTrainer(model=adapted, args=args, train_dataset=rows, prior=prior)
+        made.train()
+        return made.model_prior
+
+    with pytest.raises(br.CoverageError, match=r"is trained beside the adapters.*prior=lambda model: br.transfer"):
+        train("lora(0.02)")
+    over = train(lambda model: br.transfer.lora_prior(model, 0.02, head=br.Gaussian(1.0)))
+    assert any("net.2" in entry.name and entry.prior.family == "Gaussian" for entry in over if entry.prior is not None)
+
+
 def test_an_optimizer_of_ones_own_and_a_second_training(tmp_path):
     model = Model()
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=0.9)
