@@ -112,6 +112,11 @@ class PriorCallback(Callback):  # type: ignore[misc]
                 return unpacked(self.kept_, net.module_)
             if self.module_ is net.module_ and self.model_prior_ is not None:
                 return self.model_prior_
+        if len(net.history) > 1 and isinstance(self.prior, str) and self.prior.strip().startswith("pretrained"):
+            raise InvalidArgumentError(
+                f"prior: {self.prior!r} is about the weights that a module comes with to fit, and this net goes on "
+                "with trained ones; give the centre as weights: br.Gaussian.centered_at(weights, std)."
+            )
         return prior_about(net.module_, self.prior, scale)
 
     def _scale_of(self, net: Any, dataset: Any) -> LossScale:

@@ -156,8 +156,24 @@ def test_the_centre_stays_in_a_copy_that_goes_on(way):
     one.set_params(callbacks__prior__num_data=1000)
     one.partial_fit(*arrays())
     assert all(map(torch.equal, centres(one), start))
-    one.set_params(callbacks__prior__prior="pretrained(0.3)").partial_fit(*arrays())
-    assert not all(map(torch.equal, centres(one), start))
+    one.set_params(callbacks__prior__prior="pretrained(0.3)")
+    with pytest.raises(br.InvalidArgumentError, match="this net goes on with trained ones; give the centre as weights"):
+        one.partial_fit(*arrays())
+
+
+def test_parameters_that_were_loaded_are_no_beginning(tmp_path):
+    """skorch's checkpoints hold no callback, so no centre."""
+    saved = skorch.callbacks.Checkpoint(monitor=None, dirname=str(tmp_path))
+    rules = PRIORS["centred"]()
+    net(prior(rules), ("saved", saved), optimizer__momentum=0.9).fit(*arrays())
+    whole = net(prior(rules), max_epochs=2 * EPOCHS, optimizer__momentum=0.9).fit(*arrays())
+    again = net(prior(rules), optimizer__momentum=0.9).initialize()
+    again.load_params(checkpoint=saved)
+    assert all(map(torch.equal, weights(again.partial_fit(*arrays())), weights(whole)))
+    words = net(prior("pretrained(0.6)"), optimizer__momentum=0.9).initialize()
+    words.load_params(checkpoint=saved)
+    with pytest.raises(br.InvalidArgumentError, match="this net goes on with trained ones"):
+        words.partial_fit(*arrays())
 
 
 def test_a_search_over_priors():
