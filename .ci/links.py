@@ -1,4 +1,4 @@
-"""Check a built site: every internal link and anchor leads somewhere, and no page needs the network to be shown."""
+"""Check a built site: links lead somewhere, the network is not needed, no page shows the machine it was made on."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+_MACHINE = re.compile(rf"\S*site-packages\S*|TqdmWarning|{re.escape(str(Path(__file__).parents[1]))}\S*")
 _NAVIGATION = {"next", "prev", "index", "search", "author", "canonical"}
 
 
@@ -62,6 +63,10 @@ def main(folder: Path) -> int:
                 wrong.append(f"{path.name}: {target} leads nowhere")
             elif parts.fragment and there in pages and unquote(parts.fragment) not in pages[there].anchors:
                 wrong.append(f"{path.name}: {target} has no such anchor")
+    for path in pages:
+        text = re.sub(r"<[^>]+>", "", path.read_text(encoding="utf-8"))
+        # What a cell printed of its own environment: warnings of libraries come with a path.
+        wrong += [f"{path.name}: shows {found[0]}" for found in _MACHINE.finditer(text)]
     for path in folder.rglob("*.css"):
         wrong += [f"{path.name}: loads {target} from the network" for target in remote_in_css(path.read_text("utf-8"))]
     for line in sorted(set(wrong)):

@@ -5,7 +5,19 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-__all__ = ["progress_bar"]
+__all__ = ["load_tqdm", "progress_bar"]
+
+
+def load_tqdm() -> Any:
+    """Return tqdm's bar, loaded without a word.
+
+    In a notebook without ipywidgets it falls back to text and says so at its first import, which libraries such as
+    Accelerate and Pyro do too, wanted or not.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from tqdm.auto import tqdm
+    return tqdm
 
 
 def progress_bar(total: int | None, label: str, progress: bool | None, *, main: bool = True) -> Any:
@@ -20,10 +32,6 @@ def progress_bar(total: int | None, label: str, progress: bool | None, *, main: 
     Returns:
         The bar.
     """
-    with warnings.catch_warnings():
-        # In a notebook without ipywidgets it falls back to text, and says so at import, wanted or not.
-        warnings.simplefilter("ignore")
-        from tqdm.auto import tqdm
     # tqdm's None means: only where the output is a terminal.
     disable = None if progress is None else not progress
-    return tqdm(total=total, desc=label, disable=disable if main else True, leave=False)
+    return load_tqdm()(total=total, desc=label, disable=disable if main else True, leave=False)

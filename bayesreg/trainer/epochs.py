@@ -13,6 +13,7 @@ import torch
 from torch.optim import LBFGS, Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from bayesreg._support.progress import load_tqdm
 from bayesreg.callbacks import Training
 from bayesreg.errors import DataError, InvalidArgumentError, NonFiniteObjectiveError, UnsupportedError, nearest
 from bayesreg.horizon.schedules import named_schedule
@@ -84,6 +85,7 @@ class EpochFit:
         settings: EpochSettings,
         keep: Callable[[bool], Keeper] | None = None,
     ) -> None:
+        load_tqdm()
         from accelerate import Accelerator
 
         self.task, self.settings = task, settings
