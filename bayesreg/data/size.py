@@ -19,7 +19,7 @@ from bayesreg.data.columns import Arrays
 from bayesreg.errors import DataError, InvalidArgumentError
 from bayesreg.likelihoods import Likelihood
 
-__all__ = ["Counting", "WeightsAre", "count_of", "examples_in", "num_examples", "size_of"]
+__all__ = ["Counting", "WeightsAre", "count_of", "examples_in", "num_examples", "size_of", "undisturbed"]
 
 WeightsAre = Literal["counts", "relative"]
 
@@ -117,7 +117,8 @@ def _added_up(loader: DataLoader[Any], likelihood: Likelihood, form: BatchFormat
     """Return the sum of weighted observations, that of observations, and the rows, from one pass over the data."""
     held = loader.dataset
     total, observations, rows = 0.0, 0.0, 0
-    with _undisturbed(loader):
+    own = [g for g in (loader.generator, getattr(loader.sampler, "generator", None)) if g is not None]
+    with undisturbed(*own):
         for batch in [held[:]] if isinstance(held, Arrays) else map(form, loader):
             total += float(count_of(likelihood, batch).sum())
             observations += float(likelihood.count(batch.target).double().sum())
@@ -128,9 +129,15 @@ def _added_up(loader: DataLoader[Any], likelihood: Likelihood, form: BatchFormat
 
 
 @contextmanager
-def _undisturbed(loader: DataLoader[Any]) -> Iterator[None]:
-    """Leave every source of randomness that reading a loader draws from as it was."""
-    own = [g for g in (loader.generator, getattr(loader.sampler, "generator", None)) if g is not None]
+def undisturbed(*own: torch.Generator) -> Iterator[None]:
+    """Leave every source of randomness that reading data draws from as it was.
+
+    Args:
+        *own: Generators of a loader, beside those of torch, NumPy and Python.
+
+    Yields:
+        Nothing.
+    """
     states = [generator.get_state() for generator in own]
     here, python, numpy = torch.get_rng_state(), random.getstate(), np.random.get_state()
     try:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from bayesreg.conversion import LossScale
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.model_prior import ModelPrior
 from bayesreg.priors import Belief
 
-__all__ = ["FILE", "packed", "resumed", "unpacked"]
+__all__ = ["FILE", "packed", "require_same_scale", "resumed", "unpacked"]
 
 #: Of the prior, beside a model.
 FILE = "prior.safetensors"
@@ -49,26 +51,45 @@ def unpacked(content: Tensor, model: nn.Module) -> ModelPrior:
         return ModelPrior.load(path, model)
 
 
-def resumed(found: ModelPrior, now: ModelPrior | None, where: str) -> ModelPrior:
+def resumed(found: ModelPrior, now: ModelPrior, where: str, *, moved: bool) -> ModelPrior:
     """Return the prior of a checkpoint, whose centre is the model as it first came.
 
     Args:
         found: The prior of the checkpoint.
-        now: The one that is given now, whose centre may be the weights of the checkpoint; None where there is none.
+        now: The one that is given now.
         where: What to do without to go on under the new one.
+        moved: Whether the centre may differ, as that of a prior about the weights that a model has: they are those of
+            the checkpoint, or others, by now.
 
     Returns:
         The prior of the checkpoint.
 
     Raises:
-        InvalidArgumentError: If families or widths differ.
+        InvalidArgumentError: If families, widths or centres differ.
     """
-    if now is not None and not _same_but_for_centres(found, now):
+    if not (_same_but_for_centres(found, now) if moved else found.same_as(now)):
         raise InvalidArgumentError(
             f"prior: the checkpoint was written under another prior than is given now; pass the same, or {where} to go "
             f"on under the new one."
         )
     return found
+
+
+def require_same_scale(found: float | None, now: LossScale) -> None:
+    """Raise where a run is resumed with another n than it had.
+
+    Args:
+        found: s of the checkpoint; None of one that does not say.
+        now: s now.
+
+    Raises:
+        InvalidArgumentError: If they differ.
+    """
+    if found is not None and not math.isclose(found, now.value, rel_tol=1e-9):
+        raise InvalidArgumentError(
+            f"num_data: the checkpoint was trained at s = {found:.6g} (n = {1.0 / found:,.6g} of a mean loss), and "
+            f"now s = {now.value:.6g}, another objective; pass the same num_data, or begin anew from the weights."
+        )
 
 
 def _same_but_for_centres(one: ModelPrior, other: ModelPrior) -> bool:

@@ -19,10 +19,11 @@ from bayesreg._support.optional import require
 from bayesreg.conversion import LossScale, as_loss_scale
 from bayesreg.data.size import examples_in
 from bayesreg.errors import InvalidArgumentError, ShortWindowWarning, UnsupportedError
-from bayesreg.interop.keeping import packed, resumed, unpacked
+from bayesreg.interop.keeping import packed, require_same_scale, resumed, unpacked
 from bayesreg.interop.making import of_the_weights, prior_about
 from bayesreg.model_prior import ModelPrior
 from bayesreg.optimizers import unwrap
+from bayesreg.optimizers.attached import attachment_of
 from bayesreg.priors import Belief
 from bayesreg.routes import Handle, attach
 
@@ -55,7 +56,8 @@ class PriorCallback(*_callbacks()):  # type: ignore[misc]
             `br.ModelPrior` takes them; or a function from the module to a `br.ModelPrior`.
         num_data: What the loss of `training_step` is a mean over: the number of examples, or of tokens for language
             models; or the `LossScale` of a loss that is no mean. Default: the size of the training set, read off the
-            training loader.
+            training loader: right where each example has one label, and to be told where it has several (pixels,
+            tokens), which cannot be seen from here.
 
     Example:
         >>> import torch, bayesreg as br
@@ -88,8 +90,9 @@ class PriorCallback(*_callbacks()):  # type: ignore[misc]
         #: What the prior was made of: the module and what the user gave.
         self._made_of: tuple[Any, Any] | None = None
         self._kept: Tensor | None = None
-        #: Whether the prior goes in before a clip, and whether it has a kink.
-        self._early, self._kinked = False, False
+        self._kept_scale: float | None = None
+        #: Whether the prior goes in before a clip, whether it has a kink, and whether a short window was said.
+        self._early, self._kinked, self._said = False, False, False
         #: Optimizers to whose gradients the prior was added at a clip that the user called for.
         self._added: set[int] = set()
         self._clips: Any = None
@@ -102,13 +105,13 @@ class PriorCallback(*_callbacks()):  # type: ignore[misc]
             return
         if "deepspeed" in type(trainer.strategy).__name__.lower():
             raise UnsupportedError("prior: DeepSpeed clips and steps inside its engine, where no prior can be added.")
-        self._kept = None
-        # Made later, such a module may have no weights yet.
-        if not _overrides(pl_module, "configure_model"):
+        self._kept, self._kept_scale = None, None
+        # Both come after this; such a module may have no weights yet, or others.
+        if not (_overrides(pl_module, "configure_model") or _overrides(pl_module, "setup")):
             self._take_weights(pl_module)
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        """Make it of a module that made its weights in `configure_model`; Lightning calls it."""
+        """Make it of a module that made or loaded weights in `setup` or `configure_model`; Lightning calls it."""
         if not trainer.strategy.restore_checkpoint_after_setup:
             if trainer.ckpt_path is None:
                 self._take_weights(pl_module)
@@ -135,22 +138,46 @@ class PriorCallback(*_callbacks()):  # type: ignore[misc]
         """Attach the prior; Lightning calls it after optimizers are made and a checkpoint is restored."""
         scale = self._scale_of(trainer)
         resumes = trainer.ckpt_path is not None
-        if not self._is_made_of(pl_module):
-            if resumes and of_the_weights(self.prior) and self._kept is None:
+        moved = of_the_weights(self.prior)
+        # Words may be relative to n, which another fit has another one of.
+        if not moved or not self._is_made_of(pl_module):
+            if resumes and moved and self._kept is None:
                 raise InvalidArgumentError(
-                    f"prior: {trainer.ckpt_path} holds no prior, and the weights that the module makes in "
+                    f"prior: {trainer.ckpt_path} holds no prior, and the weights that the module makes in its setup or "
                     f"configure_model are those of the checkpoint already; give the centre as weights: "
                     f"br.Gaussian.centered_at(weights, std)."
                 )
             self._make(pl_module, scale)
-        if resumes and self._kept is not None:
-            found = unpacked(self._kept, pl_module)
-            self.model_prior = resumed(found, self.model_prior, "resume without ckpt_path")
-        self._kept = None
         assert self.model_prior is not None
+        if resumes and self._kept is not None:
+            require_same_scale(self._kept_scale, scale)
+            found = unpacked(self._kept, pl_module)
+            self.model_prior = resumed(found, self.model_prior, "resume without ckpt_path", moved=moved)
+        self._kept = None
         self._attach(trainer, pl_module, self.model_prior, scale)
-        _say_short_window(trainer)
         self._wrap_clips(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        """Notice what has changed with the epoch: the size of the data, the number of batches in a step."""
+        if self.handle is None:
+            return
+        if self.num_data is None and trainer.reload_dataloaders_every_n_epochs:
+            now = self._scale_of(trainer)
+            if now != self.handle.loss_scale:
+                raise InvalidArgumentError(
+                    f"num_data: the training set was loaded anew with n = {1.0 / now.value:,.0f} in place of "
+                    f"{1.0 / self.handle.loss_scale.value:,.0f}; pass how many examples are met in all: "
+                    f"PriorCallback(prior, num_data=n)."
+                )
+        if not self._said:
+            self._said = _say_short_window(trainer)
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        """Attach to optimizers that were made anew in the meantime."""
+        if self.model_prior is None or self.handle is None:
+            return
+        if any(attachment_of(unwrap(one)) is None for one in trainer.optimizers):
+            self._attach(trainer, pl_module, self.model_prior, self.handle.loss_scale, clips=self._early)
 
     def _attach(self, trainer: Any, module: Any, prior: ModelPrior, scale: LossScale, *, clips: bool = False) -> None:
         if self.handle is not None:
@@ -189,7 +216,7 @@ class PriorCallback(*_callbacks()):  # type: ignore[misc]
         def clip_gradients(
             optimizer: Optimizer, clip_val: float = 0.0, gradient_clip_algorithm: Any = "norm", **more: Any
         ) -> None:
-            if clip_val > 0:
+            if clip_val > 0 and _has_gradients(optimizer):
                 self._before_clip(trainer, module, unwrap(optimizer), clip_val, gradient_clip_algorithm)
             clip(optimizer, clip_val=clip_val, gradient_clip_algorithm=gradient_clip_algorithm, **more)
 
@@ -227,7 +254,8 @@ class PriorCallback(*_callbacks()):  # type: ignore[misc]
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Optimizer) -> None:
         """Add the prior before a clip; Lightning calls it, in manual optimization within the step."""
-        if not self._early or self.handle is None:
+        # A training step that returns None leaves a batch out.
+        if not self._early or self.handle is None or not _has_gradients(optimizer):
             return
         if pl_module.automatic_optimization:
             self._add(trainer, optimizer)
@@ -246,7 +274,8 @@ class PriorCallback(*_callbacks()):  # type: ignore[misc]
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         """Log the prior's terms as often as the trainer logs, and at the end of an epoch."""
-        due = trainer.is_last_batch or (trainer.loggers and trainer.global_step % trainer.log_every_n_steps == 0)
+        each = trainer.log_every_n_steps if trainer.loggers else 0
+        due = trainer.is_last_batch or (each and trainer.global_step % each == 0)
         if not due or self.handle is None or trainer.barebones:
             return
         terms = self.handle.log()
@@ -254,11 +283,14 @@ class PriorCallback(*_callbacks()):  # type: ignore[misc]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the prior, for checkpoints."""
-        return {} if self.model_prior is None else {"prior": packed(self.model_prior)}
+        if self.model_prior is None:
+            return {}
+        scale = {} if self.handle is None else {"loss_scale": self.handle.loss_scale.value}
+        return {"prior": packed(self.model_prior), **scale}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the prior of a checkpoint."""
-        self._kept = state_dict.get("prior")
+        self._kept, self._kept_scale = state_dict.get("prior"), state_dict.get("loss_scale")
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Leave Lightning's clip as it was; Lightning calls it."""
@@ -292,11 +324,15 @@ def _refuse_scaled(scaler: Any, optimizer: Optimizer) -> None:
         )
 
 
-def _say_short_window(trainer: Any) -> None:
-    """Say that Lightning divides each batch by the number in a window, also in a short last one."""
+def _has_gradients(optimizer: Any) -> bool:
+    return any(p.grad is not None for group in unwrap(optimizer).param_groups for p in group["params"])
+
+
+def _say_short_window(trainer: Any) -> bool:
+    """Say that Lightning divides by the number of batches in a window, also in a short one; return whether it did."""
     size, batches = trainer.accumulate_grad_batches, trainer.num_training_batches
     if size == 1 or batches == float("inf") or batches % size == 0:
-        return
+        return False
     last = batches % size
     warnings.warn(
         f"short-window: the last step of an epoch accumulates {last} of accumulate_grad_batches={size} batches, and "
@@ -305,3 +341,4 @@ def _say_short_window(trainer: Any) -> None:
         ShortWindowWarning,
         stacklevel=2,
     )
+    return True

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from bayesreg.conversion import LossScale
@@ -15,7 +16,7 @@ from bayesreg.priors import Belief, Gaussian
 from bayesreg.priors.words import prior_from_words
 from bayesreg.transfer import lora_prior
 
-__all__ = ["of_the_weights", "prior_about", "prior_over"]
+__all__ = ["about_itself", "of_the_weights", "prior_about", "prior_over"]
 
 _OF_THE_WEIGHTS = re.compile(r"\s*(pretrained|lora)\s*(?:\(([^)]*)\))?\s*")
 
@@ -62,6 +63,23 @@ def of_the_weights(given: Any) -> bool:
     return not isinstance(given, Belief | Mapping | ModelPrior) and callable(given)
 
 
+def about_itself(prior: ModelPrior) -> bool:
+    """Return whether a prior is centred on the weights that its model has right now.
+
+    Args:
+        prior: The prior.
+
+    Returns:
+        Whether one of its centres is a tensor of these very values.
+    """
+    for entry in prior:
+        centre = getattr(entry.prior, "loc", None)
+        alike = isinstance(centre, torch.Tensor) and centre.shape == entry.parameter.shape and centre.ndim > 0
+        if alike and torch.equal(centre.to(entry.parameter), entry.parameter.detach()):
+            return True
+    return False
+
+
 def prior_about(model: nn.Module, given: Any, num_data: int | LossScale) -> ModelPrior:
     """Return the prior over a model, "pretrained(std)" and "lora(std)" among the words.
 
@@ -91,9 +109,17 @@ def prior_about(model: nn.Module, given: Any, num_data: int | LossScale) -> Mode
     if name == "pretrained":
         return ModelPrior(model, Gaussian.centered_at(model, scale))
     try:
-        return lora_prior(model, scale)
+        prior = lora_prior(model, scale)
     except CoverageError as error:
         raise CoverageError(
             f"prior: {error} With words there is no place for it: pass a function, prior=lambda model: "
             f"br.transfer.lora_prior(model, {scale:g}, head=br.Gaussian(1.0))."
         ) from None
+    if float(prior.penalty().detach()) > 0.0:
+        raise InvalidArgumentError(
+            f"prior: the adapters add something to the weights already, so {given!r} could be about no update or about "
+            f"this one; pass a function. Where the start was subtracted from the weights (PiSSA, OLoRA), or the "
+            f"adapters as they are should be remembered: prior=lambda model: br.transfer.lora_prior(model, {scale:g}, "
+            f"reference=model). Where they were trained before and should be drawn to no update: without reference=."
+        )
+    return prior

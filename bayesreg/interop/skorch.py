@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Subset
 
 from bayesreg._support.optional import require
 from bayesreg.conversion import LossScale, as_loss_scale
+from bayesreg.data.size import examples_in, undisturbed
 from bayesreg.errors import InvalidArgumentError, UnsupportedError
 from bayesreg.interop.keeping import packed, unpacked
-from bayesreg.interop.making import of_the_weights, prior_about
+from bayesreg.interop.making import about_itself, of_the_weights, prior_about
 from bayesreg.model_prior import ModelPrior
 from bayesreg.priors import Belief
 from bayesreg.routes import Handle, attach
@@ -36,8 +39,9 @@ class PriorCallback(Callback):  # type: ignore[misc]
         prior: A prior; words, as `br.prior_from_words` takes them, or "pretrained(std)" for a Gaussian about the
             weights that the module came with to `fit`, or "lora(std)" for one on the update that LoRA adapters add;
             rules, as `br.ModelPrior` does; or a function from the module to a `br.ModelPrior`.
-        num_data: Size of the training set, where it is not the one that `fit` gets (`partial_fit` on parts of the
-            data), or the `LossScale` of a criterion that is no mean. Default: counted.
+        num_data: What the criterion is a mean over, where it is not the examples that `fit` gets: the size of all data
+            where `partial_fit` gets parts, the number of labels where an example has several; or the `LossScale` of a
+            criterion that is no mean. Default: counted.
 
     Example:
         >>> import skorch, torch, bayesreg as br
@@ -56,6 +60,7 @@ class PriorCallback(Callback):  # type: ignore[misc]
     clip_: Any = None
     module_: Any = None
     kept_: Tensor | None = None
+    seen_: Any = None
 
     def __init__(
         self, prior: Belief | str | Mapping[Any, Belief] | Any = None, num_data: int | LossScale | None = None
@@ -69,23 +74,26 @@ class PriorCallback(Callback):  # type: ignore[misc]
 
     def on_epoch_begin(self, net: Any, dataset_train: Any = None, **_: Any) -> None:
         """Attach the prior, if this optimizer has none yet."""
-        scale = self._scale_of(net, dataset_train)
+        if not hasattr(net, "module_"):
+            raise UnsupportedError(
+                f"PriorCallback: expected a net with one module, called `module`, got {type(net).__name__} without; on "
+                f"other nets br.attach goes on each optimizer."
+            )
+        scale, seen = self._scale_of(net, dataset_train), _glance(dataset_train)
         if self.handle_ is not None and self.optimizer_ is net.optimizer_ and self.attached_ is self.prior:
-            before = self.handle_.loss_scale
-            if before == scale:
-                return
-            if self.num_data is None:
+            if self.num_data is None and not (self.handle_.loss_scale == scale and self.seen_ == seen):
                 raise InvalidArgumentError(
-                    f"num_data: this net was trained on a set of another size before (s = {before.value:.4g}, and "
-                    f"{scale.value:.4g} now); where partial_fit gets parts of the data, pass the size of all: "
-                    f"PriorCallback(prior, num_data=n)."
+                    f"num_data: this net goes on with other data than before (n = {1.0 / scale.value:,.0f} now); where "
+                    f"partial_fit gets parts of the data, pass the size of all: PriorCallback(prior, num_data=n)."
                 )
+            if self.handle_.loss_scale == scale:
+                return
         model_prior = self._prior_over(net, scale)
         self._let_go()
         clips = _clip_of(net, self)
         self.handle_ = attach(net.optimizer_, model_prior, scale, before_clip=clips is not None)
         self.model_prior_, self.clip_, self.kept_ = model_prior, clips, None
-        self.optimizer_, self.attached_, self.module_ = net.optimizer_, self.prior, net.module_
+        self.optimizer_, self.attached_, self.module_, self.seen_ = net.optimizer_, self.prior, net.module_, seen
 
     def on_grad_computed(self, net: Any, named_parameters: Any = None, training: bool = False, **_: Any) -> None:
         """Add the prior before the net's clip, if it has one."""
@@ -112,12 +120,14 @@ class PriorCallback(Callback):  # type: ignore[misc]
                 return unpacked(self.kept_, net.module_)
             if self.module_ is net.module_ and self.model_prior_ is not None:
                 return self.model_prior_
-        if len(net.history) > 1 and isinstance(self.prior, str) and self.prior.strip().startswith("pretrained"):
+        made = prior_about(net.module_, self.prior, scale)
+        goes_on = len(net.history) > 1 or bool(getattr(net.optimizer_, "state", None))
+        if goes_on and of_the_weights(self.prior) and about_itself(made):
             raise InvalidArgumentError(
                 f"prior: {self.prior!r} is about the weights that a module comes with to fit, and this net goes on "
                 "with trained ones; give the centre as weights: br.Gaussian.centered_at(weights, std)."
             )
-        return prior_about(net.module_, self.prior, scale)
+        return made
 
     def _scale_of(self, net: Any, dataset: Any) -> LossScale:
         if isinstance(self.num_data, LossScale):
@@ -130,12 +140,24 @@ class PriorCallback(Callback):  # type: ignore[misc]
             )
         if self.num_data is not None:
             return as_loss_scale(self.num_data)
+        given = net.get_params_for("iterator_train")
+        drawn = {name: given[name] for name in ("sampler", "batch_sampler") if given.get(name) is not None}
         try:
-            return as_loss_scale(len(dataset))
+            n = examples_in(DataLoader(dataset, **drawn)) if drawn else len(dataset)
         except TypeError:
+            n = None
+        if n is None:
             raise InvalidArgumentError(
-                "num_data: the training set has no length; pass its size: PriorCallback(prior, num_data=n)."
-            ) from None
+                "num_data: the size of the training set cannot be read off it, or off its sampler; pass it: "
+                "PriorCallback(prior, num_data=n)."
+            )
+        labels = _labels_of_one(dataset)
+        if labels > 1:
+            raise InvalidArgumentError(
+                f"num_data: an example has {labels} targets, and the criterion may be a mean over all of them or over "
+                f"examples; pass what it is a mean over: PriorCallback(prior, num_data=n)."
+            )
+        return as_loss_scale(n)
 
     def _let_go(self) -> None:
         if self.handle_ is not None:
@@ -144,11 +166,37 @@ class PriorCallback(Callback):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         # Hooks go into no copy: the copy attaches its own when an epoch begins.
-        own = ("handle_", "model_prior_", "optimizer_", "clip_", "module_")
+        own = ("handle_", "model_prior_", "optimizer_", "clip_", "module_", "seen_")
         state = {name: value for name, value in self.__dict__.items() if name not in own}
         if self.model_prior_ is not None and of_the_weights(self.prior):
             state["kept_"] = packed(self.model_prior_)
         return state
+
+
+def _base(dataset: Any) -> Any:
+    """Return the data that a hold-out has taken a part of."""
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    return dataset
+
+
+def _glance(dataset: Any) -> bytes | None:
+    """Return a few rows of arrays, by which other data of the same size are told; None of what is no array."""
+    given = getattr(_base(dataset), "X", None)
+    if not isinstance(given, Tensor | np.ndarray) or len(given) == 0:
+        return None
+    rows = given[:: max(1, len(given) // 16)]
+    return (rows.detach().cpu().numpy() if isinstance(rows, Tensor) else np.asarray(rows)).tobytes()
+
+
+def _labels_of_one(dataset: Any) -> int:
+    """Return how many numbers the target of an example is; 1 where that cannot be told."""
+    try:
+        with undisturbed():
+            target = dataset[0][1]
+        return int(np.asarray(target.detach().cpu() if isinstance(target, Tensor) else target).size)
+    except (TypeError, IndexError, KeyError, ValueError, NotImplementedError):
+        return 1
 
 
 def _members(net: Any, given: Any) -> list[tuple[str, Tensor]]:

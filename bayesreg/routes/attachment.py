@@ -293,6 +293,9 @@ class Attachment:
             applied = False
             self._step = replace(self._step, closure_calls=(self._step.closure_calls or 0) + 1)
             if all(p.grad is None for group in self.optimizer.param_groups for p in group["params"]):
+                # A loop that leaves a batch out, as Lightning does where a training step returns None.
+                if loss is None:
+                    return loss
                 raise UnsupportedError(
                     "optimizer.step(closure): the closure left no gradients, so the prior has nothing to be added to; "
                     "call backward() in it, or use br.attach(..., route='loss') and add handle.penalty() there."

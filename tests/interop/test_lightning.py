@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:.*num_workers.*", "ignore:.*smaller than the logging interval.*"),
     pytest.mark.filterwarnings("ignore:.*Checkpoint directory.*", "ignore:.*LeafSpec.*", "ignore:.*TreeSpec.*"),
-    pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint.*"),
+    pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint.*", "ignore:.*returned `None`.*"),
 ]
 lightning = pytest.importorskip(
     "lightning.pytorch", reason="lightning is not installed: pip install 'bayesreg[lightning]'"
@@ -283,6 +283,10 @@ def test_accumulation_is_lightnings_and_a_short_window_is_said():
         warnings.simplefilter("error", br.errors.ShortWindowWarning)
         fitted(Module(), over("centred"), accumulate_grad_batches=3)
 
+    later = trainer(prior(over("centred")), lightning.callbacks.GradientAccumulationScheduler(scheduling={2: 2}))
+    with pytest.warns(br.errors.ShortWindowWarning, match="accumulates 1 of"):
+        later.fit(Module(), loader())
+
     # The trap: a penalty in training_step is divided by K with the loss, so counts once per window of K, less in a
     # short one, beside a prior that counts once per step.
     class Naive(Module):
@@ -371,6 +375,81 @@ def test_a_module_that_makes_its_weights_late(tmp_path):
         trainer(prior(f"pretrained({STD})"), max_epochs=2).fit(Late(), loader(), ckpt_path=tmp_path / "plain.ckpt")
 
 
+def test_a_module_that_loads_or_makes_weights_in_setup():
+    """Which comes after the setup of callbacks."""
+    loaded = Net(seed=5).state_dict()
+
+    class Loads(Module):
+        def setup(self, stage):
+            self.net.load_state_dict(loaded)
+
+    class Builds(Module):
+        def __init__(self):
+            super().__init__()
+            del self.net
+
+        def setup(self, stage):
+            self.net = Net(seed=5)
+
+    for kind in (Loads, Builds):
+        made = prior(f"pretrained({STD})")
+        trainer(made, max_epochs=1).fit(kind(), loader())
+        assert all(map(torch.equal, centres(made.model_prior), matrices(Net(seed=5))))
+
+
+def test_a_resumed_run_has_the_centre_and_the_n_that_it_had(tmp_path):
+    first = trainer(prior(over("centred")), max_epochs=1)
+    first.fit(Module(), loader())
+    first.save_checkpoint(tmp_path / "one.ckpt")
+    other = {"*": br.Gaussian.centered_at(Module(seed=10), STD)}
+    for given, words in (
+        (prior(other), "written under another prior"),
+        (prior(over("centred"), num_data=6000), r"the checkpoint was trained at s = 0.0166667 \(n = 60"),
+    ):
+        with pytest.raises(br.InvalidArgumentError, match=words):
+            trainer(given, max_epochs=2).fit(Module(), loader(), ckpt_path=tmp_path / "one.ckpt")
+
+
+@pytest.mark.parametrize("limit", [None, 0.1])
+@pytest.mark.parametrize("kind", PRIORS)
+def test_optimizers_made_anew_have_the_prior(kind, limit):
+    class Anew(lightning.Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            trainer.strategy.setup_optimizers(trainer)
+
+    made, module = prior(over(kind)), Module()
+    trainer(made, Anew(), gradient_clip_val=limit).fit(module, loader())
+    assert gap(weights(module), by_hand(PRIORS[kind](), clip=limit)) < 1e-12
+
+
+@pytest.mark.parametrize("limit", [None, 0.1])
+@pytest.mark.parametrize("kind", PRIORS)
+def test_a_batch_that_is_left_out(kind, limit):
+    """A training step returns None: the step is as if the batch were not there."""
+
+    class Skips(Module):
+        def training_step(self, batch, index):
+            return None if index == 1 else self.loss(batch)
+
+    X, y = data()
+    rows = [*range(20), *range(40, 60)]
+    short = DataLoader(TensorDataset(X[rows], y[rows]), batch_size=BATCH)
+    skipping, without = Skips(), Module()
+    trainer(prior(over(kind)), gradient_clip_val=limit).fit(skipping, loader())
+    trainer(prior(over(kind), num_data=N), gradient_clip_val=limit).fit(without, short)
+    assert gap(weights(skipping), weights(without)) < 1e-15
+    assert gap(weights(without), weights(Module())) > 1e-2
+
+
+def test_words_relative_to_n_in_a_second_fit():
+    made, module = prior("gaussian(weight_decay=0.01)"), Module()
+    X, y = data()
+    trainer(made, max_epochs=1).fit(module, DataLoader(TensorDataset(X[:20], y[:20]), batch_size=BATCH))
+    trainer(made, max_epochs=1).fit(module, loader())
+    variances = [float(entry.prior.variance()) for entry in made.model_prior if entry.parameter.ndim > 1]
+    assert variances == pytest.approx([1.0 / (N * 0.01)] * 2)
+
+
 def test_a_second_fit_is_about_the_same_centre():
     def about(module):
         return br.ModelPrior(module, {"*": br.Gaussian.centered_at(module, STD)})
@@ -409,6 +488,19 @@ class TestHowManyExamples:
                 self.decay(loader(), **more)
         told = prior({"*": br.Gaussian(STD)}, num_data=40)
         assert self.decay(loader(), told, limit_train_batches=2) == pytest.approx(1.0 / 40)
+
+    def test_data_that_grow_are_asked_about(self):
+        class Growing(lightning.LightningDataModule):
+            def train_dataloader(self):
+                size = 20 * (1 + self.trainer.current_epoch)
+                return DataLoader(TensorDataset(*(one[:size] for one in data())), batch_size=BATCH)
+
+        def fit(made):
+            trainer(made, max_epochs=3, reload_dataloaders_every_n_epochs=1).fit(Module(), datamodule=Growing())
+
+        with pytest.raises(br.InvalidArgumentError, match="loaded anew with n = 40 in place of 20"):
+            fit(prior(over("l2")))
+        fit(prior(over("l2"), num_data=N))
 
 
 @pytest.mark.parametrize("kind", ["l2", "centred"])
@@ -484,6 +576,8 @@ def test_what_is_logged(tmp_path):
     lines = (tmp_path / "lightning_logs" / "version_0" / "metrics.csv").read_text().splitlines()
     assert "prior/penalty_in_loss" in lines[0]
     assert len(lines) == 4
+    quiet = lightning.loggers.CSVLogger(tmp_path / "quiet")
+    trainer(prior(over("l2")), logger=quiet, log_every_n_steps=0, max_epochs=1).fit(Module(), loader())
 
 
 def test_lightnings_clip_is_left_as_it_was():

@@ -170,10 +170,33 @@ def test_parameters_that_were_loaded_are_no_beginning(tmp_path):
     again = net(prior(rules), optimizer__momentum=0.9).initialize()
     again.load_params(checkpoint=saved)
     assert all(map(torch.equal, weights(again.partial_fit(*arrays())), weights(whole)))
-    words = net(prior("pretrained(0.6)"), optimizer__momentum=0.9).initialize()
-    words.load_params(checkpoint=saved)
+    for about in PICKLED.values():
+        words = net(prior(about), optimizer__momentum=0.9).initialize()
+        words.load_params(checkpoint=saved)
+        with pytest.raises(br.InvalidArgumentError, match="this net goes on with trained ones"):
+            words.partial_fit(*arrays())
+    # Without a history the optimizer's state tells.
+    whole.save_params(f_params=str(tmp_path / "p.pt"), f_optimizer=str(tmp_path / "o.pt"))
+    bare = net(prior(PICKLED["words"]), optimizer__momentum=0.9).initialize()
+    bare.load_params(f_params=str(tmp_path / "p.pt"), f_optimizer=str(tmp_path / "o.pt"))
     with pytest.raises(br.InvalidArgumentError, match="this net goes on with trained ones"):
-        words.partial_fit(*arrays())
+        bare.partial_fit(*arrays())
+
+
+def test_a_net_with_modules_of_other_names():
+    class Other(skorch.NeuralNet):
+        def initialize_module(self):
+            self.body_ = Net()
+            return self
+
+        def infer(self, x, **_):
+            return self.body_(x)
+
+    other = Other(
+        Net, criterion=nn.CrossEntropyLoss, callbacks=[("prior", prior("gaussian(1.0)"))], verbose=0, train_split=None
+    )
+    with pytest.raises(br.UnsupportedError, match="expected a net with one module, called `module`, got Other without"):
+        other.fit(*arrays())
 
 
 def test_a_search_over_priors():
@@ -231,6 +254,33 @@ def test_what_is_refused():
     parts = net(prior({"*": br.Gaussian(1.0)}, num_data=N)).fit(X[:30], y[:30])
     parts.partial_fit(X[30:], y[30:])
     assert parts.optimizer_.param_groups[0]["weight_decay"] == pytest.approx(1.0 / N)
+
+
+def test_parts_of_one_size_are_asked_about():
+    X, y = arrays()
+    fitted = net(prior({"*": br.Gaussian(1.0)})).partial_fit(X[:20], y[:20])
+    fitted.partial_fit(X[:20], y[:20])
+    with pytest.raises(br.InvalidArgumentError, match="pass the size of all"):
+        fitted.partial_fit(X[20:40], y[20:40])
+
+
+def test_n_of_a_sampler_and_of_several_labels():
+    from torch.utils.data import SubsetRandomSampler, WeightedRandomSampler
+
+    def scale(made, X, y, **more):
+        return dict(made.fit(X, y).callbacks_)["prior"].handle_.loss_scale.value
+
+    X, y = arrays()
+    drawn = net(prior({"*": br.Gaussian(STD)}), iterator_train__sampler=SubsetRandomSampler(range(20)))
+    assert scale(drawn, X, y) == pytest.approx(1 / 20)
+    weighted = net(prior({"*": br.Gaussian(STD)}), iterator_train__sampler=WeightedRandomSampler([1.0] * N, 30))
+    with pytest.raises(br.InvalidArgumentError, match="or off its sampler; pass it"):
+        weighted.fit(X, y)
+    targets = np.random.default_rng(0).normal(size=(N, 3))
+    with pytest.raises(br.InvalidArgumentError, match="an example has 3 targets"):
+        net(prior({"*": br.Gaussian(STD)}), criterion=nn.MSELoss).fit(X, targets)
+    told = net(prior({"*": br.Gaussian(STD)}, num_data=3 * N), criterion=nn.MSELoss)
+    assert scale(told, X, targets) == pytest.approx(1 / (3 * N))
 
 
 def test_the_history_has_the_priors_terms():

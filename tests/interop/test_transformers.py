@@ -184,8 +184,127 @@ def test_the_centre_is_the_model_as_it_came(tmp_path):
     for seed in (3, 4):
         again = trainer(tmp_path, f"pretrained({STD})", model=Model(seed), more={**more, "num_train_epochs": 2})
         again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
-        centres = [entry.prior.centre() for entry in again.model_prior if entry.prior.reference is not None]
-        assert all(map(torch.equal, [c.double() for c in centres], [w for w in start if w.ndim > 0][: len(centres)]))
+        centres = [entry.prior.centre() for entry in again.model_prior if entry.parameter.ndim > 1]
+        assert len(centres) == 2
+        assert all(map(torch.equal, centres, [w for w in start if w.ndim > 1]))
+
+
+def test_a_resumed_run_has_the_centre_and_the_n_that_it_had(tmp_path):
+    """What is given in so many words is not replaced by the checkpoint's, nor taken in place of it, in silence."""
+    more = {"save_strategy": "epoch", "num_train_epochs": 1}
+    trainer(tmp_path, over("centred"), more=more).train()
+    for prior, n, words in (
+        ({"*": br.Gaussian.centered_at(Model(seed=10), STD)}, None, "written under another prior"),
+        (over("centred"), 6000, r"the checkpoint was trained at s = 0.0166667 \(n = 60 of a mean loss\)"),
+    ):
+        again = trainer(tmp_path, prior, num_data=n, more={**more, "num_train_epochs": 2})
+        with pytest.raises(br.InvalidArgumentError, match=words):
+            again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+
+
+class Own(br.interop.transformers.PriorTrainer):
+    """An optimizer of one's own, as for rates by layer, and the order of the data."""
+
+    def _get_train_sampler(self, *_):
+        return SequentialSampler(self.train_dataset)
+
+    def create_optimizer(self, *_):
+        if self.optimizer is None:
+            self.optimizer = torch.optim.SGD(self.model.parameters(), lr=RATE)
+        return self.optimizer
+
+
+@pytest.mark.parametrize("limit", [0.0, 0.1])
+@pytest.mark.parametrize("kind", PRIORS)
+def test_an_optimizer_that_a_subclass_makes_has_the_prior(kind, limit, tmp_path):
+    made = Own(model=Model(), args=arguments(tmp_path, max_grad_norm=limit), train_dataset=examples(), prior=over(kind))
+    made.train()
+    assert gap(weights(made), by_hand(PRIORS[kind](), clip=limit or None)) < 1e-12
+
+
+def test_data_that_are_replaced_are_counted_again(tmp_path):
+    made = trainer(tmp_path, over("l2"))
+    made.train_dataset = examples()[:20]
+    made.train()
+    assert made.prior_handle.loss_scale.value == pytest.approx(1 / 20)
+    words = trainer(tmp_path, "l2(weight_decay=0.01)")
+    words.train_dataset = examples()[:20]
+    words.train()
+    variances = [float(entry.prior.variance()) for entry in words.model_prior if entry.name.endswith("weight")]
+    assert variances == pytest.approx([1.0 / (20 * 0.01)] * 2)
+
+    class Loads(br.interop.transformers.PriorTrainer):
+        def get_train_dataloader(self):
+            return super().get_train_dataloader()
+
+    with pytest.raises(br.InvalidArgumentError, match="get_train_dataloader is overridden"):
+        Loads(model=Model(), args=arguments(tmp_path), train_dataset=examples(), prior=over("l2"))
+    assert Loads(model=Model(), args=arguments(tmp_path), train_dataset=examples(), prior=over("l2"), num_data=60)
+
+
+class Stream(torch.utils.data.IterableDataset):
+    """Without an end or a first example."""
+
+    def __iter__(self):
+        while True:
+            yield from examples()
+
+
+class Sized(Stream):
+    """A stream that says how long it is."""
+
+    def __len__(self):
+        return N
+
+
+@pytest.mark.parametrize(
+    ("data", "n", "words"),
+    [
+        (Stream, None, "train_dataset has no length"),
+        (Stream, "tokens", "'tokens' counts them in one pass, and train_dataset has no length"),
+        (Sized, None, "or no first example to look at"),
+    ],
+)
+def test_streams_are_asked_about(data, n, words, tmp_path):
+    args = arguments(tmp_path, max_steps=12)
+    make = br.interop.transformers.PriorTrainer
+    with pytest.raises(br.InvalidArgumentError, match=words):
+        make(model=Model(), args=args, train_dataset=data(), prior=over("l2"), num_data=n)
+    made = make(model=Model(), args=args, train_dataset=data(), prior=over("l2"), num_data=N)
+    made.train()
+    assert gap(weights(made), by_hand(PRIORS["l2"]())) < 1e-12
+
+
+def test_evaluation_alone_needs_no_data_to_train_on(tmp_path):
+    make = br.interop.transformers.PriorTrainer
+    made = make(model=Model(), args=arguments(tmp_path), eval_dataset=examples(), prior=f"pretrained({STD})")
+    assert made.evaluate()["eval_loss"] > 0.0
+    made.train_dataset = examples()
+    made.train()
+    assert made.prior_handle.loss_scale.value == pytest.approx(1 / N)
+
+
+def test_looking_at_an_example_draws_nothing(tmp_path):
+    """A data set that augments at random is left where it was."""
+
+    class Noisy(torch.utils.data.Dataset):
+        def __len__(self):
+            return N
+
+        def __getitem__(self, index):
+            row = examples()[index]
+            return {**row, "x": row["x"] + 0.1 * torch.randn(6, dtype=torch.float64)}
+
+    from transformers import Trainer
+
+    def train(make, **more):
+        made = make(model=Model(), args=arguments(tmp_path, **more.pop("own", {})), train_dataset=Noisy(), **more)
+        made.train()
+        return weights(made)
+
+    decay = {"weight_decay": 1.0 / (N * STD**2)}
+    mine = train(br.interop.transformers.PriorTrainer, prior=br.Gaussian(STD))
+    assert gap(mine, train(Trainer, own=decay)) == 0.0
 
 
 def test_a_model_made_anew_has_a_prior_of_its_own(tmp_path):
@@ -248,7 +367,7 @@ def test_n_of_a_mean_over_tokens_must_be_told(tmp_path):
         ({"input_ids": [1, 2, 3]}, "the examples have no labels, so a collator or the model makes them"),
         ((torch.zeros(6), 1), "the examples have no labels"),
         ({"x": torch.zeros(6), "labels": [0.0, 1.0]}, "an example has several labels"),
-        ({"x": torch.zeros(6), "labels": 1, "label": 1}, "an example has several labels"),
+        ({"x": torch.zeros(6), "labels": 1, "label": 1}, "an example has labels of several kinds"),
     ],
 )
 def test_n_that_cannot_be_told_is_refused(example, words, tmp_path):
@@ -379,6 +498,24 @@ def test_adapters(tmp_path):
     made.train()
     assert "update" in str(made.prior_handle.describe())
     assert made.model_prior.penalty() > 0
+
+
+@pytest.mark.parametrize("start", ["pissa", "olora"])
+def test_adapters_that_begin_off_zero_are_asked_about(start, tmp_path):
+    """Their start was subtracted from the weights, so a prior about no update would pull away from these."""
+    peft = pytest.importorskip("peft")
+    args = arguments(tmp_path, label_names=["labels"])
+    rows = [{"x": x.float(), "labels": label} for x, label in zip(*data(), strict=True)]
+
+    def make(prior):
+        config = peft.LoraConfig(r=2, target_modules=["net.0"], init_lora_weights=start)
+        adapted = peft.get_peft_model(Model().float(), config)
+        return br.interop.transformers.PriorTrainer(model=adapted, args=args, train_dataset=rows, prior=prior)
+
+    with pytest.raises(br.InvalidArgumentError, match="could be about no update or about this one; pass a function"):
+        make("lora(0.02)")
+    own = make(lambda model: br.transfer.lora_prior(model, 0.02, reference=model))
+    assert float(own.model_prior.penalty().detach()) == pytest.approx(0.0, abs=1e-6)
 
 
 def test_what_is_trained_beside_adapters_needs_a_prior(tmp_path):
