@@ -216,7 +216,7 @@ class PriorCallback(*_callbacks()):  # type: ignore[misc]
         def clip_gradients(
             optimizer: Optimizer, clip_val: float = 0.0, gradient_clip_algorithm: Any = "norm", **more: Any
         ) -> None:
-            if clip_val > 0 and _has_gradients(optimizer):
+            if clip_val > 0:
                 self._before_clip(trainer, module, unwrap(optimizer), clip_val, gradient_clip_algorithm)
             clip(optimizer, clip_val=clip_val, gradient_clip_algorithm=gradient_clip_algorithm, **more)
 

@@ -39,13 +39,6 @@ FRAMEWORKS = [
     Mutation(
         "interop/lightning.py", "        if resumes and self._kept is not None:\n", "        if False:\n", _LIGHTNING
     ),
-    Mutation("interop/lightning.py", 'if not _overrides(pl_module, "configure_model"):', "if True:", _LIGHTNING),
-    Mutation(
-        "interop/lightning.py",
-        "            if resumes and of_the_weights(self.prior) and self._kept is None:\n",
-        "            if False:\n",
-        _LIGHTNING,
-    ),
     Mutation("interop/lightning.py", "self._made_of[0] is module and", "", _LIGHTNING),
     Mutation(
         "interop/lightning.py",
@@ -76,12 +69,6 @@ FRAMEWORKS = [
     ),
     Mutation(
         "interop/transformers.py", "return int((labels != _IGNORED).sum())", "return int(labels.numel())", _HUGGING_FACE
-    ),
-    Mutation(
-        "interop/transformers.py",
-        "        if self._scale is not None:\n            self._take(made)",
-        "        if False:\n            self._take(made)",
-        _HUGGING_FACE,
     ),
     Mutation("interop/transformers.py", "        if self.args.weight_decay:\n", "        if False:\n", _HUGGING_FACE),
     Mutation(
@@ -117,9 +104,6 @@ FRAMEWORKS = [
     # all
     Mutation("interop/keeping.py", 'moved = name == "loc" and', "moved = False and", _LIGHTNING),
     Mutation(
-        "interop/keeping.py", "if now is not None and not _same_but_for_centres(found, now):", "if False:", _LIGHTNING
-    ),
-    Mutation(
         "routes/attach.py",
         "found = [part for part in self._parts if part.optimizer is unwrap(optimizer)]",
         "found = self._parts",
@@ -131,4 +115,77 @@ FRAMEWORKS = [
         "    full: Tensor = tensor.to_local()",
         _PROCESSES,
     ),
+    Mutation("interop/lightning.py", 'or _overrides(pl_module, "setup")', "", _LIGHTNING),
+    Mutation(
+        "interop/lightning.py",
+        "            if resumes and moved and self._kept is None:",
+        "            if False:",
+        _LIGHTNING,
+    ),
+    Mutation("interop/lightning.py", "if not moved or not self._is_made_of", "if not self._is_made_of", _LIGHTNING),
+    Mutation("interop/lightning.py", "            require_same_scale(self._kept_scale, scale)\n", "", _LIGHTNING),
+    Mutation(
+        "interop/lightning.py", "            if now != self.handle.loss_scale:", "            if False:", _LIGHTNING
+    ),
+    Mutation(
+        "interop/lightning.py",
+        "or self.handle is None or not _has_gradients(optimizer):",
+        "or self.handle is None:",
+        _LIGHTNING,
+    ),
+    Mutation("interop/lightning.py", "if any(attachment_of(unwrap(one)) is None", "if any(False", _LIGHTNING),
+    Mutation(
+        "interop/lightning.py",
+        "due = trainer.is_last_batch or (each and",
+        "due = trainer.is_last_batch or (",
+        _LIGHTNING,
+    ),
+    Mutation("routes/attachment.py", "                if loss is None:\n", "                if False:\n", _LIGHTNING),
+    Mutation("interop/transformers.py", "        if self._made:\n", "        if False:\n", _HUGGING_FACE),
+    Mutation(
+        "interop/transformers.py", "and attachment_of(unwrap(self.optimizer)) is None:", "and False:", _HUGGING_FACE
+    ),
+    Mutation(
+        "interop/transformers.py",
+        "        if self._counted is self.train_dataset:",
+        "        if self._counted is not _NOTHING:",
+        _HUGGING_FACE,
+    ),
+    Mutation(
+        "interop/transformers.py",
+        'if given is None and _overrides(self, "get_train_dataloader"):',
+        "if False:",
+        _HUGGING_FACE,
+    ),
+    Mutation(
+        "interop/transformers.py",
+        "if self.model_prior is None or not of_the_weights(self._rules):",
+        "if self.model_prior is None:",
+        _HUGGING_FACE,
+    ),
+    Mutation(
+        "interop/transformers.py",
+        "        with undisturbed():\n            count, first",
+        "        if True:\n            count, first",
+        _HUGGING_FACE,
+    ),
+    Mutation("interop/transformers.py", "            if scale.is_file():", "            if False:", _HUGGING_FACE),
+    Mutation("interop/making.py", "if float(prior.penalty().detach()) > 0.0:", "if False:", _HUGGING_FACE),
+    Mutation(
+        "interop/keeping.py", "if moved else found.same_as(now)):", "if True else found.same_as(now)):", _LIGHTNING
+    ),
+    Mutation(
+        "interop/keeping.py",
+        "if found is not None and not math.isclose",
+        "if False and not math.isclose",
+        _HUGGING_FACE,
+    ),
+    Mutation("interop/skorch.py", "and self.seen_ == seen):", "and True):", _SKORCH),
+    Mutation(
+        "interop/skorch.py", "if goes_on and of_the_weights(self.prior) and about_itself(made):", "if False:", _SKORCH
+    ),
+    Mutation("interop/skorch.py", "and about_itself(made):", "and isinstance(self.prior, str):", _SKORCH),
+    Mutation("interop/skorch.py", 'or bool(getattr(net.optimizer_, "state", None))', "", _SKORCH),
+    Mutation("interop/skorch.py", "        if labels > 1:", "        if False:", _SKORCH),
+    Mutation("interop/skorch.py", "if drawn else len(dataset)", "if False else len(dataset)", _SKORCH),
 ]
