@@ -74,8 +74,9 @@ def about_itself(prior: ModelPrior) -> bool:
     """
     for entry in prior:
         centre = getattr(entry.prior, "loc", None)
-        alike = isinstance(centre, torch.Tensor) and centre.shape == entry.parameter.shape and centre.ndim > 0
-        if alike and torch.equal(centre.to(entry.parameter), entry.parameter.detach()):
+        if not isinstance(centre, torch.Tensor) or centre.ndim == 0 or centre.shape != entry.parameter.shape:
+            continue
+        if torch.equal(centre.to(entry.parameter), entry.parameter.detach()):
             return True
     return False
 
