@@ -41,12 +41,9 @@ def test_there_are_twenty_faults():
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_found(fault, tmp_path):
     room, plant = FAULTS[fault]
-    counts, end = Counts(), time.monotonic() + 60.0
-
-    def going():
-        return not counts.findings and time.monotonic() < end
-
-    go_through(room, counts, tmp_path, fault, going, plant)
+    counts = Counts()
+    # A number of cases and no time: how many a busy machine goes through in a minute says nothing of the fuzzer.
+    go_through(room, counts, tmp_path, fault, lambda: not counts.findings and counts.total < 3_000, plant)
     assert counts.findings, f"{counts.total} cases, and {fault} was not seen"
 
 

@@ -228,6 +228,8 @@ OPTIONS = [
 
 
 _NUMBERS = ("0.5", "1e-3", "5e-4", "100", "50_000", "5e4")
+#: Numbers that no setting can be, or that few can.
+_NO_SETTING = ("-1", "0", "-0.0", "nan", "inf", "-inf", "1e400", "1e-400", "-1e-3", "1.5")
 
 
 def prepare(folder: Path) -> None:
@@ -309,7 +311,8 @@ def changed(line: list[str], dice: random.Random) -> list[str]:
                 index = dice.choice(numbers)
                 # A large number of these is only long.
                 long = line[index - 1] in ("--starts", "--epochs")
-                line[index] = dice.choice(["1", "2", "10", *(() if long else _NUMBERS)])
+                sound = ["1", "2", "10", *(() if long else _NUMBERS)]
+                line[index] = dice.choice(sound if dice.random() < 0.7 else _NO_SETTING)
         else:
             line.insert(place, dice.choice([*ODD, *OPTIONS]))
     return line
@@ -317,6 +320,9 @@ def changed(line: list[str], dice: random.Random) -> list[str]:
 
 _BYTES = (files.flip_in_header, files.flip_in_body, files.truncate, files.append, files.splice)
 _WORDS = [b"nan", b"-1", b"'x'", b"[]", b"{}", b"null", b"1e400", b",", b"\n", b"\x00", b"\xff", b"[" * 5_000, b'"']
+
+_NUMBER = re.compile(rb"(?<![\w.])-?\d+(\.\d+)?(e-?\d+)?")
+_TEXT = re.compile(r"\.(csv|json|yaml|toml|py)$")
 
 
 def damaged(data: bytes, dice: random.Random) -> bytes:
@@ -328,6 +334,13 @@ def damaged(data: bytes, dice: random.Random) -> bytes:
     # The header of a safetensors file is long; of other files a third is as good.
     framed = (len(data) // 3).to_bytes(8, "little") + data
     return dice.choice(_BYTES)(framed, dice)[8:]
+
+
+def with_no_number(data: bytes, dice: random.Random) -> bytes:
+    """Return a text in which one number is none, or one that nothing can be."""
+    found = dice.choice(list(_NUMBER.finditer(data)))
+    word = dice.choice(["x", "n/a", ""] if dice.random() < 0.5 else _NO_SETTING).encode()
+    return data[: found.start()] + word + data[found.end() :]
 
 
 def foreign_state(dice: random.Random) -> dict[str, object]:
@@ -362,15 +375,19 @@ def cases(folder: Path, dice: random.Random) -> Iterator[tuple[str, str, Verdict
     weights = {"convert": 6, "explain": 6, "prior": 4, "fit": 3, "strength": 1, "runs": 3, "other": 1}
     while True:
         kind = dice.choices(list(WORKING), list(weights.values()))[0]
-        line = dice.choice(WORKING[kind]).split()
-        spoilt = ""
-        if dice.random() < 0.3 and kind in ("explain", "prior", "fit", "strength", "runs"):
+        line, spoilt = dice.choice(WORKING[kind]).split(), ""
+        # What reads an optimizer's state or a table is a few of the lines, and gets its share.
+        wrong_inside = kind in ("explain", "runs") and dice.random() < 0.25
+        if wrong_inside:
+            wanted = ".pt" if kind == "explain" else "houses.csv"
+            line = dice.choice([text for text in WORKING[kind] if wanted in text]).split()
+        if wrong_inside or (dice.random() < 0.3 and kind in ("explain", "prior", "fit", "strength", "runs")):
             spoilt = dice.choice([word for word in line if word in good] or [""])
-        if spoilt:
-            (folder / spoilt).write_bytes(damaged(good[spoilt], dice))
-            if spoilt.endswith(".pt") and kind == "explain" and dice.random() < 0.5:
-                (folder / spoilt).write_bytes(good[spoilt])
-                torch.save(foreign_state(dice), folder / spoilt)
+        if spoilt and wrong_inside and kind == "explain":
+            torch.save(foreign_state(dice), folder / spoilt)
+        elif spoilt:
+            spoil = with_no_number if wrong_inside or (_TEXT.search(spoilt) and dice.random() < 0.3) else damaged
+            (folder / spoilt).write_bytes(spoil(good[spoilt], dice))
         elif dice.random() < 0.9:
             line = changed(line, dice)
         if dice.random() < 0.3 and kind != "other":

@@ -75,7 +75,9 @@ def test_trl(tmp_path):
     assert made.prior_handle.loss_scale.value < 1 / 20
 
 
-def test_lightning():
+def test_lightning(tmp_path, monkeypatch):
+    # It writes its checkpoints where it is called.
+    monkeypatch.chdir(tmp_path)
     lightning = pytest.importorskip("lightning.pytorch")
     from tests.interop.test_lightning import Module
 
