@@ -9,6 +9,7 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg.data import Batch, Reading
+from bayesreg.trainer.full_batch.lbfgs import minimise_lbfgs
 from bayesreg.trainer.full_batch.newton import newton_polish
 from bayesreg.trainer.full_batch.problem import FullBatchProblem
 
@@ -126,3 +127,20 @@ def test_several_starts_never_end_worse_than_one():
     assert several.objective <= single + 1e-12
     assert several.modes.unconverged == 6
     assert "No local mode was reached" in several.modes.words
+
+
+def test_noise_that_goes_to_nought_is_not_followed_for_ever():
+    # A price that is 1000 + 37 i, one of whose rows has a column to itself: no noise is left, and no minimum.
+    i = torch.arange(40, dtype=torch.float64)
+    size, rooms = torch.where(i == 14, 80.0, 60.0 + i), torch.where(i % 9 == 0, 3.0, i % 7)
+    columns = [size, i == 14, rooms, i % 9 == 0, i % 3 == 0, i % 3 == 1, i % 3 == 2]
+    X, y = torch.stack([column.double() for column in columns], 1), 1000.0 + 37.0 * i
+    X, y = (X - X.mean(0)) / X.std(0, correction=0), ((y - y.mean()) / y.std(correction=0))[:, None]
+    torch.manual_seed(0)
+    model = nn.Linear(7, 1).double()
+    built = br.ModelPrior(model, br.Gaussian(4069.0))
+    likelihood = br.likelihoods.Gaussian("learned")
+    problem = FullBatchProblem(model, built, Reading(likelihood), [Batch(X, y)], 40)
+    seen = []
+    minimise_lbfgs(problem, 1e-9, 10_000, lambda *report: seen.append(report))
+    assert seen[-1][0] < 3_000

@@ -19,6 +19,8 @@ Report = Callable[[int, Tensor, float, Mapping[str, Any]], None]
 
 # Newton steps pay once the quadratic model holds; they are refused where it does not.
 _NEWTON_BELOW = 1e-4
+# What a round of up to a hundred iterations must lower the objective by, relative to it.
+_PROGRESS = 1e-8
 
 
 def minimise_lbfgs(
@@ -62,7 +64,9 @@ def minimise_lbfgs(
             flat.data.copy_(newton_polish(problem, flat.detach(), tolerance))
             new_value, grad = problem.value_and_grad(flat.detach())
         new_residual = problem.residual(flat.detach(), grad)
-        stalled = 0 if new_value < value or new_residual < residual else stalled + 1
+        # Round-off is no progress: where the noise of exact data goes to nought there is always a bit of it.
+        lower = value - new_value > _PROGRESS * (1.0 + abs(value))
+        stalled = 0 if lower or new_residual < 0.99 * residual else stalled + 1
         value, residual = min(value, new_value), new_residual
         here = flat.detach()
         state = {"flat": here, "done": done, "stalled": stalled, "value": value, "residual": residual}
