@@ -19,12 +19,16 @@ class Page(HTMLParser):
         super().__init__()
         self.anchors: set[str] = set()
         self.links: list[str] = []
+        self.unnamed: list[str] = []
         self.loads: list[str] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = {key: value for key, value in attrs if value}
         self.anchors |= {given[key] for key in ("id", "name") if key in given}
+        # Sphinx writes the file's name where a picture has no text.
+        if tag == "img" and given.get("alt", "").rsplit("/")[-1] in ("", given.get("src", "").rsplit("/")[-1]):
+            self.unnamed.append(given.get("src", ""))
         if tag == "a" and "href" in given:
             self.links.append(given["href"])
         if tag == "link" and not {"next", "prev", "index", "search", "author", "canonical"} & set(
@@ -49,6 +53,7 @@ def main(folder: Path) -> int:
     wrong = []
     checked = 0
     for path, page in pages.items():
+        wrong += [f"{path.name}: {picture} has no alternative text" for picture in page.unnamed]
         for target in [*page.links, *page.loads]:
             parts = urlsplit(target)
             if parts.scheme in ("http", "https") or target.startswith("//"):

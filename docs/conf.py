@@ -7,6 +7,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
+from api_pages import members
+from executed import state_of
+
 import bayesreg
 
 project = "bayesreg"
@@ -15,8 +18,11 @@ copyright = "The bayesreg developers"
 version = release = bayesreg.__version__
 
 extensions = [
+    "alternative_texts",
+    "api_pages",
     "myst_nb",
     "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
     "sphinx.ext.doctest",
     "sphinx.ext.napoleon",
     "coverage_check",
@@ -25,7 +31,9 @@ extensions = [
 ]
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
-nb_execution_mode = "force"
+# A page is executed again where its cells or the package have changed: the cache has a folder for each state of both.
+nb_execution_mode = "cache"
+nb_execution_cache_path = str(Path(__file__).parent / "_build" / "executed" / state_of(Path(bayesreg.__file__).parent))
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300  # seconds a cell may take where other programs hold the processor
 nb_merge_streams = True
@@ -42,7 +50,11 @@ html_css_files = ["site.css"]
 html_math_renderer = "mathml"
 html_show_sourcelink = False
 
-autodoc_typehints = "none"
+templates_path = ["_templates"]
+autosummary_context = {"shown": members()}
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+maximum_signature_line_length = 80
 autodoc_member_order = "bysource"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False

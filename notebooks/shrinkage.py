@@ -32,7 +32,7 @@ import bayesreg as br
 # Density, penalty, and shrinkage: where a weight ends that was observed once, with noise. On the diagonal it
 # stays, on the horizontal line it is set to zero. Dashed: the Gaussian (L2) of the same variance.
 
-# %%
+# %% alt="Density, penalty and shrinkage of a prior: the Laplace subtracts, the Student-t and MCP spare the large"
 for prior in (br.Laplace(0.2), br.StudentT(df=2.0, scale=0.1), br.MCP(strength=4.0, gamma=0.15)):
     prior.plot(reach=1.0)
 plt.show()
@@ -49,7 +49,7 @@ plt.show()
 # Contours of likelihood and prior, and the MAP as the prior grows from weak to strong. L2's circles shrink both
 # weights together. L1's corners are where one weight is zero, and the path runs into one.
 
-# %%
+# %% alt="Contours of likelihood and prior over two weights for three families, with their MAPs"
 X, y = (torch.as_tensor(part) for part in load_diabetes(return_X_y=True))
 names = load_diabetes().feature_names
 X, y = (X - X.mean(0)) / X.std(0), ((y - y.mean()) / y.std())[:, None]
@@ -70,7 +70,7 @@ plt.show()
 # From the strongest prior that leaves anything (left) to hardly any prior (right). L1 lets weights in one by one;
 # L2 has all of them from the start.
 
-# %%
+# %% alt="Weights against the strength of the prior: under L1 they reach 0 one by one, under L2 they never do"
 train, held_out = (X[:300], y[:300]), (X[300:], y[300:])
 linear = nn.Linear(10, 1).double()
 path = br.sparsity.regularization_path(
@@ -98,7 +98,7 @@ plt.show()
 # Ten of 400 features matter, and there are 100 examples. Every prior gets its own best strength by two-fold
 # cross-validation on those examples; grey is the truth.
 
-# %%
+# %% alt="Estimates of the first 40 weights as points over the true ones as bars, for four priors"
 generator = torch.Generator().manual_seed(3)
 p, count = 400, 100
 truth = torch.zeros(p, dtype=torch.float64)
@@ -173,7 +173,7 @@ plt.show()
 # A group prior sets *columns* of the first layer to zero together, that is, whole input pixels. The stronger, the
 # fewer.
 
-# %%
+# %% alt="Which pixels of 8 by 8 images a network still uses, for each rate of the group prior"
 images, labels = load_digits(return_X_y=True)
 D, t = torch.as_tensor(images / 16).float(), torch.as_tensor(labels)
 figure, axes = plt.subplots(1, 5, figsize=(11, 2.6), layout="constrained")

@@ -42,7 +42,7 @@ X, y = (X - X.mean(0)) / X.std(0), ((y - y.mean()) / y.std())[:, None]
 choice = br.choose_strength(nn.Linear(10, 1).double(), br.Gaussian(1.0), br.likelihoods.Gaussian("learned"), (X, y))
 choice
 
-# %%
+# %% alt="Held-out loss against the scale of the prior, with what the data leave open in grey"
 choice.plot()
 plt.show()
 
@@ -53,7 +53,7 @@ plt.show()
 # The same call gives every weight a scale of its own (automatic relevance determination). Without a hyperprior it is
 # what scikit-learn's `ARDRegression` finds: weights that say nothing get a prior of no width, and are gone.
 
-# %%
+# %% alt="The chosen scale of the prior of each weight, and of one for all dashed"
 each = br.choose_strength(
     nn.Linear(10, 1).double(),
     br.Gaussian(1.0),
@@ -103,7 +103,7 @@ few
 # Beside it, what a grid on a fifth of the data would have had to go by: ten labels. And the test error, which nobody
 # has.
 
-# %%
+# %% alt="Loss against the std of the prior: on test data, on ten held-out rows, and by leave-one-out"
 scales = [10 ** (k / 4) for k in range(-6, 7)]
 held_out, tested = [], []
 for scale in scales:
@@ -140,7 +140,7 @@ print(
 # Labels that are noise. A linear model predicts best by saying nothing, whatever the strength: the score hardly
 # differs, and the choice says that the hyperprior decided.
 
-# %%
+# %% alt="Held-out loss against the scale where the choice warns: no minimum stands out"
 generator = torch.Generator().manual_seed(0)
 noise = torch.randn(30, 2, generator=generator).double(), torch.randint(0, 2, (30,), generator=generator)
 lost = br.choose_strength(nn.Linear(2, 2).double(), br.Gaussian(1.0), likelihood, noise)
@@ -156,7 +156,7 @@ plt.show()
 # evidence holds that against it; its mean-field bound, the one that variational networks maximise, does not, and
 # takes most of the curve for noise (the example is that of Harvey and Hughes, 2026).
 
-# %%
+# %% alt="Two curves with their bands over the data, one by the evidence and one by the mean-field bound"
 x = torch.randn(20, 1, generator=torch.Generator().manual_seed(3)).double()
 target = torch.sin(3 * x) + 0.1 * torch.randn(20, 1, generator=torch.Generator().manual_seed(4)).double()
 shown = torch.linspace(-2.5, 2.5, 300).double()[:, None]

@@ -45,7 +45,7 @@ import bayesreg as br
 # which we may label 10 to 100.
 
 
-# %%
+# %% alt="Eight by eight images of the source task above and of the target task below"
 def turned(images, degrees):
     grid = images.reshape(-1, 8, 8)
     return np.clip(rotate(grid, degrees, axes=(1, 2), reshape=False, order=1), 0, 1).reshape(len(grid), 64)
@@ -186,7 +186,7 @@ for kind in KINDS:
 # Five draws of n target examples; the strength comes from the rehearsal, and the 497 test images are used for
 # nothing else.
 
-# %%
+# %% alt="Accuracy against the number of target examples for each kind of prior"
 results = {(kind, n): [] for kind in KINDS for n in SIZES}
 for seed in range(5):
     for n in SIZES:
@@ -219,7 +219,7 @@ for n in SIZES:
 # all; held loosely, a wrong claim does little harm. And the rehearsal tells the two references apart without a single
 # target label: its validation NLL is on the right.
 
-# %%
+# %% alt="Accuracy and loss against the width of the prior about the reference"
 shuffle = np.random.default_rng(1).permutation(64)
 unrelated = network()
 fit(unrelated, br.Gaussian(0.3), (source[0][:, shuffle], source[1]))
