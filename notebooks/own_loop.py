@@ -31,6 +31,8 @@ from torch.nn import functional as F
 
 import bayesreg as br
 
+torch.set_num_threads(1)
+
 images, labels = load_digits(return_X_y=True)
 order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
 X, y = torch.as_tensor(images / 16).float()[order], torch.as_tensor(labels)[order]

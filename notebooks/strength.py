@@ -103,7 +103,7 @@ few
 # Beside it, what a grid on a fifth of the data would have had to go by: ten labels. And the test error, which nobody
 # has.
 
-# %% alt="Loss against the std of the prior: on test data, on ten held-out rows, and by leave-one-out"
+# %%
 scales = [10 ** (k / 4) for k in range(-6, 7)]
 held_out, tested = [], []
 for scale in scales:
@@ -119,6 +119,7 @@ for scale in scales:
         with torch.no_grad():
             scores.append(judge(model))
 
+# %% alt="Loss against the std of the prior: on test data, on ten held-out rows, and by leave-one-out"
 figure, ax = plt.subplots(figsize=(6.8, 4.0), layout="constrained")
 ax.plot(scales, tested, color="black", label="test, 519 rows")
 ax.plot(scales, held_out, "s:", color="#c2571a", ms=4, label="ten held-out rows")
@@ -156,7 +157,7 @@ plt.show()
 # evidence holds that against it; its mean-field bound, the one that variational networks maximise, does not, and
 # takes most of the curve for noise (the example is that of Harvey and Hughes, 2026).
 
-# %% alt="Two curves with their bands over the data, one by the evidence and one by the mean-field bound"
+# %%
 x = torch.randn(20, 1, generator=torch.Generator().manual_seed(3)).double()
 target = torch.sin(3 * x) + 0.1 * torch.randn(20, 1, generator=torch.Generator().manual_seed(4)).double()
 shown = torch.linspace(-2.5, 2.5, 300).double()[:, None]
@@ -173,6 +174,11 @@ class Fourier(nn.Module):
         return math.sqrt(2 / 512) * torch.cos(x * self.frequency + self.phase)
 
 
+# %% [markdown]
+# Both score a length with everything else at its best: the evidence by `br.choose_strength`, the bound by hand.
+
+
+# %%
 def by_evidence(length):
     model = nn.Sequential(Fourier(length), nn.Linear(512, 1, bias=False).double())
     choice = br.choose_strength(model, br.Gaussian(1.0), br.likelihoods.Gaussian("learned"), (x, target))
@@ -191,6 +197,7 @@ def by_bound(length):
     return min(found, key=lambda one: one[0])
 
 
+# %% alt="Two curves with their bands over the data, one by the evidence and one by the mean-field bound"
 figure, axes = plt.subplots(1, 2, figsize=(10.4, 3.6), layout="constrained", sharey=True)
 for ax, way in zip(axes, (by_evidence, by_bound), strict=True):
     value, std, curve, length = min((*way(length), length) for length in (0.1, 0.2, 0.3, 0.5, 0.7, 1.0))

@@ -38,6 +38,8 @@ from torch import nn
 
 import bayesreg as br
 
+torch.set_num_threads(1)
+
 # %% [markdown]
 # ## The two tasks
 #
@@ -154,9 +156,13 @@ def prior_of(kind, model, scale):
     return br.ModelPrior(model, {"*": br.Gaussian(scale)})
 
 
+# %% [markdown]
+# Three ways to use the source network: not at all, as a start, and as what the prior is about.
+
+# %%
 KINDS = ["standard prior, from scratch", "standard prior, pretrained start", "about the pretrained weights"]
 SCALES = [0.3, 1.0, 3.0, 10.0]
-SIZES = [10, 20, 50, 100]
+SIZES = [10, 30, 100]
 
 
 @torch.no_grad()
@@ -186,7 +192,7 @@ for kind in KINDS:
 # Five draws of n target examples; the strength comes from the rehearsal, and the 497 test images are used for
 # nothing else.
 
-# %% alt="Accuracy against the number of target examples for each kind of prior"
+# %%
 results = {(kind, n): [] for kind in KINDS for n in SIZES}
 for seed in range(5):
     for n in SIZES:
@@ -196,6 +202,7 @@ for seed in range(5):
             fit(model, prior_of(kind, model, chosen[kind, n]), train)
             results[kind, n].append(accuracy(model, test))
 
+# %% alt="Accuracy against the number of target examples for each kind of prior"
 figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
 for kind, colour in zip(KINDS, ("#e69f00", "#56b4e9", "#0072b2"), strict=True):
     means = [np.mean(results[kind, n]) for n in SIZES]
@@ -219,7 +226,7 @@ for n in SIZES:
 # all; held loosely, a wrong claim does little harm. And the rehearsal tells the two references apart without a single
 # target label: its validation NLL is on the right.
 
-# %% alt="Accuracy and loss against the width of the prior about the reference"
+# %%
 shuffle = np.random.default_rng(1).permutation(64)
 unrelated = network()
 fit(unrelated, br.Gaussian(0.3), (source[0][:, shuffle], source[1]))
@@ -233,6 +240,7 @@ def about(reference, scale, data, seed):
     return (accuracy(model, test), nll(model, rest))
 
 
+# %% alt="Accuracy and loss against the width of the prior about the reference"
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
 for name, reference, colour in (("related", pretrained, "#0072b2"), ("unrelated", unrelated, "#d55e00")):
     scores = [np.mean([about(reference, scale, pool, seed)[0] for seed in range(3)]) for scale in SCALES]

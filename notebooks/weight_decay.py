@@ -30,6 +30,8 @@ from torch.nn import functional as F
 
 import bayesreg as br
 
+torch.set_num_threads(1)
+
 # %% [markdown]
 # ## A belief about weights is a belief about functions
 #
@@ -90,49 +92,105 @@ def nll(model):
     return F.cross_entropy(model(X[train]), y[train])
 
 
+# %% [markdown]
+# Each way is a step that is taken 60 times from the same start; all weights are written down after each.
+
+
 # %%
-models = {way: copy.deepcopy(first) for way in ("torch", "gradient", "penalty", "log-prior", "br.attach")}
-
-weights, biases = split(models["torch"])
-torch_sgd = torch.optim.SGD([{"params": weights, "weight_decay": lam}, {"params": biases}], lr=rate, momentum=momentum)
-plain = {way: torch.optim.SGD(models[way].parameters(), lr=rate, momentum=momentum) for way in ("penalty", "log-prior")}
-velocity = [torch.zeros_like(p) for p in models["gradient"].parameters()]
-
-prior = br.ModelPrior(models["br.attach"], br.Gaussian.from_weight_decay(lam, n))
-attached = torch.optim.SGD(prior.param_groups(), lr=rate, momentum=momentum)
-br.attach(attached, prior, num_data=n)
-normal = torch.distributions.Normal(torch.zeros((), dtype=torch.float64), (1 / (n * lam)) ** 0.5)
+def path_of(model, step):
+    """Return all weights after each of 60 steps."""
+    path = []
+    for _ in range(60):
+        step()
+        path.append(torch.cat([p.detach().reshape(-1) for p in model.parameters()]))
+    return torch.stack(path)
 
 
-def step_by_hand(model):
+def descent(model, objective, groups):
+    """Return a step of torch's SGD on an objective."""
+    optimizer = torch.optim.SGD(groups, lr=rate, momentum=momentum)
+
+    def step():
+        optimizer.zero_grad()
+        objective(model).backward()
+        optimizer.step()
+
+    return step
+
+
+paths = {}
+
+# %% [markdown]
+# **torch**, as the one to compare with: decay on the weights, none on the biases.
+
+# %%
+model = copy.deepcopy(first)
+weights, biases = split(model)
+paths["torch"] = path_of(model, descent(model, nll, [{"params": weights, "weight_decay": lam}, {"params": biases}]))
+
+# %% [markdown]
+# **In the gradient.** The gradient of (λ/2)‖w‖² is λw, so add it, before momentum sees it. No optimizer is needed.
+
+# %%
+model = copy.deepcopy(first)
+velocity = [torch.zeros_like(p) for p in model.parameters()]
+
+
+def step_by_hand():
     gradients = torch.autograd.grad(nll(model), list(model.parameters()))
     with torch.no_grad():
         for p, g, v in zip(model.parameters(), gradients, velocity, strict=True):
-            v.mul_(momentum).add_(g + lam * p if p.ndim > 1 else g)  # λ·w is the gradient of (λ/2)‖w‖²
+            v.mul_(momentum).add_(g + lam * p if p.ndim > 1 else g)
             p.sub_(rate * v)
 
 
-def step(optimizer, loss):
+paths["gradient"] = path_of(model, step_by_hand)
+
+# %% [markdown]
+# **In the loss**, as textbooks write it, and **as a belief**: minus the log-density of a Gaussian of variance 1/(nλ),
+# divided by n. The second differs from the first by a constant, which moves nothing.
+
+# %%
+normal = torch.distributions.Normal(torch.zeros((), dtype=torch.float64), (1 / (n * lam)) ** 0.5)
+
+
+def penalised(model):
+    return nll(model) + lam / 2 * sum(w.square().sum() for w in split(model)[0])
+
+
+def map_objective(model):
+    return nll(model) - sum(normal.log_prob(w).sum() for w in split(model)[0]) / n
+
+
+for name, objective in {"penalty": penalised, "log-prior": map_objective}.items():
+    model = copy.deepcopy(first)
+    paths[name] = path_of(model, descent(model, objective, model.parameters()))
+
+# %% [markdown]
+# **With bayesreg**: one prior, one line, and the loop as it was.
+
+# %%
+model = copy.deepcopy(first)
+prior = br.ModelPrior(model, br.Gaussian.from_weight_decay(lam, n))
+optimizer = torch.optim.SGD(prior.param_groups(), lr=rate, momentum=momentum)
+br.attach(optimizer, prior, num_data=n)
+
+
+def step():
     optimizer.zero_grad()
-    loss.backward()
+    nll(model).backward()
     optimizer.step()
 
 
-print("step   torch         gradient      penalty       log-prior     br.attach     largest gap anywhere")
-for k in range(1, 61):
-    step(torch_sgd, nll(models["torch"]))
-    step_by_hand(models["gradient"])
-    step(
-        plain["penalty"], nll(models["penalty"]) + lam / 2 * sum(w.square().sum() for w in split(models["penalty"])[0])
-    )
-    log_prior = sum(normal.log_prob(w).sum() for w in split(models["log-prior"])[0])
-    step(plain["log-prior"], nll(models["log-prior"]) - log_prior / n)
-    step(attached, nll(models["br.attach"]))
-    flat = [torch.cat([p.detach().reshape(-1) for p in model.parameters()]) for model in models.values()]
-    gap = max(float((one - flat[0]).abs().max()) for one in flat)
-    assert gap < 1e-12
-    if k in (1, 2, 10, 60):
-        print(f"{k:4d}  " + "  ".join(f"{one[20]:.9f}" for one in flat) + f"  {gap:.1e}")
+paths["br.attach"] = path_of(model, step)
+
+# %%
+print("step  " + "  ".join(f"{name:11}" for name in paths))
+for k in (1, 2, 10, 60):
+    print(f"{k:4d}  " + "  ".join(f"{float(path[k - 1, 20]):.9f}" for path in paths.values()))
+gap = max(float((path - paths["torch"]).abs().max()) for path in paths.values())
+print(f"largest gap anywhere: {gap:.1e}")
+assert gap < 1e-12
 
 # %% [markdown]
 # One path, to the last digits. The penalty *is* the prior.
@@ -169,7 +227,7 @@ plt.show()
 # strength moves with n. In σ it moves far less: the belief about the weights is the same whether there are 50
 # examples or 800.
 
-# %% alt="Held-out loss against the coefficient and against σ for several n: in σ the minima stand nearer together"
+# %%
 sigmas = np.logspace(-1, 2.5, 12)
 sizes = (50, 200, 800)
 scores = {size: [] for size in sizes}
@@ -184,6 +242,7 @@ for size in sizes:
         with torch.no_grad():
             scores[size].append(F.cross_entropy(linear(held_out[0]), held_out[1]).item())
 
+# %% alt="Held-out loss against the coefficient and against σ for several n: in σ the minima stand nearer together"
 figure, axes = plt.subplots(1, 2, figsize=(9.6, 3.4), sharey=True, layout="constrained")
 for size, colour, line in zip(sizes, ("#c2571a", "#4f7a28", "#1b3a57"), (":", "--", "-"), strict=True):
     lambdas = [br.variance_to_weight_decay(float(std) ** 2, size) for std in sigmas]
@@ -202,6 +261,8 @@ plt.show()
 #
 # AdamW shrinks weights beside the step. What that amounts to depends on the noise of the gradients, so on the
 # batch size. `br.explain` reads it from the optimizer's state; here for one network, one λ, and two batch sizes.
+# Each weight has a width of its own: the middle one is printed, and in brackets how far they spread. A weight whose
+# gradient is nearly always 0, such as that of a pixel at the edge, is hardly pulled, so its width is huge.
 
 # %%
 for batch in (8, 250):
@@ -210,7 +271,9 @@ for batch in (8, 250):
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.1)
     for _ in range(12 if batch == 8 else 300):
         for rows in torch.randperm(n).split(batch):
-            step(optimizer, F.cross_entropy(model(X[rows].float()), y[rows]))
+            optimizer.zero_grad()
+            F.cross_entropy(model(X[rows].float()), y[rows]).backward()
+            optimizer.step()
     found = br.explain(optimizer, model, num_data=n)
     print(f"batches of {batch}: {found.groups[0].prior}")
 
