@@ -42,3 +42,14 @@ def test_the_executed_half_is_of_the_text(path):
     text = path.with_suffix(".ipynb").read_text(encoding="utf-8")
     assert "/tmp/" not in text
     assert "Warning" not in text
+
+
+@pytest.mark.skipif(not PAIRS, reason="the notebooks are not beside the tests")
+@pytest.mark.parametrize("path", PAIRS, ids=lambda path: path.stem)
+def test_a_cell_is_a_step(path):
+    lengths = [
+        sum(bool(line.strip()) for line in source.splitlines())
+        for kind, source in cells_of(path.read_text(encoding="utf-8"))
+        if kind == "code"
+    ]
+    assert max(lengths) <= 25
