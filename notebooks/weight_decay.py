@@ -223,9 +223,9 @@ plt.show()
 # %% [markdown]
 # ## What n does: keep σ, not λ
 #
-# Logistic regression on n digits for many strengths, each scored on the same held-out images. In λ the best
-# strength moves with n. In σ it moves far less: the belief about the weights is the same whether there are 50
-# examples or 800.
+# Logistic regression on n digits for many strengths, each scored on the same held-out images. From 50 to 800 examples
+# the best λ of this grid falls by more than ten, while the best σ stays within a factor of two or so: the belief about
+# the weights is the same whether there are 50 examples or 800.
 
 # %%
 sigmas = np.logspace(-1, 2.5, 12)

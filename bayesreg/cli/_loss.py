@@ -11,11 +11,11 @@ import typer
 from bayesreg.conversion import LossScale
 from bayesreg.errors import InvalidArgumentError
 
-__all__ = ["Loss", "NumData", "loss_scale_of"]
+__all__ = ["Loss", "NumData", "Steps", "Word", "loss_scale_of"]
 
 
 def _count(text: str) -> int:
-    """Return a number of examples as people write it: 50000, 50_000, 5e4."""
+    """Return a number of examples or steps as people write it: 50000, 50_000, 5e4."""
     given = str(text).strip()
     if re.fullmatch(r"[+-]?\d+(_\d+)*", given, re.ASCII):
         return int(given) if len(given) < 400 else _no_count(given)
@@ -25,7 +25,7 @@ def _count(text: str) -> int:
 
 
 def _no_count(text: str) -> NoReturn:
-    raise typer.BadParameter(f"expected a number of examples such as 50000, 50_000 or 5e4, got {text[:60]!r}.")
+    raise typer.BadParameter(f"expected a whole number such as 50000, 50_000 or 5e4, got {text[:60]!r}.")
 
 
 NumData = Annotated[
@@ -33,8 +33,17 @@ NumData = Annotated[
     typer.Option(parser=_count, metavar="N", help="Size of the training set (tokens for --loss tokens): 50000 or 5e4."),
 ]
 
+Steps = Annotated[int | None, typer.Option(parser=_count, metavar="N", help="Optimizer steps of the whole run.")]
 
-class Loss(StrEnum):
+
+class Word(StrEnum):
+    """One of several words; typer shows the nearest by its `repr`."""
+
+    def __repr__(self) -> str:
+        return repr(self.value)
+
+
+class Loss(Word):
     """The training loss."""
 
     mean = "mean"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Annotated
 
 import typer
+
+from bayesreg.cli._loss import Word
 
 __all__ = [
     "DataArgument",
@@ -23,7 +24,7 @@ __all__ = [
 ]
 
 
-class TaskName(StrEnum):
+class TaskName(Word):
     """What kind of target it is."""
 
     classification = "classification"

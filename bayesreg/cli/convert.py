@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
 from bayesreg._support import checks
-from bayesreg.cli._loss import Loss, NumData, loss_scale_of
+from bayesreg.cli._loss import Loss, NumData, Word, loss_scale_of
 from bayesreg.cli._output import say, show
 from bayesreg.conversion import table
 from bayesreg.errors import InvalidArgumentError, nearest
@@ -19,7 +18,7 @@ from bayesreg.horizon.adapting import adapt_weight_decay
 __all__ = ["convert"]
 
 
-class Kind(StrEnum):
+class Kind(Word):
     """What the number is."""
 
     weight_decay = "weight-decay"

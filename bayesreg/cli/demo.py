@@ -1,4 +1,4 @@
-"""`bayesreg demo`: the whole story in a minute or two."""
+"""`bayesreg demo`: the whole story in a minute."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def demo(
     from bayesreg.demo.picture import draw_accuracy
 
     # Asked before the work, not after it.
-    require("matplotlib", "demo", "the demo's picture")
+    require("matplotlib", "demo", "the pictures of the demo")
     require_no_option("--output", output)
     check_writable(output / "demo.json")
-    typer.echo("A source model, 8 rehearsals, 60 small fits and 40 choices: one to two minutes.", err=True)
+    typer.echo("A source model, 8 rehearsals, 60 small fits and 40 choices: about a minute.", err=True)
     result = run_demo()
     output.mkdir(parents=True, exist_ok=True)
     draw_accuracy(result, output / "accuracy.png")

@@ -15,7 +15,7 @@ import yaml
 
 from bayesreg._support import checks
 from bayesreg._support.files import check_writable, write_json
-from bayesreg.cli._loss import Loss, NumData, loss_scale_of
+from bayesreg.cli._loss import Loss, NumData, Steps, loss_scale_of
 from bayesreg.cli._output import for_json, require_no_option, say, show
 from bayesreg.errors import InvalidArgumentError, kind_of, nearest
 from bayesreg.explaining.explain import Explanation, build
@@ -58,7 +58,7 @@ def explain(
     batch_size: Annotated[
         int | None, typer.Option(help="Examples per optimizer step: for --epochs, and --loss minibatch-sum.")
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimizer steps of the whole run.")] = None,
+    steps: Steps = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the data, in place of --steps.")] = None,
     schedule: Annotated[
         str | None, typer.Option(help="How the learning rate goes: constant, linear or cosine.  [default: constant]")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +10,7 @@ import typer
 
 from bayesreg._support import checks
 from bayesreg._support.files import check_writable
+from bayesreg.cli._loss import Word
 from bayesreg.cli._options import (
     DataArgument,
     DropOption,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["fit"]
 
 
-class OptimizerName(StrEnum):
+class OptimizerName(Word):
     """How to train."""
 
     auto = "auto"

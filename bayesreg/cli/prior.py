@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import fnmatch
 import re
 from collections.abc import Iterable, Sequence
@@ -12,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from bayesreg._support.files import check_writable
+from bayesreg.cli._loss import Word
 from bayesreg.cli._output import for_json, require_no_option, say, show
 from bayesreg.errors import InvalidArgumentError, PatternError, nearest
 from bayesreg.model_prior.file import describe_file
@@ -19,7 +19,7 @@ from bayesreg.model_prior.file import describe_file
 __all__ = ["prior"]
 
 
-class Convention(enum.StrEnum):
+class Convention(Word):
     """The conventions of `br.transfer.low_rank_prior`."""
 
     stated = "stated"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from bayesreg._support.files import check_writable
+from bayesreg.cli._loss import Word
 from bayesreg.cli._options import (
     DataArgument,
     DropOption,
@@ -29,7 +29,7 @@ from bayesreg.priors.auto import asks_to_choose, at_scale_one
 __all__ = ["strength"]
 
 
-class MethodName(StrEnum):
+class MethodName(Word):
     """By what a strength is chosen."""
 
     AUTO = "auto"

@@ -21,7 +21,7 @@ def draw_accuracy(result: DemoResult, path: str | os.PathLike[str]) -> None:
     Raises:
         ImportError: If matplotlib is not installed.
     """
-    require("matplotlib", "demo", "the demo's picture")
+    require("matplotlib", "demo", "the pictures of the demo")
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.0, 4.6), layout="constrained")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 
 from bayesreg.errors import InvalidArgumentError
+from bayesreg.priors.common_words import COMMON
 
 __all__ = ["asks_to_choose", "at_scale_one"]
 
 # The word in place of a number, and not inside of quotes.
 _AUTO = re.compile(r"\bauto\b(?=(?:[^'\"]*['\"][^'\"]*['\"])*[^'\"]*$)")
+# Numbers that grow with the strength, in units of a loss: what is chosen is a width about 1, in those of the weights.
+_NOTATION = re.compile(r"\b(weight_decay|coefficient|alpha|l1)\s*=\s*auto\b")
 
 
 def asks_to_choose(words: str) -> bool:
@@ -21,4 +24,12 @@ def at_scale_one(words: str) -> str:
     """Return the words with 1.0 for what is to be chosen."""
     if len(_AUTO.findall(words)) > 1:
         raise InvalidArgumentError(f"prior {words!r}: one number is chosen, write auto once.")
+    name = words.partition("(")[0].strip()
+    notation = _NOTATION.search(words)
+    if notation or (name in COMMON and "=" not in words):
+        family = COMMON[name].family if name in COMMON else name
+        what = f"{notation[1]} of another notation" if notation else f"number of {name}"
+        raise InvalidArgumentError(
+            f"prior {words!r}: auto stands for the scale of the prior, not for the {what}; write {family}(auto)."
+        )
     return _AUTO.sub("1.0", words)

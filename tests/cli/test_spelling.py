@@ -14,7 +14,7 @@ def test_a_number_of_examples_is_written_as_people_do(run, written):
 
 @pytest.mark.parametrize("written", ["50k", "1e-3", "2.5", "0x10", "", "nan", "1e999"])
 def test_what_is_no_number_of_examples_is_refused(run, written):
-    assert "expected a number of examples such as 50000" in refusal(run, "convert", 5e-4, "--num-data", written)
+    assert "expected a whole number such as 50000" in refusal(run, "convert", 5e-4, "--num-data", written)
 
 
 @pytest.mark.parametrize(("written", "kind"), [("weight_decay", "weight-decay"), ("WD", "weight-decay"), ("sd", "std")])

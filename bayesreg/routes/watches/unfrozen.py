@@ -49,5 +49,6 @@ class UnfrozenWatch:
             raise CoverageError(
                 f"{entry.name} was frozen when the prior was attached and is trained now, but no optimizer with the "
                 f"prior holds it, so it {'does not move' if flat else 'does not move, or moves without its prior'}; "
-                f"add it: optimizer.add_param_group(group) for group in prior.param_groups(only={entry.name!r})."
+                f"add it, and every other that you unfreeze: optimizer.add_param_group(group) for group in "
+                f"prior.param_groups(only={entry.name!r})."
             )
