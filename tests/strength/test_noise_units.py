@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -51,3 +52,19 @@ def test_the_choice_does_not_depend_on_the_unit_of_the_target():
         prior = br.Laplace(unit)
         found.append(br.choose_strength(model, prior, br.likelihoods.Gaussian("learned"), (X, y)).scale)
     assert found[0] == pytest.approx(found[1], rel=1e-3)
+
+
+@pytest.mark.parametrize(("noise", "warns"), [("learned", False), (1.0, True)])
+def test_only_a_noise_that_was_said_can_be_off_the_targets_scale(noise, warns):
+    from functools import partial
+
+    X = torch.randn(40, 2, generator=torch.Generator().manual_seed(0))
+    y = 1e5 * X.sum(1, keepdim=True) + 1e4 * torch.randn(40, 1, generator=torch.Generator().manual_seed(1))
+    adam = partial(torch.optim.Adam, lr=1e-2)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        br.choose_strength(
+            nn.Linear(2, 1), br.Gaussian(1.0), br.likelihoods.Gaussian(noise), (X, y), optimizer=adam, max_epochs=5
+        )
+    found = [one for one in caught if issubclass(one.category, br.OffScaleWarning)]
+    assert len(found) == int(warns)

@@ -121,7 +121,8 @@ class Stochastic(HeldOut[Trained]):
             likelihood,
             max_epochs=epochs,
             seed=self.seed,
-            **{**self.settings, "progress": False, **given},
+            # The walk scores by itself; with unknown noise it goes in units of it, in which residuals may be anything.
+            **{**self.settings, "progress": False, "measure": part is None and task.noise is None, **given},
         )
         with _seeded(self.seed):
             trainer.fit(self._data(part))
