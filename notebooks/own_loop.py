@@ -13,6 +13,9 @@
 # %% [markdown]
 # # Your own training loop: one line, and what every trap looks like
 #
+# For those with a training loop of their own. At the end it has a prior that is exactly the one you wrote, and you know
+# what would have made it another.
+#
 # `br.attach(optimizer, prior, num_data=n)` puts a prior on a loop you already have. This notebook shows the line,
 # what it reports, how to keep and resume it, and then goes through the ways in which a prior, written by hand or
 # left to `weight_decay`, silently becomes another one: each is run, measured, and run again with the line in it.

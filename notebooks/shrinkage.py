@@ -13,6 +13,9 @@
 # %% [markdown]
 # # L1, L2 and beyond: sparsity and shrinkage
 #
+# For those who want zeros, or less shrinkage than L2's. At the end you know which family of priors does what to one
+# weight, to many, and to a network.
+#
 # A prior does two things to a weight: it may set it to exactly zero, and it shrinks what it keeps. L2 does only
 # the second, L1 does both at once, and other families do the one without the other. This notebook shows what each
 # believes, what it does to one weight, to ten, to four hundred, and to a network.

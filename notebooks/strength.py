@@ -13,6 +13,9 @@
 # %% [markdown]
 # # How strong should the prior be?
 #
+# For those who have a prior and do not know how wide. At the end you can have the width chosen, and know when not to
+# trust the choice.
+#
 # A weight decay of 0.01, or of 0.0001? The usual answer is a grid and a validation set. This notebook chooses from
 # the training data alone, and shows what the choice is sure of, what it is not, and what fools it.
 

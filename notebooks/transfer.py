@@ -14,6 +14,9 @@
 # %% [markdown]
 # # A prior that remembers the pretrained weights
 #
+# For those who fine-tune with few labels. At the end you have one transfer from pretrained weights, and know where the
+# prior helped and where it did not.
+#
 # You have a network that was trained on plenty of data, and a new task with a handful of examples. Plain
 # fine-tuning starts at the pretrained weights and then forgets them; weight decay even pulls them to zero. A prior
 # *about the pretrained weights* says what you believe: the new weights are near the old ones, this near:

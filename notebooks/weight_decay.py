@@ -13,6 +13,9 @@
 # %% [markdown]
 # # Weight decay, the Bayesian view, from scratch
 #
+# For those who type `weight_decay=` and want to know what it says. At the end you have it as a belief, as code, and as
+# a number that depends on how much data there is.
+#
 # `weight_decay=5e-4` is one of the most copied numbers in deep learning. This notebook looks at it in three ways:
 # as a belief about functions, as three lines of code, and as a number whose right value depends on how much data
 # there is.

@@ -53,3 +53,11 @@ def test_a_cell_is_a_step(path):
         if kind == "code"
     ]
     assert max(lengths) <= 25
+
+
+@pytest.mark.skipif(not PAIRS, reason="the notebooks are not beside the tests")
+@pytest.mark.parametrize("path", PAIRS, ids=lambda path: path.stem)
+def test_it_says_first_for_whom_it_is(path):
+    title, first = cells_of(path.read_text(encoding="utf-8"))[0][1].split("\n\n")[:2]
+    assert title.startswith("# ")
+    assert first.startswith("For ")

@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from bayesreg._support.calls import answering
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.estimators.base import DTYPES, MAPEstimator
 from bayesreg.estimators.from_sklearn import classifier_arguments
+from bayesreg.estimators.numbers import numbers_of
 from bayesreg.estimators.to_sklearn import classifier_of
 from bayesreg.likelihoods import Bernoulli, Categorical, Likelihood
 
@@ -122,7 +123,7 @@ class MAPClassifier(ClassifierMixin, MAPEstimator):  # type: ignore[misc]
             UnsupportedError: If the prior has no MAP, or no solver or method serves it.
             ValueError: If X or y cannot be used.
         """
-        X, y = validate_data(self, X, y, dtype=DTYPES)
+        X, y = numbers_of(self, X, y, dtype=DTYPES)
         check_classification_targets(y)
         weight = self._weights(sample_weight, X)
         self.classes_, codes = np.unique(y, return_inverse=True)
@@ -171,7 +172,7 @@ class MAPClassifier(ClassifierMixin, MAPEstimator):  # type: ignore[misc]
             X: (n, features).
         """
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=DTYPES)
+        X = numbers_of(self, X, reset=False, dtype=DTYPES)
         output = self._output(X).numpy().astype(X.dtype)
         if output.shape[1] == 1:
             return output[:, 0]
@@ -184,7 +185,7 @@ class MAPClassifier(ClassifierMixin, MAPEstimator):  # type: ignore[misc]
             X: (n, features).
         """
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=DTYPES)
+        X = numbers_of(self, X, reset=False, dtype=DTYPES)
         output = self._output(X)
         if output.shape[1] == 1:
             # 1 − p would round where p is nearly 1.
@@ -200,7 +201,7 @@ class MAPClassifier(ClassifierMixin, MAPEstimator):  # type: ignore[misc]
             X: (n, features).
         """
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=DTYPES)
+        X = numbers_of(self, X, reset=False, dtype=DTYPES)
         output = self._output(X)
         log = torch.nn.functional.logsigmoid
         found = torch.cat([log(-output), log(output)], 1) if output.shape[1] == 1 else output.log_softmax(1)

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import RegressorMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from bayesreg._support.calls import answering
@@ -15,6 +15,7 @@ from bayesreg.errors import InvalidArgumentError, UnsupportedError
 from bayesreg.estimators.base import DTYPES, MAPEstimator, spread_of, tensor_of
 from bayesreg.estimators.fitting import LinearFit
 from bayesreg.estimators.from_sklearn import regressor_arguments
+from bayesreg.estimators.numbers import numbers_of
 from bayesreg.estimators.spread import Spread
 from bayesreg.estimators.to_sklearn import regressor_of
 from bayesreg.hyperpriors import InverseGamma
@@ -141,7 +142,7 @@ class MAPRegressor(RegressorMixin, MAPEstimator):  # type: ignore[misc]
             ValueError: If X or y cannot be used.
         """
         # One example has no spread, which a learned noise begins at.
-        X, y = validate_data(self, X, y, dtype=DTYPES, multi_output=True, y_numeric=True, ensure_min_samples=2)
+        X, y = numbers_of(self, X, y, dtype=DTYPES, multi_output=True, y_numeric=True, ensure_min_samples=2)
         weight = self._weights(sample_weight, X)
         self._flat_target = y.ndim == 1
         target = tensor_of(y).reshape(len(y), -1)
@@ -207,7 +208,7 @@ class MAPRegressor(RegressorMixin, MAPEstimator):  # type: ignore[misc]
             UnsupportedError: If the standard deviation of such a model is not known exactly.
         """
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=DTYPES)
+        X = numbers_of(self, X, reset=False, dtype=DTYPES)
         spread = self._spread() if return_std else None
         if return_std and spread is None:
             families = ", ".join(sorted({belief.family for _, belief in self._prior.active()}))

@@ -256,6 +256,11 @@ def _is_adaptive(rule: DecayRule) -> bool:
 
 def _at_rest(decay: float, first: _Run, second: _Run, kept: float) -> list[str]:
     notes = []
+    if first.steps is None and second.steps is None:
+        notes.append(
+            f"With steps or epochs it says whether weights come to rest: where lr x weight_decay sums to less than "
+            f"about {_REST:g}, that sum counts more than the belief."
+        )
     for name, run, here in (("before", first, decay), ("after", second, kept)):
         if run.steps is None:
             continue

@@ -414,3 +414,12 @@ def test_the_import_is_named_where_scikit_learn_is_missing(monkeypatch):
     monkeypatch.delitem(sys.modules, "bayesreg.estimators")
     with pytest.raises(ImportError, match=r"MAPRegressor and MAPClassifier need sklearn.*bayesreg\[sklearn\]"):
         importlib.import_module("bayesreg.estimators")
+
+
+@pytest.mark.parametrize("estimator", [br.MAPRegressor(), br.MAPClassifier()])
+def test_text_among_the_numbers_is_answered_with_a_pipeline(estimator):
+    table = np.array([["München", 1.0], ["Köln", 2.0], ["Bonn", 3.0]], dtype=object)
+    with pytest.raises(br.DataError, match=r"got text such as 'München'; put a make_column_transformer"):
+        estimator.fit(table, [0, 1, 0])
+    with pytest.raises(ValueError, match="NaN"):
+        estimator.fit([[np.nan], [1.0], [2.0]], [0, 1, 0])

@@ -1,0 +1,41 @@
+"""Arrays of numbers from what an estimator is given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import validate_data
+
+from bayesreg.errors import DataError
+
+__all__ = ["numbers_of"]
+
+_TEXT = "could not convert string to float: "
+
+
+def numbers_of(estimator: BaseEstimator, *data: Any, **how: Any) -> Any:
+    """Return scikit-learn's `validate_data`, which says of text what to do with it.
+
+    Args:
+        estimator: Whose data they are.
+        *data: Features, and targets where there are some.
+        **how: As `validate_data` takes it.
+
+    Returns:
+        The arrays.
+
+    Raises:
+        DataError: If there is text among the numbers.
+        ValueError: As scikit-learn raises it, for anything else.
+    """
+    try:
+        return validate_data(estimator, *data, **how)
+    except ValueError as error:
+        if _TEXT not in str(error):
+            raise
+        text = str(error).partition(_TEXT)[2][:60]
+        raise DataError(
+            f"X: expected numbers, got text such as {text}; put a make_column_transformer((OneHotEncoder(), columns), "
+            f"remainder=StandardScaler()) before {type(estimator).__name__} in a pipeline, or use bayesreg fit."
+        ) from error
