@@ -262,7 +262,7 @@ ELSEWHERE = [
     Mutation("optimizers/others.py", "if met.own and met.others > 1:", "if False:", "routes/test_others.py"),
     Mutation("optimizers/others.py", "if met.others == 1:", "if True:", "routes/test_others.py"),
     Mutation("optimizers/others.py", "and optimizer not in _let_be", "", "routes/test_others.py"),
-    Mutation("routes/watches/unfrozen.py", "or holder_of(parameter) is not None", "", "routes/test_others.py"),
+    Mutation("routes/watches/unfrozen.py", "and holder_of(parameter) is None", "", "routes/test_others.py"),
     Mutation("routes/watches/unfrozen.py", "if seen_holding(parameter) or self._times", "if self._times", "routes/test_others.py"),
     Mutation("routes/watches/unfrozen.py", "self._times[entry.name] < _PATIENCE", "True", "routes/test_others.py"),
     Mutation("routes/resuming.py", "settings = bare[found[0][0]] if found else bare[0]", "settings = {}", "routes/test_others.py"),

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
+from bayesreg._support.tables import in_short
 from bayesreg.errors import CoverageError
 from bayesreg.model_prior.entry import Entry
 from bayesreg.optimizers.others import holder_of, seen_holding
@@ -37,18 +38,22 @@ class UnfrozenWatch:
             CoverageError: If so.
         """
         for entry, parameter in self._parameters:
-            if not parameter.requires_grad or parameter.grad is None:
-                continue
-            if self._held(parameter) or holder_of(parameter) is not None:
+            if not self._strays(parameter):
                 continue
             flat = entry.prior is None or is_flat(entry.prior)
             if flat:
                 self._times[entry.name] = self._times.get(entry.name, 0) + 1
                 if seen_holding(parameter) or self._times[entry.name] < _PATIENCE:
                     continue
+            others = [other.name for other, its in self._parameters if its is not parameter and self._strays(its)]
             raise CoverageError(
                 f"{entry.name} was frozen when the prior was attached and is trained now, but no optimizer with the "
                 f"prior holds it, so it {'does not move' if flat else 'does not move, or moves without its prior'}; "
-                f"add it, and every other that you unfreeze: optimizer.add_param_group(group) for group in "
-                f"prior.param_groups(only={entry.name!r})."
+                f"add it: for group in prior.param_groups(only={entry.name!r}): optimizer.add_param_group(group)"
+                f"{f'; the same holds of {in_short(others)}' if others else ''}."
             )
+
+    def _strays(self, parameter: Tensor) -> bool:
+        if not parameter.requires_grad or parameter.grad is None:
+            return False
+        return not self._held(parameter) and holder_of(parameter) is None
