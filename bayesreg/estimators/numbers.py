@@ -36,6 +36,7 @@ def numbers_of(estimator: BaseEstimator, *data: Any, **how: Any) -> Any:
             raise
         text = str(error).partition(_TEXT)[2][:60]
         raise DataError(
-            f"X: expected numbers, got text such as {text}; put a make_column_transformer((OneHotEncoder(), columns), "
-            f"remainder=StandardScaler()) before {type(estimator).__name__} in a pipeline, or use bayesreg fit."
+            f"X and y: expected numbers, got text such as {text}; where it is in columns, put a "
+            f"make_column_transformer((OneHotEncoder(), columns), remainder=StandardScaler()) before "
+            f"{type(estimator).__name__} in a pipeline, or use bayesreg fit; targets by name are for MAPClassifier."
         ) from error

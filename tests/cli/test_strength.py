@@ -71,9 +71,14 @@ def test_training_in_batches_is_kept(run):
         (("strength", "wine", "--prior", "gaussian(1.0)"), "expected one with a number to be chosen"),
         (("strength", "wine", "--prior", "scale_mixture(auto, auto)"), "write auto once"),
         (("strength", "wine", "--prior", "flat(auto)"), "takes no arguments"),
-        (("strength", "wine", "--prior", "l2(auto)"), "not for the number of l2; write gaussian(auto)"),
+        (("strength", "wine", "--prior", "l2(auto)"), "not for the number of another notation; write gaussian(auto)"),
         (("strength", "wine", "--prior", "lasso(alpha=auto, noise_std=1)"), "write laplace(auto)"),
+        (("strength", "wine", "--prior", "ridge(auto, noise_std=1)"), "write gaussian(auto)"),
         (("strength", "wine", "--prior", "laplace(l1=auto)"), "write laplace(auto)"),
+        (
+            ("strength", "wine", "--prior", "elastic_net(alpha=auto, l1_ratio=0.5, noise_std=1)"),
+            r"write elastic_net(l1=auto, l2=1)",
+        ),
         (("strength", "wine", "--method", "evidence"), "no Gaussian noise"),
         (("strength", "wine", "--noise-std", "0.5"), "no noise std"),
         (("strength", "wine", "--hidden", "4"), "plays no part"),
@@ -95,3 +100,13 @@ def test_a_noise_that_is_known(run, tmp_path):
     known = answer(run, "strength", "d.csv", "--noise-std", "0.3")
     learned = answer(run, "strength", "d.csv")
     assert known["scale"] == pytest.approx(learned["scale"], rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "words", ["elastic_net(l1=auto, l2=1)", "l2(scale=auto)", "group_laplace(rate=auto, group='row')"]
+)
+def test_numbers_in_units_of_the_weights_may_be_auto(words):
+    from bayesreg.priors.auto import at_scale_one
+
+    assert at_scale_one(words) == words.replace("auto", "1.0")
+    assert br.prior_from_words(at_scale_one(words), 100) is not None

@@ -419,7 +419,17 @@ def test_the_import_is_named_where_scikit_learn_is_missing(monkeypatch):
 @pytest.mark.parametrize("estimator", [br.MAPRegressor(), br.MAPClassifier()])
 def test_text_among_the_numbers_is_answered_with_a_pipeline(estimator):
     table = np.array([["München", 1.0], ["Köln", 2.0], ["Bonn", 3.0]], dtype=object)
-    with pytest.raises(br.DataError, match=r"got text such as 'München'; put a make_column_transformer"):
+    with pytest.raises(
+        br.DataError,
+        match=r"X and y: expected numbers, got text such as 'München'; where it is in columns, put a make_column",
+    ):
         estimator.fit(table, [0, 1, 0])
-    with pytest.raises(ValueError, match="NaN"):
+    with pytest.raises(ValueError, match="contains NaN"):
         estimator.fit([[np.nan], [1.0], [2.0]], [0, 1, 0])
+
+
+def test_a_target_by_name_is_for_the_classifier():
+    rows, names = [[1.0], [2.0], [3.0]], np.array(["a", "b", "a"], dtype=object)
+    with pytest.raises(br.DataError, match=r"such as 'a'.*targets by name are for MAPClassifier"):
+        br.MAPRegressor().fit(rows, names)
+    assert list(br.MAPClassifier("gaussian(1.0)").fit(rows, names).classes_) == ["a", "b"]
