@@ -8,7 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 from api_pages import members
-from executed import state_of
+from executed import cache_in
 
 import bayesreg
 
@@ -31,9 +31,9 @@ extensions = [
 ]
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 3
-# A page is executed again where its cells or the package have changed: the cache has a folder for each state of both.
+# A page is executed again where its cells or the package have changed.
 nb_execution_mode = "cache"
-nb_execution_cache_path = str(Path(__file__).parent / "_build" / "executed" / state_of(Path(bayesreg.__file__).parent))
+nb_execution_cache_path = cache_in(Path(__file__).parent / "_build" / "executed", Path(bayesreg.__file__).parent)
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300  # seconds a cell may take where other programs hold the processor
 nb_merge_streams = True

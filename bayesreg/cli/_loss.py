@@ -2,45 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from enum import StrEnum
-from typing import Annotated, NoReturn
-
-import typer
-
+from bayesreg.cli._options import Word
 from bayesreg.conversion import LossScale
 from bayesreg.errors import InvalidArgumentError
 
-__all__ = ["Loss", "NumData", "Steps", "Word", "loss_scale_of"]
-
-
-def _count(text: str) -> int:
-    """Return a number of examples or steps as people write it: 50000, 50_000, 5e4."""
-    given = str(text).strip()
-    if re.fullmatch(r"[+-]?\d+(_\d+)*", given, re.ASCII):
-        return int(given) if len(given) < 400 else _no_count(given)
-    if re.fullmatch(r"\+?\d+(\.\d+)?[eE]\+?\d{1,2}", given, re.ASCII) and float(given).is_integer():
-        return int(float(given))
-    return _no_count(given)
-
-
-def _no_count(text: str) -> NoReturn:
-    raise typer.BadParameter(f"expected a whole number such as 50000, 50_000 or 5e4, got {text[:60]!r}.")
-
-
-NumData = Annotated[
-    int | None,
-    typer.Option(parser=_count, metavar="N", help="Size of the training set (tokens for --loss tokens): 50000 or 5e4."),
-]
-
-Steps = Annotated[int | None, typer.Option(parser=_count, metavar="N", help="Optimizer steps of the whole run.")]
-
-
-class Word(StrEnum):
-    """One of several words; typer shows the nearest by its `repr`."""
-
-    def __repr__(self) -> str:
-        return repr(self.value)
+__all__ = ["Loss", "loss_scale_of"]
 
 
 class Loss(Word):

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from bayesreg._support import checks
-from bayesreg.cli._loss import Loss, NumData, Word, loss_scale_of
+from bayesreg.cli._loss import Loss, loss_scale_of
+from bayesreg.cli._options import NumData, Word
 from bayesreg.cli._output import say, show
 from bayesreg.conversion import table
 from bayesreg.errors import InvalidArgumentError, nearest

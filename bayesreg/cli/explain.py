@@ -15,7 +15,8 @@ import yaml
 
 from bayesreg._support import checks
 from bayesreg._support.files import check_writable, write_json
-from bayesreg.cli._loss import Loss, NumData, Steps, loss_scale_of
+from bayesreg.cli._loss import Loss, loss_scale_of
+from bayesreg.cli._options import NumData, Steps
 from bayesreg.cli._output import for_json, require_no_option, say, show
 from bayesreg.errors import InvalidArgumentError, kind_of, nearest
 from bayesreg.explaining.explain import Explanation, build

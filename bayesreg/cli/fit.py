@@ -10,7 +10,6 @@ import typer
 
 from bayesreg._support import checks
 from bayesreg._support.files import check_writable
-from bayesreg.cli._loss import Word
 from bayesreg.cli._options import (
     DataArgument,
     DropOption,
@@ -22,6 +21,7 @@ from bayesreg.cli._options import (
     SepOption,
     TargetOption,
     TaskOption,
+    Word,
     listed,
 )
 from bayesreg.cli._output import for_json, require_no_option, say, show

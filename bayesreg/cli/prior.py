@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from bayesreg._support.files import check_writable
-from bayesreg.cli._loss import Word
+from bayesreg.cli._options import Word
 from bayesreg.cli._output import for_json, require_no_option, say, show
 from bayesreg.errors import InvalidArgumentError, PatternError, nearest
 from bayesreg.model_prior.file import describe_file

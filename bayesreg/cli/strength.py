@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from bayesreg._support.files import check_writable
-from bayesreg.cli._loss import Word
 from bayesreg.cli._options import (
     DataArgument,
     DropOption,
@@ -20,6 +19,7 @@ from bayesreg.cli._options import (
     SepOption,
     TargetOption,
     TaskOption,
+    Word,
     listed,
 )
 from bayesreg.cli._output import for_json, require_no_option, say, show
