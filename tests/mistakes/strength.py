@@ -124,4 +124,13 @@ STRENGTH = [
     Mutation("strength/signals.py", "if deep < lowest + _RIVAL]", "if True]", _SIGNALS),
     Mutation("strength/signals.py", "if apart > 1.0:", "if False:", _SIGNALS),
     Mutation("strength/rehearsal.py", "rest[:validation]", "order[:validation]", "strength/test_rehearsal.py"),
+    # noise that is not known, and auto that is no scale
+    Mutation(
+        "strength/walk/stochastic.py", "part is None and task.noise is None", "True", "strength/test_noise_units.py"
+    ),
+    Mutation(
+        "strength/walk/stochastic.py", "part is None and task.noise is None", "False", "strength/test_noise_units.py"
+    ),
+    Mutation("priors/auto.py", 'if name == "laplace" else None', "", "cli/test_strength.py"),
+    Mutation("priors/auto.py", "or (name in COMMON and _UNNAMED.search(words))", "", "cli/test_strength.py"),
 ]

@@ -158,4 +158,7 @@ TRAINER = [
         "if self.clip_norm is not None:\n            self.scaler",
         _CALLBACKS,
     ),
+    # exact data: no noise is left, and round-off is no progress
+    Mutation("trainer/full_batch/lbfgs.py", "_PROGRESS = 1e-8", "_PROGRESS = 0.0", "trainer/test_solvers.py"),
+    Mutation("trainer/full_batch/lbfgs.py", "_PROGRESS = 1e-8", "_PROGRESS = 1e8", "trainer/test_solvers.py"),
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from sklearn.datasets import load_iris
@@ -142,5 +144,7 @@ def test_noise_that_goes_to_nought_is_not_followed_for_ever():
     likelihood = br.likelihoods.Gaussian("learned")
     problem = FullBatchProblem(model, built, Reading(likelihood), [Batch(X, y)], 40)
     seen = []
-    minimise_lbfgs(problem, 1e-9, 10_000, lambda *report: seen.append(report))
+    end = minimise_lbfgs(problem, 1e-9, 10_000, lambda *report: seen.append(report))
     assert seen[-1][0] < 3_000
+    # But as far as there is progress; where that ends is a matter of round-off, and so of the processor.
+    assert problem.value(end) < math.log(1e-3)
