@@ -13,8 +13,9 @@
 # %% [markdown]
 # # I have an AdamW run. What does its weight decay say?
 #
-# For people with `AdamW(lr=..., weight_decay=0.1)` in a script. At the end you can say what that number did in a run,
-# what it must become when the batch size changes, and how to put a real prior in its place.
+# For people with `AdamW(lr=..., weight_decay=0.1)` in a script.
+# At the end you can say what that number did in a run, what it must become when the batch size changes, and how to
+# put a real prior in its place.
 
 # %%
 import matplotlib.pyplot as plt
@@ -29,8 +30,8 @@ torch.set_num_threads(1)
 # %% [markdown]
 # ## Read it before it runs
 #
-# No data and no training are needed: the settings tell how much of the starting weights a run leaves. This is the
-# recipe of a language model, and a common one for fine-tuning.
+# No data and no training are needed: the settings tell how much of the starting weights a run leaves.
+# This is the recipe of a language model, and a common one for fine-tuning.
 
 # %%
 model = nn.Sequential(nn.Linear(64, 100), nn.ReLU(), nn.Linear(100, 10))
@@ -45,8 +46,8 @@ for name, run in runs.items():
     print(f"{name}: sum of lr x decay {horizon.decay_sum:.3g}; left of the start {horizon.share_left:.1%}")
 
 # %% [markdown]
-# In the fine-tuning the decay is *off*, whatever it is called: 0.01, 0.1 or 0 give the same weights. In the pretraining
-# a fifth of the start is left: how long the run is matters as much as the number.
+# In the fine-tuning the decay is *off*, whatever it is called: 0.01, 0.1 or 0 give the same weights.
+# In the pretraining a fifth of the start is left: how long the run is matters as much as the number.
 #
 # ## A run of our own
 #
@@ -78,8 +79,8 @@ def train(make, batch, epochs=60, attach=None):
 
 
 # %% [markdown]
-# After the run the optimizer's own state says more: how strongly each weight is pulled, and the one Gaussian that pulls
-# about as much on these weights.
+# After the run the optimizer's own state says more: how strongly each weight is pulled, and the one Gaussian that
+# pulls about as much on these weights.
 
 # %%
 before = {"batch_size": 20, "lr": 1e-3, "num_data": 1_000, "epochs": 60}
@@ -89,16 +90,16 @@ br.explain(optimizer, model, num_data=1_000, batch_size=20, epochs=60)
 # %% [markdown]
 # ## Move it to another batch size
 #
-# Batches four times as large on a machine with more memory: keep the 0.3? `br.adapt_weight_decay` says what keeps the
-# belief, the prior that the decay stands for when weights are at rest.
+# Batches four times as large on a machine with more memory: keep the 0.3?
+# `br.adapt_weight_decay` says what keeps the belief, the prior that the decay stands for when weights are at rest.
 
 # %%
 moved = br.adapt_weight_decay(0.3, optimizer=torch.optim.AdamW, before=before, after={"batch_size": 80, "lr": 2e-3})
 moved
 
 # %% [markdown]
-# Is it kept? Three seeds would be better than one, and `benchmarks/adapt.py` has them; here is one, by the size of the
-# weights.
+# Is it kept?
+# Three seeds would be better than one, and `benchmarks/adapt.py` has them; here is one, by the size of the weights.
 
 
 # %%
@@ -116,8 +117,10 @@ for name, trained in rms.items():
 # %% [markdown]
 # ## Or say the belief itself
 #
-# AdamW's decay is another prior for each weight and each batch size. A prior of bayesreg is one number that no batch
-# size, rate or schedule changes: set `weight_decay=0` and attach it. How wide? From the data.
+# AdamW's decay is another prior for each weight and each batch size.
+# A prior of bayesreg is one number that no batch size, rate or schedule changes: set `weight_decay=0` and attach it.
+# How wide?
+# From the data.
 
 # %%
 torch.manual_seed(0)
@@ -148,10 +151,11 @@ for name, trained in models.items():
     )
 
 # %% [markdown]
-# One accuracy here has a standard error of 0.8 points, so most of these differences are none. What is sure is the
-# other column: the same prior gives the same weights at both batch sizes, while AdamW's decay is another one at each;
-# moved, it comes nearer than unchanged. The model that all data were solved for at once is the one whose prior was
-# chosen, at its optimum; 60 epochs do not get there.
+# One accuracy here has a standard error of 0.8 points, so most of these differences are none.
+# What is sure is the other column: the same prior gives the same weights at both batch sizes, while AdamW's decay is
+# another one at each; moved, it comes nearer than unchanged.
+# The model that all data were solved for at once is the one whose prior was chosen, at its optimum; 60 epochs do not
+# get there.
 #
 # Next: [what a decay in AdamW means](../docs/adamw.md), with the sources and the tests of the rule;
 # [what a run already believes](../docs/explain.md), from a checkpoint or a file of settings;

@@ -13,12 +13,13 @@
 # %% [markdown]
 # # Your own training loop: one line, and what every trap looks like
 #
-# For those with a training loop of their own. At the end it has a prior that is exactly the one you wrote, and you know
-# what would have made it another.
+# For those with a training loop of their own.
+# At the end it has a prior that is exactly the one you wrote, and you know what would have made it another.
 #
-# `br.attach(optimizer, prior, num_data=n)` puts a prior on a loop you already have. This notebook shows the line,
-# what it reports, how to keep and resume it, and then goes through the ways in which a prior, written by hand or
-# left to `weight_decay`, silently becomes another one: each is run, measured, and run again with the line in it.
+# `br.attach(optimizer, prior, num_data=n)` puts a prior on a loop you already have.
+# This notebook shows the line, what it reports, how to keep and resume it, and then goes through the ways in which a
+# prior, written by hand or left to `weight_decay`, silently becomes another one: each is run, measured, and run
+# again with the line in it.
 
 # %%
 import tempfile
@@ -57,9 +58,10 @@ optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_dec
 br.explain(optimizer, model, num_data=n)
 
 # %% [markdown]
-# Findings come in the order of how much of the prior they change. The decay is a Gaussian of standard deviation
-# 1.4 on everything, biases and batch-norm scales too, and it is far wider than the weights. Say what you mean
-# instead:
+# Findings come in the order of how much of the prior they change.
+# The decay is a Gaussian of standard deviation 1.4 on everything, biases and batch-norm scales too, and it is far
+# wider than the weights.
+# Say what you mean instead:
 
 # %%
 prior = br.ModelPrior(
@@ -75,8 +77,8 @@ prior.describe(num_data=n)
 # %% [markdown]
 # ## The line
 #
-# The loop stays as it is: accumulation, schedulers, GradScaler and compiled models work as before. Only a loop that
-# clips gradients has a word more to say, which is below among the traps.
+# The loop stays as it is: accumulation, schedulers, GradScaler and compiled models work as before.
+# Only a loop that clips gradients has a word more to say, which is below among the traps.
 
 # %%
 optimizer = torch.optim.Adam(prior.param_groups(), lr=3e-3)
@@ -92,7 +94,8 @@ handle.describe()
 
 # %% [markdown]
 # The Laplace prior goes by proximal steps in Adam's own metric, so its zeros are exact; the Gaussian by the
-# optimizer's own decay. Where the weights are now, against what was believed of them:
+# optimizer's own decay.
+# Where the weights are now, against what was believed of them:
 
 # %% alt="Layer by layer, grey where the prior expects weights and orange where they are"
 ax = prior.plot()
@@ -107,7 +110,8 @@ print(br.sparsity.zeros(prior))
 # %% [markdown]
 # ## Keep it, and resume
 #
-# A prior is saved by itself; the optimizer's state needs nothing special. After a restart: build, attach, load.
+# A prior is saved by itself; the optimizer's state needs nothing special.
+# After a restart: build, attach, load.
 
 # %%
 folder = Path(tempfile.mkdtemp())
@@ -126,8 +130,9 @@ print("same log-prior after the restart:", bool(torch.equal(resumed_prior.log_pr
 # %% [markdown]
 # ## Every trap, measured
 #
-# A small regression whose MAP is known. At the MAP the gradient of the loss balances the prior, g = −λw, so
-# −g·w/(λ w·w) says which multiple of the prior is really in effect: 1 is right, 0 means that it was lost.
+# A small regression whose MAP is known.
+# At the MAP the gradient of the loss balances the prior, g = −λw, so −g·w/(λ w·w) says which multiple of the prior
+# is really in effect: 1 is right, 0 means that it was lost.
 
 # %%
 generator = torch.Generator().manual_seed(2)
@@ -148,8 +153,8 @@ def strength(model):
 
 
 # %% [markdown]
-# A loop in three pieces: what is built, a step, and 1,500 of them. Each trap changes one of the pieces, and is run
-# twice: as people write it, and with the prior attached.
+# A loop in three pieces: what is built, a step, and 1,500 of them.
+# Each trap changes one of the pieces, and is run twice: as people write it, and with the prior attached.
 
 # %%
 results = {}
@@ -183,7 +188,8 @@ def sgd(parameters, **keywords):
 
 
 # %% [markdown]
-# `weight_decay` in SGD is right. A penalty without its ½ is twice as strong.
+# `weight_decay` in SGD is right.
+# A penalty without its ½ is twice as strong.
 
 
 # %%
@@ -212,8 +218,8 @@ results["ASGD, lambd beside weight_decay"] = (
 
 
 # %% [markdown]
-# Clipping before the decay shrinks the data's share and not the prior's. With `before_clip=True` and
-# `handle.apply_()` the prior comes first.
+# Clipping before the decay shrinks the data's share and not the prior's.
+# With `before_clip=True` and `handle.apply_()` the prior comes first.
 
 
 # %%
@@ -312,7 +318,8 @@ ax.set(xscale="log", xlabel="strength of the prior in effect (bar: as written; d
 plt.show()
 
 # %% [markdown]
-# Others do not end in a number, they end in an error that says what to write. Three of them:
+# Others do not end in a number, they end in an error that says what to write.
+# Three of them:
 
 # %%
 model = nn.Linear(4, 1).double()
@@ -329,9 +336,9 @@ for name, attempt in attempts.items():
         print(f"{name}:\n{textwrap.fill(str(error), 100, initial_indent='    ', subsequent_indent='    ')}\n")
 
 # %% [markdown]
-# And one that is only a matter of numbers: half precision. lr·λ = 5e-6 is less than bfloat16 can resolve, so the
-# decay alone never moves a weight. bayesreg warns; mixed precision by autocast, which keeps float32 weights, is
-# fine.
+# And one that is only a matter of numbers: half precision.
+# lr·λ = 5e-6 is less than bfloat16 can resolve, so the decay alone never moves a weight.
+# bayesreg warns; mixed precision by autocast, which keeps float32 weights, is fine.
 
 # %%
 with warnings.catch_warnings(record=True) as caught:
@@ -352,7 +359,7 @@ print(textwrap.fill(str(caught[0].message), 100))
 #
 # ## Take home
 #
-# - `br.explain` before, `br.attach` after. The loop does not change.
-# - `handle.describe()` says by which route, `handle.log()` what the prior costs, `prior.plot()` where the weights
-#   are.
+# - `br.explain` before, `br.attach` after.
+#   The loop does not change.
+# - `handle.describe()` says by which route, `handle.log()` what the prior costs, `prior.plot()` where the weights are.
 # - Clip after the prior: `before_clip=True` and `handle.apply_()`.

@@ -13,12 +13,12 @@
 # %% [markdown]
 # # L1, L2 and beyond: sparsity and shrinkage
 #
-# For those who want zeros, or less shrinkage than L2's. At the end you know which family of priors does what to one
-# weight, to many, and to a network.
+# For those who want zeros, or less shrinkage than L2's.
+# At the end you know which family of priors does what to one weight, to many, and to a network.
 #
-# A prior does two things to a weight: it may set it to exactly zero, and it shrinks what it keeps. L2 does only
-# the second, L1 does both at once, and other families do the one without the other. This notebook shows what each
-# believes, what it does to one weight, to ten, to four hundred, and to a network.
+# A prior does two things to a weight: it may set it to exactly zero, and it shrinks what it keeps.
+# L2 does only the second, L1 does both at once, and other families do the one without the other.
+# This notebook shows what each believes, what it does to one weight, to ten, to four hundred, and to a network.
 
 # %%
 import matplotlib.pyplot as plt
@@ -34,8 +34,9 @@ torch.set_num_threads(1)
 # %% [markdown]
 # ## One weight
 #
-# Density, penalty, and shrinkage: where a weight ends that was observed once, with noise. On the diagonal it
-# stays, on the horizontal line it is set to zero. Dashed: the Gaussian (L2) of the same variance.
+# Density, penalty, and shrinkage: where a weight ends that was observed once, with noise.
+# On the diagonal it stays, on the horizontal line it is set to zero.
+# Dashed: the Gaussian (L2) of the same variance.
 
 # %% alt="Density, penalty and shrinkage of a prior: the Laplace subtracts, the Student-t and MCP spare the large"
 for prior in (br.Laplace(0.2), br.StudentT(df=2.0, scale=0.1), br.MCP(strength=4.0, gamma=0.15)):
@@ -43,16 +44,18 @@ for prior in (br.Laplace(0.2), br.StudentT(df=2.0, scale=0.1), br.MCP(strength=4
 plt.show()
 
 # %% [markdown]
-# - **Laplace (L1)**: everything below a threshold is exactly zero, everything above it is shrunk by the same
-#   amount, however large it is. That is its weakness: the weights that matter are biased.
+# - **Laplace (L1)**: everything below a threshold is exactly zero, everything above it is shrunk by the same amount,
+#   however large it is.
+#   That is its weakness: the weights that matter are biased.
 # - **Student-t**: no zeros, but large weights are left nearly alone.
-# - **MCP**: zeros like L1, and from some size on no shrinkage at all. Its price: it is not convex, and no
-#   density.
+# - **MCP**: zeros like L1, and from some size on no shrinkage at all.
+#   Its price: it is not convex, and no density.
 #
 # ## Two weights
 #
-# Contours of likelihood and prior, and the MAP as the prior grows from weak to strong. L2's circles shrink both
-# weights together. L1's corners are where one weight is zero, and the path runs into one.
+# Contours of likelihood and prior, and the MAP as the prior grows from weak to strong.
+# L2's circles shrink both weights together.
+# L1's corners are where one weight is zero, and the path runs into one.
 
 # %% alt="Contours of likelihood and prior over two weights for three families, with their MAPs"
 X, y = (torch.as_tensor(part) for part in load_diabetes(return_X_y=True))
@@ -72,8 +75,8 @@ plt.show()
 # %% [markdown]
 # ## Ten weights, all strengths
 #
-# From the strongest prior that leaves anything (left) to hardly any prior (right). L1 lets weights in one by one;
-# L2 has all of them from the start.
+# From the strongest prior that leaves anything (left) to hardly any prior (right).
+# L1 lets weights in one by one; L2 has all of them from the start.
 
 # %% alt="Weights against the strength of the prior: under L1 they reach 0 one by one, under L2 they never do"
 train, held_out = (X[:300], y[:300]), (X[300:], y[300:])
@@ -100,8 +103,8 @@ plt.show()
 # %% [markdown]
 # ## Four hundred weights, a hundred examples
 #
-# Ten of 400 features matter, and there are 100 examples. Every prior gets its own best strength by two-fold
-# cross-validation on those examples; grey is the truth.
+# Ten of 400 features matter, and there are 100 examples.
+# Every prior gets its own best strength by two-fold cross-validation on those examples; grey is the truth.
 
 # %%
 generator = torch.Generator().manual_seed(3)
@@ -169,15 +172,17 @@ for ax in axes[1]:
 plt.show()
 
 # %% [markdown]
-# L2 spreads the signal over everything. L1 finds it, shrinks it, and lets some noise in. Spike and slab and MCP
-# name the ten, and MCP, which leaves weights above 0.6 alone, also gets their size right. That is a clear signal
-# and independent features. Both priors are not convex: where the signal is weak or features are correlated, the
-# picture turns around; [docs/sparsity.md](../docs/sparsity.md) measures where.
+# L2 spreads the signal over everything.
+# L1 finds it, shrinks it, and lets some noise in.
+# Spike and slab and MCP name the ten, and MCP, which leaves weights above 0.6 alone, also gets their size right.
+# That is a clear signal and independent features.
+# Both priors are not convex: where the signal is weak or features are correlated, the picture turns around;
+# [docs/sparsity.md](../docs/sparsity.md) measures where.
 #
 # ## A network: which pixels does it look at?
 #
-# A group prior sets *columns* of the first layer to zero together, that is, whole input pixels. The stronger, the
-# fewer.
+# A group prior sets *columns* of the first layer to zero together, that is, whole input pixels.
+# The stronger, the fewer.
 
 # %% alt="Which pixels of 8 by 8 images a network still uses, for each rate of the group prior"
 images, labels = load_digits(return_X_y=True)
@@ -211,6 +216,8 @@ plt.show()
 #
 # ## Take home
 #
-# - Zeros come from the kink of the penalty, shrinkage from its slope far out. Choose a family for both.
-# - L1 is convex and safe; to predict, it is hard to beat. To name the right features, shrink less.
+# - Zeros come from the kink of the penalty, shrinkage from its slope far out.
+#   Choose a family for both.
+# - L1 is convex and safe; to predict, it is hard to beat.
+#   To name the right features, shrink less.
 # - Gradient steps never reach the zeros: `br.attach` and the trainer take proximal steps.

@@ -13,11 +13,13 @@
 # %% [markdown]
 # # How strong should the prior be?
 #
-# For those who have a prior and do not know how wide. At the end you can have the width chosen, and know when not to
-# trust the choice.
+# For those who have a prior and do not know how wide.
+# At the end you can have the width chosen, and know when not to trust the choice.
 #
-# A weight decay of 0.01, or of 0.0001? The usual answer is a grid and a validation set. This notebook chooses from
-# the training data alone, and shows what the choice is sure of, what it is not, and what fools it.
+# A weight decay of 0.01, or of 0.0001?
+# The usual answer is a grid and a validation set.
+# This notebook chooses from the training data alone, and shows what the choice is sure of, what it is not, and what
+# fools it.
 
 # %%
 import math
@@ -37,7 +39,8 @@ torch.set_num_threads(1)
 # ## Linear: every strength at once
 #
 # With Gaussian noise, a model that is linear in its weights has its evidence, its leave-one-out error and its fit at
-# every strength from one decomposition. Nothing is searched for: milliseconds.
+# every strength from one decomposition.
+# Nothing is searched for: milliseconds.
 
 # %%
 X, y = (torch.tensor(part) for part in load_diabetes(return_X_y=True))
@@ -50,11 +53,13 @@ choice.plot()
 plt.show()
 
 # %% [markdown]
-# The shaded interval is what the data leave open: every scale in it is within 2 nats of the best. The dotted line is
-# the share of the *hyperprior*, what is believed of the scale before there are data. At 442 rows it hardly matters.
+# The shaded interval is what the data leave open: every scale in it is within 2 nats of the best.
+# The dotted line is the share of the *hyperprior*, what is believed of the scale before there are data.
+# At 442 rows it hardly matters.
 #
-# The same call gives every weight a scale of its own (automatic relevance determination). Without a hyperprior it is
-# what scikit-learn's `ARDRegression` finds: weights that say nothing get a prior of no width, and are gone.
+# The same call gives every weight a scale of its own (automatic relevance determination).
+# Without a hyperprior it is what scikit-learn's `ARDRegression` finds: weights that say nothing get a prior of no
+# width, and are gone.
 
 # %% alt="The chosen scale of the prior of each weight, and of one for all dashed"
 each = br.choose_strength(
@@ -103,8 +108,8 @@ few = br.choose_strength(network(), br.Gaussian(1.0), likelihood, data)
 few
 
 # %% [markdown]
-# Beside it, what a grid on a fifth of the data would have had to go by: ten labels. And the test error, which nobody
-# has.
+# Beside it, what a grid on a fifth of the data would have had to go by: ten labels.
+# And the test error, which nobody has.
 
 # %%
 scales = [10 ** (k / 4) for k in range(-6, 7)]
@@ -141,8 +146,9 @@ print(
 # %% [markdown]
 # ## When the data cannot tell
 #
-# Labels that are noise. A linear model predicts best by saying nothing, whatever the strength: the score hardly
-# differs, and the choice says that the hyperprior decided.
+# Labels that are noise.
+# A linear model predicts best by saying nothing, whatever the strength: the score hardly differs, and the choice
+# says that the hyperprior decided.
 
 # %% alt="Held-out loss against the scale where the choice warns: no minimum stands out"
 generator = torch.Generator().manual_seed(0)
@@ -156,9 +162,10 @@ plt.show()
 # %% [markdown]
 # ## What fools a cheap evidence
 #
-# Twenty points of a sine, and random features whose length is open too. A small length can fit anything. The exact
-# evidence holds that against it; its mean-field bound, the one that variational networks maximise, does not, and
-# takes most of the curve for noise (the example is that of Harvey and Hughes, 2026).
+# Twenty points of a sine, and random features whose length is open too.
+# A small length can fit anything.
+# The exact evidence holds that against it; its mean-field bound, the one that variational networks maximise, does
+# not, and takes most of the curve for noise (the example is that of Harvey and Hughes, 2026).
 
 # %%
 x = torch.randn(20, 1, generator=torch.Generator().manual_seed(3)).double()
@@ -218,5 +225,5 @@ plt.show()
 #
 # - Pass all the training data, the prior with the shape that you believe in, and read `choice.warnings`.
 # - `choice.model` is fitted already; `choice.weight_decay(n, optimizer)` is the number for another loop.
-# - A few examples per class about pretrained weights: the target cannot tell how far they travel. Ask the source,
-#   with `br.transfer.rehearse`, as the transfer notebook does by hand.
+# - A few examples per class about pretrained weights: the target cannot tell how far they travel.
+#   Ask the source, with `br.transfer.rehearse`, as the transfer notebook does by hand.

@@ -13,8 +13,9 @@
 # %% [markdown]
 # # A table, from end to end
 #
-# For people with rows, columns and one column to predict. At the end you have a model of a table with words and gaps,
-# its coefficients by name, how sure it is of a new row, and the same from the command line.
+# For people with rows, columns and one column to predict.
+# At the end you have a model of a table with words and gaps, its coefficients by name, how sure it is of a new row,
+# and the same from the command line.
 
 # %%
 import subprocess
@@ -37,8 +38,9 @@ import bayesreg as br
 # %% [markdown]
 # ## The table
 #
-# 442 diabetes patients: ten measurements, and how far the disease went within a year. The data are clean, and tables
-# are not; so `sex` becomes a word and every tenth blood pressure is lost. Two thirds are trained on.
+# 442 diabetes patients: ten measurements, and how far the disease went within a year.
+# The data are clean, and tables are not; so `sex` becomes a word and every tenth blood pressure is lost.
+# Two thirds are trained on.
 
 # %%
 table = load_diabetes(as_frame=True, scaled=False).frame
@@ -50,8 +52,10 @@ table.head()
 # %% [markdown]
 # ## A model
 #
-# scikit-learn turns words and gaps into numbers, `br.MAPRegressor` fits. Its default prior is `"gaussian(auto)"`: a
-# Gaussian on every coefficient, whose width is chosen from the training rows. No grid, no validation rows.
+# scikit-learn turns words and gaps into numbers, `br.MAPRegressor` fits.
+# Its default prior is `"gaussian(auto)"`: a Gaussian on every coefficient, whose width is chosen from the training
+# rows.
+# No grid, no validation rows.
 
 # %%
 numbers = [name for name in table.columns if name not in ("sex", "target")]
@@ -71,7 +75,8 @@ for name, model in {"br.MAPRegressor()": br.MAPRegressor(), "RidgeCV()": RidgeCV
     print(f"{name:18} R² {score(model)[1]:.3f}")
 
 # %% [markdown]
-# As good as scikit-learn's, as it should be: ridge regression *is* a Gaussian prior. What the fit says beside:
+# As good as scikit-learn's, as it should be: ridge regression *is* a Gaussian prior.
+# What the fit says beside:
 
 # %%
 ridge, _ = score(br.MAPRegressor())
@@ -80,8 +85,9 @@ ridge[-1].choice_.summary()
 # %% [markdown]
 # ## Another belief
 #
-# "Few of these measurements matter" is a Laplace prior. Coefficients that the data do not ask for are exactly 0, not
-# merely small. They are in units of the disease score per standard deviation of a column, so their sizes compare.
+# "Few of these measurements matter" is a Laplace prior.
+# Coefficients that the data do not ask for are exactly 0, not merely small.
+# They are in units of the disease score per standard deviation of a column, so their sizes compare.
 
 # %% alt="Bars of the coefficients by name, the largest first; those that are exactly 0 are counted"
 sparse, r2 = score(br.MAPRegressor("laplace(auto)"))
@@ -92,9 +98,9 @@ plt.show()
 # %% [markdown]
 # ## How sure
 #
-# With Gaussian noise and a Gaussian prior the posterior is exact, and `return_std=True` gives the standard deviation of
-# a new row's target: noise, and what the data leave open. If it is right, about 95 % of the rows that were not trained
-# on lie within 1.96 of it.
+# With Gaussian noise and a Gaussian prior the posterior is exact, and `return_std=True` gives the standard deviation
+# of a new row's target: noise, and what the data leave open.
+# If it is right, about 95 % of the rows that were not trained on lie within 1.96 of it.
 
 # %% alt="Observed against predicted targets of the test rows, scattered about the line on which they agree"
 mean, std = ridge.predict(test.drop(columns="target"), return_std=True)
@@ -106,8 +112,9 @@ plt.show()
 # %% [markdown]
 # ## Few rows: where a prior earns its keep
 #
-# With 20 rows and eleven coefficients least squares follows the noise. The prior's width is again chosen from those 20
-# rows. Thirty draws, so that luck does not decide; the middle half is in brackets.
+# With 20 rows and eleven coefficients least squares follows the noise.
+# The prior's width is again chosen from those 20 rows.
+# Thirty draws, so that luck does not decide; the middle half is in brackets.
 
 # %%
 found = {"no prior": [], "gaussian(auto)": []}

@@ -14,12 +14,12 @@
 # %% [markdown]
 # # A prior that remembers the pretrained weights
 #
-# For those who fine-tune with few labels. At the end you have one transfer from pretrained weights, and know where the
-# prior helped and where it did not.
+# For those who fine-tune with few labels.
+# At the end you have one transfer from pretrained weights, and know where the prior helped and where it did not.
 #
-# You have a network that was trained on plenty of data, and a new task with a handful of examples. Plain
-# fine-tuning starts at the pretrained weights and then forgets them; weight decay even pulls them to zero. A prior
-# *about the pretrained weights* says what you believe: the new weights are near the old ones, this near:
+# You have a network that was trained on plenty of data, and a new task with a handful of examples.
+# Plain fine-tuning starts at the pretrained weights and then forgets them; weight decay even pulls them to zero.
+# A prior *about the pretrained weights* says what you believe: the new weights are near the old ones, this near:
 #
 # $$\log p(w) = -\tfrac{1}{2}\,\lVert w - w^0\rVert^2 / \sigma^2 + \text{const}$$
 #
@@ -46,8 +46,8 @@ torch.set_num_threads(1)
 # %% [markdown]
 # ## The two tasks
 #
-# Source: 600 upright handwritten digits. Target: other images of the same digits, turned by 30°, of
-# which we may label 10 to 100.
+# Source: 600 upright handwritten digits.
+# Target: other images of the same digits, turned by 30°, of which we may label 10 to 100.
 
 
 # %% alt="Eight by eight images of the source task above and of the target task below"
@@ -74,8 +74,8 @@ for row, (title, (x, _)) in zip(axes, {"source": source, "target": pool}.items()
 # %% [markdown]
 # ## Pretrain, and keep the weights in a file
 #
-# A small network in float64, so that the full-batch solver can go to the optimum. Any model, loop and optimizer
-# would do.
+# A small network in float64, so that the full-batch solver can go to the optimum.
+# Any model, loop and optimizer would do.
 
 
 # %%
@@ -107,9 +107,9 @@ print(f"on the target, untrained:              {accuracy(pretrained, test):.3f}"
 # %% [markdown]
 # ## The prior
 #
-# One line starts the new model at the file, one puts the prior about it. Nothing is guessed: a layer that the file
-# lacks, a tensor of another shape or a name that differs raises, with all mismatches in one message, until an
-# argument says what to do with it (`new=`, `resized=`, `rename=`, `extra=`).
+# One line starts the new model at the file, one puts the prior about it.
+# Nothing is guessed: a layer that the file lacks, a tensor of another shape or a name that differs raises, with all
+# mismatches in one message, until an argument says what to do with it (`new=`, `resized=`, `rename=`, `extra=`).
 
 # %%
 model = network(seed=1)
@@ -119,8 +119,9 @@ prior.describe(num_data=20)
 
 # %% [markdown]
 # `weight_decay` in the last column is the strength of the pull *toward the centre* for this n: no optimizer's own
-# `weight_decay` can express it, which is why `br.attach` or a trainer puts it in. The model's output layer is kept here
-# because the classes are the same. With other classes it would be new:
+# `weight_decay` can express it, which is why `br.attach` or a trainer puts it in.
+# The model's output layer is kept here because the classes are the same.
+# With other classes it would be new:
 
 # %%
 with_new_head = nn.Sequential(nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 3)).double()
@@ -131,9 +132,11 @@ br.transfer.l2_sp(with_new_head, path, body_scale=3.0, head_scale=1.0, new="2.*"
 # %% [markdown]
 # ## How strong? Rehearse on what you have
 #
-# With 10 labelled examples a validation split holds two of them, and chooses badly. But source images can be had in
-# plenty. So rehearse: make a transfer task of *source* data, here by turning some the other way, draw n of them,
-# train with every σ, and validate on the rest. The variance chosen belongs to the belief, not to n, and is kept.
+# With 10 labelled examples a validation split holds two of them, and chooses badly.
+# But source images can be had in plenty.
+# So rehearse: make a transfer task of *source* data, here by turning some the other way, draw n of them, train with
+# every σ, and validate on the rest.
+# The variance chosen belongs to the belief, not to n, and is kept.
 
 
 # %%
@@ -224,10 +227,11 @@ for n in SIZES:
 # %% [markdown]
 # ## When it does not help
 #
-# The prior is a claim: *the solution is near these weights*. Here the reference is a network trained on the same
-# source digits with shuffled pixels, which knows nothing of the target. Held tight, it is far worse than no memory at
-# all; held loosely, a wrong claim does little harm. And the rehearsal tells the two references apart without a single
-# target label: its validation NLL is on the right.
+# The prior is a claim: *the solution is near these weights*.
+# Here the reference is a network trained on the same source digits with shuffled pixels, which knows nothing of the
+# target.
+# Held tight, it is far worse than no memory at all; held loosely, a wrong claim does little harm.
+# And the rehearsal tells the two references apart without a single target label: its validation NLL is on the right.
 
 # %%
 shuffle = np.random.default_rng(1).permutation(64)
@@ -261,14 +265,16 @@ left.legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# Three more cases where little or nothing is gained: more target examples (above, only n = 10
-# gains), a small learning rate with few steps (fine-tuning that hardly leaves the pretrained weights is a prior about
-# them, only one that depends on the schedule), and a target whose new head must learn nearly everything. The
-# benchmark in [docs/transfer.md](../docs/transfer.md) measures them.
+# Three more cases where little or nothing is gained: more target examples (above, only n = 10 gains), a small
+# learning rate with few steps (fine-tuning that hardly leaves the pretrained weights is a prior about them, only one
+# that depends on the schedule), and a target whose new head must learn nearly everything.
+# The benchmark in [docs/transfer.md](../docs/transfer.md) measures them.
 #
 # ## Take home
 #
-# - `br.transfer.load_into(model, path, new="head.*")` starts at the reference; `br.transfer.l2_sp(model, path,
-#   body_scale=..., head_scale=..., new="head.*")` is the prior about it, for any optimizer (`br.attach`) or trainer.
-# - σ is a belief about the weights. Keep it when n changes, not the `weight_decay`.
+# - `br.transfer.load_into(model, path, new="head.*")` starts at the reference;
+#   `br.transfer.l2_sp(model, path, body_scale=..., head_scale=..., new="head.*")` is the prior about it, for any
+#   optimizer (`br.attach`) or trainer.
+# - σ is a belief about the weights.
+#   Keep it when n changes, not the `weight_decay`.
 # - Choose σ by rehearsal on source data; a validation split of a tiny target is a coin toss.

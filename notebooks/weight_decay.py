@@ -13,12 +13,12 @@
 # %% [markdown]
 # # Weight decay, the Bayesian view, from scratch
 #
-# For those who type `weight_decay=` and want to know what it says. At the end you have it as a belief, as code, and as
-# a number that depends on how much data there is.
+# For those who type `weight_decay=` and want to know what it says.
+# At the end you have it as a belief, as code, and as a number that depends on how much data there is.
 #
-# `weight_decay=5e-4` is one of the most copied numbers in deep learning. This notebook looks at it in three ways:
-# as a belief about functions, as three lines of code, and as a number whose right value depends on how much data
-# there is.
+# `weight_decay=5e-4` is one of the most copied numbers in deep learning.
+# This notebook looks at it in three ways: as a belief about functions, as three lines of code, and as a number whose
+# right value depends on how much data there is.
 
 # %%
 import copy
@@ -39,7 +39,9 @@ torch.set_num_threads(1)
 # ## A belief about weights is a belief about functions
 #
 # With a mean loss on n examples, weight decay λ is a Gaussian prior of variance 1/(nλ) on every weight
-# ([why](../docs/bayesian.md)). What does such a prior expect? Draw networks from it, before any data, and look.
+# ([why](../docs/bayesian.md)).
+# What does such a prior expect?
+# Draw networks from it, before any data, and look.
 
 # %% alt="Functions of networks drawn from Gaussian priors: the wider the prior, the steeper they wind"
 torch.manual_seed(0)
@@ -61,9 +63,9 @@ axes[0].set_ylabel("networks drawn from the prior")
 plt.show()
 
 # %% [markdown]
-# Small σ (strong decay) believes in functions that are nearly constant, large σ in wild ones. Whoever chooses a
-# weight decay chooses among these, knowingly or not. And the same `weight_decay` at another n is another one of
-# them:
+# Small σ (strong decay) believes in functions that are nearly constant, large σ in wild ones.
+# Whoever chooses a weight decay chooses among these, knowingly or not.
+# And the same `weight_decay` at another n is another one of them:
 
 # %%
 for n in (500, 5_000, 50_000, 1_281_167):
@@ -72,8 +74,8 @@ for n in (500, 5_000, 50_000, 1_281_167):
 # %% [markdown]
 # ## From scratch: three ways to write it
 #
-# In the gradient (what torch does), in the loss (the textbook), as a log-prior (the belief). On handwritten
-# digits, with momentum, all beside `torch.optim.SGD(weight_decay=...)`.
+# In the gradient (what torch does), in the loss (the textbook), as a log-prior (the belief).
+# On handwritten digits, with momentum, all beside `torch.optim.SGD(weight_decay=...)`.
 
 # %%
 images, labels = load_digits(return_X_y=True)
@@ -132,7 +134,8 @@ weights, biases = split(model)
 paths["torch"] = path_of(model, descent(model, nll, [{"params": weights, "weight_decay": lam}, {"params": biases}]))
 
 # %% [markdown]
-# **In the gradient.** The gradient of (λ/2)‖w‖² is λw, so add it, before momentum sees it. No optimizer is needed.
+# **In the gradient.** The gradient of (λ/2)‖w‖² is λw, so add it, before momentum sees it.
+# No optimizer is needed.
 
 # %%
 model = copy.deepcopy(first)
@@ -150,8 +153,9 @@ def step_by_hand():
 paths["gradient"] = path_of(model, step_by_hand)
 
 # %% [markdown]
-# **In the loss**, as textbooks write it, and **as a belief**: minus the log-density of a Gaussian of variance 1/(nλ),
-# divided by n. The second differs from the first by a constant, which moves nothing.
+# **In the loss**, as textbooks write it, and **as a belief**: minus the log-density of a Gaussian of variance
+# 1/(nλ), divided by n.
+# The second differs from the first by a constant, which moves nothing.
 
 # %%
 normal = torch.distributions.Normal(torch.zeros((), dtype=torch.float64), (1 / (n * lam)) ** 0.5)
@@ -196,7 +200,8 @@ print(f"largest gap anywhere: {gap:.1e}")
 assert gap < 1e-12
 
 # %% [markdown]
-# One path, to the last digits. The penalty *is* the prior.
+# One path, to the last digits.
+# The penalty *is* the prior.
 #
 # ## Where the pull comes from
 #
@@ -207,8 +212,9 @@ ax = prior.plot()
 plt.show()
 
 # %% [markdown]
-# For two weights the whole story fits in a picture. The data here are two classes and two pixels. Solid: the
-# likelihood; dashed: the prior; dots: the MAP from weak to strong decay.
+# For two weights the whole story fits in a picture.
+# The data here are two classes and two pixels.
+# Solid: the likelihood; dashed: the prior; dots: the MAP from weak to strong decay.
 
 # %% alt="Contours of likelihood and prior over two weights; the narrow prior holds the MAP near 0"
 rows = torch.isin(y, torch.tensor([3, 8]))
@@ -226,9 +232,9 @@ plt.show()
 # %% [markdown]
 # ## What n does: keep σ, not λ
 #
-# Logistic regression on n digits for many strengths, each scored on the same held-out images. From 50 to 800 examples
-# the best λ of this grid falls by more than ten, while the best σ stays within a factor of two or so: the belief about
-# the weights is the same whether there are 50 examples or 800.
+# Logistic regression on n digits for many strengths, each scored on the same held-out images.
+# From 50 to 800 examples the best λ of this grid falls by more than ten, while the best σ stays within a factor of
+# two or so: the belief about the weights is the same whether there are 50 examples or 800.
 
 # %%
 sigmas = np.logspace(-1, 2.5, 12)
@@ -262,10 +268,12 @@ plt.show()
 # %% [markdown]
 # ## And AdamW?
 #
-# AdamW shrinks weights beside the step. What that amounts to depends on the noise of the gradients, so on the
-# batch size. `br.explain` reads it from the optimizer's state; here for one network, one λ, and two batch sizes.
-# Each weight has a width of its own: the middle one is printed, and in brackets how far they spread. A weight whose
-# gradient is nearly always 0, such as that of a pixel at the edge, is hardly pulled, so its width is huge.
+# AdamW shrinks weights beside the step.
+# What that amounts to depends on the noise of the gradients, so on the batch size.
+# `br.explain` reads it from the optimizer's state; here for one network, one λ, and two batch sizes.
+# Each weight has a width of its own: the middle one is printed, and in brackets how far they spread.
+# A weight whose gradient is nearly always 0, such as that of a pixel at the edge, is hardly pulled, so its width is
+# huge.
 
 # %%
 for batch in (8, 250):
@@ -281,11 +289,13 @@ for batch in (8, 250):
     print(f"batches of {batch}: {found.groups[0].prior}")
 
 # %% [markdown]
-# The same λ = 0.1, and two different beliefs. To have AdamW's steps under *one* prior: `weight_decay=0`, and
-# `br.attach(optimizer, prior, num_data=n)`.
+# The same λ = 0.1, and two different beliefs.
+# To have AdamW's steps under *one* prior: `weight_decay=0`, and `br.attach(optimizer, prior, num_data=n)`.
 #
 # ## Take home
 #
-# - λ is 1/(nσ²). Write down σ; let the code work out λ.
-# - Gradient, penalty, log-prior: one algorithm. Use the one line that knows the optimizer.
+# - λ is 1/(nσ²).
+#   Write down σ; let the code work out λ.
+# - Gradient, penalty, log-prior: one algorithm.
+#   Use the one line that knows the optimizer.
 # - AdamW's `weight_decay` is not a prior; `br.explain` says what it came to.

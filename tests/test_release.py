@@ -87,9 +87,14 @@ def test_every_kind_of_test_folder_mirrors_the_package():
 
 def prose():
     """Yield place, line and the line with code, formulas and links blanked; tables and code are left out."""
-    for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "benchmarks" / "README.md"]:
+    markdown = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "benchmarks" / "README.md"]
+    for page in [*markdown, *ROOT.glob("notebooks/*.py")]:
         fenced = False
         for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
+            if page.suffix == ".py":
+                if not line.startswith("# ") or line.startswith("# %%"):
+                    continue
+                line = line[2:]
             if re.match(r"\s*(```|\$\$)", line) and "{glossary}" not in line:
                 fenced = not fenced
             if not fenced and not line.lstrip().startswith("|"):
@@ -104,7 +109,9 @@ def test_markdown_is_wrapped():
 
 def test_markdown_has_one_sentence_a_line():
     ends = re.compile(r"(?<!\d)(?<!\b[A-Z])(?<!e\.g)(?<!i\.e)[.!?] +[A-Z]")
-    assert [f"{place}: {line}" for place, line, blank in prose() if ends.search(blank)] == []
+    assert [
+        f"{place}: {line}" for place, line, blank in prose() if ends.search(blank) and not blank.startswith("#")
+    ] == []
 
 
 def test_every_page_says_first_whom_it_is_for():
