@@ -110,7 +110,7 @@ def _to_run(value: float, optimizer: str | None, before: str | None, after: str 
         raise InvalidArgumentError(f"{missing}: pass both runs, such as --from-run batch_size=64,lr=1e-3,num_data=1e6.")
     if optimizer is None:
         raise InvalidArgumentError("--optimizer: name it (sgd, adamw, ...), as each means another thing by its decay.")
-    runs = {"before": _numbers("--from-run", before), "after": _numbers("--to-run", after)}
+    runs = {"before": _settings("--from-run", before), "after": _settings("--to-run", after)}
     try:
         names = [name.strip() for name in optimizer.split(",")]
         found = adapt_weight_decay(value, optimizer=names, **runs)
@@ -126,12 +126,15 @@ def _to_run(value: float, optimizer: str | None, before: str | None, after: str 
         show(one)
 
 
-def _numbers(option: str, text: str) -> dict[str, float]:
-    found: dict[str, float] = {}
+def _settings(option: str, text: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
-        name, _, number = part.partition("=")
+        name, _, value = part.partition("=")
+        name = name.strip().replace("-", "_")
         try:
-            found[name.strip().replace("-", "_")] = float(number)
+            found[name] = value.strip() if name == "schedule" else float(value)
         except ValueError as error:
             raise InvalidArgumentError(f"{option}: expected name=number, got {part!r}.") from error
+        if name == "warmup" and found[name] >= 1.0 and found[name].is_integer():
+            found[name] = int(found[name])
     return found

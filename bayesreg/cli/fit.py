@@ -99,9 +99,6 @@ def fit(
     from bayesreg.cli.tabular.procedure import Recipe, fit_rows, split
 
     require_no_option("--output", output)
-    require_replaceable(output, force=force)
-    # Asked before the work, not after it.
-    check_writable(output)
     if val_fraction is not None and not 0.0 <= val_fraction < 1.0:
         raise InvalidArgumentError(f"--val-fraction: expected a share in [0, 1), got {val_fraction:g}.")
     if lr is not None:
@@ -114,6 +111,10 @@ def fit(
     once = model == "linear" and optimizer.value not in ("adam", "sgd")
     share = (0.0 if once else 0.2) if val_fraction is None else val_fraction
     train, val = split(table, share, seed)
+    recipe.planned(len(train), validated=val is not None)
+    # Asked before the work, not after it; and after the options, as another folder would not mend those.
+    require_replaceable(output, force=force)
+    check_writable(output)
     checkpoint = output.with_name(f"{output.name}.checkpoint") if resume else None
     try:
         fitted = fit_rows(

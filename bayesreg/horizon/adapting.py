@@ -12,8 +12,9 @@ from torch.optim import Optimizer
 from bayesreg._support import checks
 from bayesreg._support.calls import answering
 from bayesreg._support.tables import Table, Tabled
-from bayesreg.errors import InvalidArgumentError, UnsupportedError, kind_of, nearest
+from bayesreg.errors import InvalidArgumentError, UnsupportedError
 from bayesreg.horizon.noise import noise_share
+from bayesreg.horizon.run import Run, run_of
 from bayesreg.optimizers import DecayRule, OptimizerLike, decay_rule, unwrap
 from bayesreg.optimizers.bounds import bound_of
 
@@ -21,7 +22,6 @@ __all__ = ["Adapted", "adapt_weight_decay"]
 
 Reading: TypeAlias = Literal["Gaussian", "noise", "not checked", "bound"]
 
-_KEYS = ("batch_size", "lr", "num_data", "steps", "epochs")
 # Of v̂: from how little noise on AdamW's decay is a bound more than a belief, before and after.
 _NOISY, _NOISY_AFTER = 0.9, 0.5
 # k below which, as a rule, weights are not at rest.
@@ -78,18 +78,6 @@ class Adapted(Tabled):
         return {**asdict(self), "notes": list(self.notes), "agree": self.agree}
 
 
-@dataclass(frozen=True)
-class _Run:
-    batch_size: float
-    lr: float
-    num_data: float
-    steps: float | None
-
-    @property
-    def per_epoch(self) -> float:
-        return self.num_data / self.batch_size
-
-
 @overload
 def adapt_weight_decay(
     weight_decay: float, *, optimizer: OptimizerLike, before: Mapping[str, Any], after: Mapping[str, Any]
@@ -128,7 +116,8 @@ def adapt_weight_decay(
             gradients is noise, and the rule is refused where that is little. A list of those that share the model,
             such as Muon for matrices and AdamW for the rest.
         before: Of the run: `batch_size`, `lr` (at its peak) and `num_data`; `steps` or `epochs` tell whether the
-            weights come to rest. Of several optimizers `lr` is one for all, or a list.
+            weights come to rest, more exactly with `schedule` ("constant", "linear", "cosine" or a factory optimizer →
+            scheduler) and `warmup` (steps, or a share). Of several optimizers `lr` is one for all, or a list.
         after: What is different in the other run; what is not there stays.
 
     Returns:
@@ -189,8 +178,8 @@ def _of_one(
     weight_decay: float, optimizer: OptimizerLike, before: Mapping[str, Any], after: Mapping[str, Any]
 ) -> Adapted:
     decay = checks.non_negative_float("weight_decay", weight_decay)
-    first = _run("before", before, {})
-    second = _run("after", after, before)
+    first = run_of("before", before, {})
+    second = run_of("after", after, before)
     rule = decay_rule(optimizer)
     batch, rate = second.batch_size / first.batch_size, second.lr / first.lr
     data = first.num_data / second.num_data
@@ -231,8 +220,8 @@ def _of_one(
         )
     copied = {"weight_decay unchanged": decay, "weight_decay with batch size": decay * batch}
     copied["lr x weight_decay kept"] = decay / rate
-    if first.steps and second.steps:
-        copied["sum of lr x weight_decay kept"] = decay / rate * first.steps / second.steps
+    if first.at_peak and second.at_peak:
+        copied["sum of lr x weight_decay kept"] = decay / rate * first.at_peak / second.at_peak
     return Adapted(kept, memory, copied, regime, share, why, decay, tuple(notes), rule.name)
 
 
@@ -254,7 +243,7 @@ def _is_adaptive(rule: DecayRule) -> bool:
     return rule.name in _ADAPTIVE or (rule.probed and rule.name.lower() in ("adamw", "nadamw", "radamw"))
 
 
-def _at_rest(decay: float, first: _Run, second: _Run, kept: float) -> list[str]:
+def _at_rest(decay: float, first: Run, second: Run, kept: float) -> list[str]:
     notes = []
     if first.steps is None and second.steps is None:
         notes.append(
@@ -262,37 +251,13 @@ def _at_rest(decay: float, first: _Run, second: _Run, kept: float) -> list[str]:
             f"about {_REST:g}, that sum counts more than the belief."
         )
     for name, run, here in (("before", first, decay), ("after", second, kept)):
-        if run.steps is None:
+        if run.steps is None or run.at_peak is None:
             continue
-        k = run.lr * here * run.steps
+        k = run.lr * here * run.at_peak
         if k < _REST:
+            said = "k is" if run.scheduled else "at the peak rate k is at most"
             notes.append(
-                f"{name.capitalize()}: over {run.steps:,.0f} steps at the peak rate k is at most {k:.2g}: weights do "
-                f"not come to rest, and what counts is the sum of lr x weight_decay more than the belief."
+                f"{name.capitalize()}: over {run.steps:,.0f} steps {said} {k:.2g}: weights do not come to rest, and "
+                f"what counts is the sum of lr x weight_decay more than the belief."
             )
     return notes
-
-
-def _run(name: str, given: Mapping[str, float], defaults: Mapping[str, float]) -> _Run:
-    if not isinstance(given, Mapping):
-        raise InvalidArgumentError(f"{name}: expected a mapping such as {{'batch_size': 64}}, got {kind_of(given)}.")
-    for key in given:
-        if key not in _KEYS:
-            raise InvalidArgumentError(f"{name}: expected {', '.join(_KEYS)}, got {key!r}{nearest(str(key), _KEYS)}.")
-    if "steps" in given and "epochs" in given:
-        raise InvalidArgumentError(f"{name}: pass steps or epochs, not both.")
-    own_length = any(key in given for key in ("steps", "epochs"))
-    held = {key: value for key, value in defaults.items() if not (own_length and key in ("steps", "epochs"))}
-    values = {**held, **given}
-    missing = [key for key in ("batch_size", "lr", "num_data") if key not in values]
-    if missing:
-        raise InvalidArgumentError(f"{name}: expected {', '.join(missing)} too, got {', '.join(values) or 'nothing'}.")
-    numbers = {key: checks.positive_float(f"{name} {key}", value) for key, value in values.items()}
-    if numbers["batch_size"] > numbers["num_data"]:
-        raise InvalidArgumentError(
-            f"{name} batch_size: expected at most num_data = {numbers['num_data']:g}, got {numbers['batch_size']:g}."
-        )
-    steps = numbers.get("steps")
-    if "epochs" in numbers:
-        steps = numbers["epochs"] * numbers["num_data"] / numbers["batch_size"]
-    return _Run(numbers["batch_size"], numbers["lr"], numbers["num_data"], steps)

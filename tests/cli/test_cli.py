@@ -383,6 +383,8 @@ def test_fit_refuses_a_folder_that_exists(run, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "precious").write_text("x")
     assert "run exists already; name another folder" in refusal(run, "fit", "iris", "--output", "run")
+    # What another folder would not mend comes first.
+    assert "--epochs: plays no part with" in refusal(run, "fit", "iris", "--output", "run", "--epochs", "3")
     assert (tmp_path / "run" / "precious").read_text() == "x"
 
 
@@ -455,6 +457,8 @@ def test_a_weight_decay_for_another_run(run):
     both = (*RUN[:3], "sgd, adamw", *RUN[4:], "--to-run", "batch-size=256")
     assert [found["weight_decay"] for found in answer(run, *both)] == pytest.approx([0.1, 0.2])
     assert "SGD's weight_decay=0.1" in run(*both)[1]
+    length = f"{RUN[5]},steps=1100,schedule=linear,warmup=100"
+    assert "Before: over 1,100 steps k is 0.055:" in run(*RUN[:5], length, "--to-run", "batch_size=256")[1]
 
 
 @pytest.mark.parametrize(
@@ -462,6 +466,7 @@ def test_a_weight_decay_for_another_run(run):
     [
         (RUN, "--to-run: pass both runs"),
         ((*RUN, "--to-run", "lr"), "--to-run: expected name=number, got 'lr'"),
+        ((*RUN, "--to-run", "steps=9,schedule=cos"), "--to-run: schedule: expected 'constant', 'linear'"),
         ((*RUN, "--to-run", "lr=0"), "--to-run: lr: expected"),
         ((*RUN, "--to-run", "batch=1"), "--to-run: expected batch_size, lr"),
         ((*RUN, "--to-run", "lr=1", "--num-data", "10"), "--num-data: the runs say it"),

@@ -67,6 +67,23 @@ def test_the_length_of_a_run_says_whether_it_is_at_rest():
     assert epochs.copied_rules["sum of lr x weight_decay kept"] == pytest.approx(0.1 * 4 / 2)
 
 
+def test_a_schedule_says_how_much_of_the_peak_a_run_had():
+    after = {"batch_size": 256}
+    # Linear from the peak to 0 over T steps: (T + 1)/2 of them at the peak; warmed up over 100: 50.5 more of those.
+    linear = adamw(before={**BEFORE, "steps": 1000, "schedule": "linear"}, after={**after, "schedule": "constant"})
+    assert "Before: over 1,000 steps k is 0.05:" in linear.notes[0]
+    assert linear.copied_rules["sum of lr x weight_decay kept"] == pytest.approx(0.1 * 500.5 / 1000)
+    warmed = adamw(before={**BEFORE, "steps": 1100, "schedule": "linear", "warmup": 100}, after={"schedule": None})
+    assert "Before: over 1,100 steps k is 0.055:" in warmed.notes[0]
+    assert warmed.copied_rules["sum of lr x weight_decay kept"] == pytest.approx(0.1 * (500.5 + 50.5) / (1000 + 50.5))
+    # A factory's: half of the steps at the peak, half at a tenth of it, whatever the peak is.
+    tenth = adamw(
+        before={**BEFORE, "steps": 200, "schedule": lambda o: torch.optim.lr_scheduler.StepLR(o, 100)},
+        after={**after, "lr": 2e-3, "schedule": "constant"},
+    )
+    assert tenth.copied_rules["sum of lr x weight_decay kept"] == pytest.approx(0.1 / 2 * 110 / 200)
+
+
 def test_a_bound_stays():
     if not hasattr(torch.optim, "Muon"):
         pytest.skip("this torch has no Muon")
@@ -126,6 +143,11 @@ def test_what_of_several_is_refused(given, match):
         ({"after": {"lr": 0.0}}, br.InvalidArgumentError, "after lr: expected a value > 0"),
         ({"after": {"batch_size": 1e9}}, br.InvalidArgumentError, "after batch_size: expected at most num_data"),
         ({"after": {"steps": 3, "epochs": 1}}, br.InvalidArgumentError, "after: pass steps or epochs"),
+        ({"before": {**BEFORE, "schedule": "cosine"}}, br.InvalidArgumentError, "before schedule: plays no part"),
+        ({"before": {**BEFORE, "steps": 9, "schedule": "cos"}}, br.InvalidArgumentError, "before schedule: expected"),
+        ({"before": {**BEFORE, "steps": 9, "schedule": [1.0]}}, br.InvalidArgumentError, "before schedule: expected"),
+        ({"after": {"steps": 9, "warmup": 9}}, br.InvalidArgumentError, "after warmup: expected fewer steps"),
+        ({"after": {"steps": 1e9, "warmup": 9}}, br.InvalidArgumentError, "after steps: expected 1 to 20,000,000"),
         ({"weight_decay": -1.0}, br.InvalidArgumentError, "weight_decay: expected"),
         ({"optimizer": torch.optim.Adafactor}, br.UnsupportedError, "Adafactor: expected an optimizer"),
         ({"optimizer": torch.optim.Rprop}, br.UnsupportedError, "Rprop: expected an optimizer"),

@@ -74,6 +74,23 @@ class Recipe:
             return "adam"
         return "lbfgs" if family.traits.smooth else "proximal"
 
+    def planned(self, n: int, *, validated: bool) -> tuple[Any, str, dict[str, Any]]:
+        """Return the prior (of scale 1 where that is to be chosen), the optimizer's name and its arguments.
+
+        Args:
+            n: Rows to train on.
+            validated: Whether there are rows to validate on.
+
+        Raises:
+            InvalidArgumentError: If the prior is none, or an option plays no part.
+        """
+        family: Any = prior_from_words(at_scale_one(self.prior) if self.chooses else self.prior, n)
+        name = self.solver(family)
+        how = self.how(name, validated=validated)
+        if self.chooses and self.starts > 1:
+            raise InvalidArgumentError("--starts: plays no part where the strength is chosen; leave it out.")
+        return family, name, how
+
     def how(self, name: str, *, validated: bool) -> dict[str, Any]:
         """Return arguments of `MAPTrainer` for an optimizer of this name, refusing those that play no part.
 
@@ -174,17 +191,12 @@ def fit_rows(
     held = None if val is None else (encoded.matrix[val], table.target[val])
     network, sizes = network_of(table, encoded, rows, recipe.model, recipe.hidden, recipe.seed)
     likelihood = likelihood_of(table, rows[1], recipe.noise_std)
-    words = at_scale_one(recipe.prior) if recipe.chooses else recipe.prior
-    family: Any = prior_from_words(words, len(train))
-    name = recipe.solver(family)
-    how = recipe.how(name, validated=val is not None)
+    family, name, how = recipe.planned(len(train), validated=val is not None)
     optimizer = _optimizer(name, 1e-2 if recipe.lr is None else recipe.lr)
     choice, rules = None, family
     if recipe.chooses and scale is not None:
         rules = _scaled(family, scale, network)
     elif recipe.chooses:
-        if recipe.starts > 1:
-            raise InvalidArgumentError("--starts: plays no part where the strength is chosen; leave it out.")
         choice = _chosen(network, family, likelihood, rows, recipe.seed, optimizer, how)
         network, rules, likelihood = choice.model, choice.prior, choice.likelihood
         if isinstance(optimizer, str) and recipe.model != "linear":
