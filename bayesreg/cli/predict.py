@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from bayesreg._support.files import atomic, check_writable
-from bayesreg.cli._options import HeaderOption, SepOption
+from bayesreg.cli._options import HeaderOption, SepOption, listed
 from bayesreg.cli._output import for_json, require_no_option, say
 from bayesreg.errors import DataError, InvalidArgumentError
 
@@ -22,6 +22,10 @@ def predict(
     data: Annotated[Path, typer.Argument(help="A .csv, .parquet or .npz file with the columns that were trained on.")],
     sep: SepOption = None,
     header: HeaderOption = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(help="Columns of DATA to repeat in front of the predictions, such as an id, by commas."),
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="CSV to write.  [default: printed]")] = None,
     trust: Annotated[
         bool, typer.Option("--trust", help="Import and call the function that made the model: runs code.")
@@ -40,10 +44,13 @@ def predict(
     loaded = br.load_run(run, trust=trust)
     if "task" not in loaded.metrics:
         raise InvalidArgumentError(f"{run}: not a run of bayesreg fit; use br.load_run(...).predict in Python.")
-    features, notes = features_of(loaded, data, header, sep)
+    kept = list(dict.fromkeys(listed(keep) or ()))
+    features, notes, repeated = features_of(loaded, data, header, sep, kept)
     for note in notes:
         typer.echo(f"note: {note}", err=True)
     columns, rows = _predictions(loaded, features)
+    columns = [*kept, *columns]
+    rows = [[*(column[index] for column in repeated), *row] for index, row in enumerate(rows)]
     if as_json:
         say(for_json({"columns": columns, "rows": rows, "notes": notes}))
         return

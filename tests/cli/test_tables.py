@@ -357,6 +357,9 @@ def test_columns_go_by_name_and_what_is_new_is_said(run, tmp_path, fitted):
     assert (tmp_path / "p.csv").read_text().splitlines()[0] == "predicted price"
     found = answer(run, "predict", "run", "new.csv")
     assert len(found["rows"]) == 2
+    told = answer(run, "predict", "run", "new.csv", "--keep", "colour,size", "--keep", "size")
+    assert told["columns"] == ["colour", "size", "predicted price"]
+    assert told["rows"] == [["red", "100", *found["rows"][0]], ["blue", "100", *found["rows"][1]]]
     assert len(found["notes"]) == 4
 
 
@@ -384,11 +387,15 @@ def test_a_damaged_recipe_of_columns_is_refused(fitted):
         (["nowhere", "d.csv"], "not a readable run folder"),
         (["run", "nothing.csv"], "no such file"),
         (["run", "d.npz"], "trained on the columns of a table"),
+        (["run", "d.csv", "--keep", "sise"], "--keep: expected a column 'sise', got"),
+        (["three", "d.npz", "--keep", "id"], "--keep: its features have no names"),
         (["run", "d.csv", "--json", "--output", "p.csv"], "--json: is for what is printed"),
     ],
 )
 def test_predictions_that_cannot_be_made(run, tmp_path, fitted, arguments, said):
-    np.savez(tmp_path / "d.npz", X=np.ones((2, 3)))
+    np.savez(tmp_path / "d.npz", X=np.arange(36.0).reshape(12, 3) ** 0.5, y=np.arange(12.0) ** 2)
+    if arguments[0] == "three":
+        answer(run, "fit", "d.npz", "--prior", "gaussian(1.0)", "--task", "regression", "--output", "three")
     assert said in refusal(run, "predict", *arguments)
 
 

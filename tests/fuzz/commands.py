@@ -86,7 +86,7 @@ _FIT = [
     "fit houses.csv --sep , --target price --output tabled --force",
 ]
 _RUNS = [
-    "predict tabled houses.csv",
+    "predict tabled houses.csv --keep city,note",
     "predict tabled houses.csv --output predicted.csv",
     "predict arrays data.npz",
     "report tabled --output page.html",
