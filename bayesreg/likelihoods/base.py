@@ -26,6 +26,8 @@ class Likelihood(nn.Module, ABC):
     metric_name: ClassVar[str] = "mse"
     #: Whether an example holds several observations, which `count` counts: the tokens of a text.
     counts_within: ClassVar[bool] = False
+    #: What each of these is.
+    unit: ClassVar[str] = "observation"
 
     @answering
     def __init__(self) -> None:

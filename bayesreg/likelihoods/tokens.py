@@ -40,6 +40,7 @@ class Tokens(Likelihood):
     target_kind = "integer"
     metric_name = "token_accuracy"
     counts_within = True
+    unit = "token"
 
     @answering
     def __init__(self, ignore_index: int = -100, *, shift: bool = False) -> None:

@@ -57,7 +57,7 @@ def plot_history(result: FitResult, ax: Axes | None = None) -> Axes:
         ax.axvline(result.best_epoch, color=GUIDE, lw=1, zorder=0, label="epoch kept")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("epoch (running means over each, as trained)" if key == "epoch" else key)
-    ax.set_ylabel("nats per example")
+    ax.set_ylabel(f"nats per {result.unit}")
     ax.legend(frameon=False)
     bare(ax)
     return ax

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bayesreg._support.calls import answering
 from bayesreg._support.drawing import draw
-from bayesreg._support.tables import Table
+from bayesreg._support.tables import Table, number
 from bayesreg.conversion import LossScale
 from bayesreg.errors import NotEquivalentError
 from bayesreg.likelihoods import Likelihood
@@ -178,6 +178,8 @@ class Choice:
             rows.insert(2, ("held-out mean NLL near it (nats)", best.held_out_nll))
         said = [self.why, *(f"{name}: {words}" for name, words in self.warnings.items())]
         priors = {prior.describe(): None for _, prior in self.prior.active()}
+        times = "its group's scale" if self.groups else number(self.scale)
+        said.append(f"Chosen, the widths of the prior that was given times {times}:")
         return Table("Prior strength", ("quantity", "value"), rows, (*said, *priors))
 
     def to_dict(self) -> dict[str, Any]:

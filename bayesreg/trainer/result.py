@@ -80,6 +80,7 @@ class FitResult:
         interrupted: What stopped the training before its end, in words; empty if nothing did.
         notes: What else is to be known, in sentences.
         continued: How a further fit of the same trainer began, in words; empty for the first.
+        unit: What one of n is: "example", "token", or "observation" of a likelihood that counts others within examples.
     """
 
     mean_nll: float
@@ -106,6 +107,7 @@ class FitResult:
     interrupted: str = ""
     notes: tuple[str, ...] = field(default=(), repr=False)
     continued: str = field(default="", repr=False)
+    unit: str = field(default="example", repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the numbers, ready for JSON."""
@@ -120,11 +122,11 @@ class FitResult:
     def summary(self) -> Table:
         """Return the outcome and the routes as one table."""
         rows: list[tuple[Any, ...]] = [
-            ("objective (nats per example)", self.objective),
+            (f"objective (nats per {self.unit})", self.objective),
             ("  mean NLL" if self.measured else "  mean NLL (on the way, not of the final weights)", self.mean_nll),
             ("  penalty times loss scale", self.objective - self.mean_nll),
             ("log prior (nats, with its constant)", self.log_prior),
-            ("training examples", self.num_data),
+            (f"training {self.unit}s", self.num_data),
         ]
         if self.val_nll is not None:
             rows += [("validation mean NLL", self.val_nll), (f"validation {self.metric_name}", self.val_metric)]

@@ -119,6 +119,7 @@ class Task:
             multimodal=tuple(entry.name for entry, prior in self.prior.active() if not prior.traits.convex),
             metric_name=self.likelihood.metric_name,
             seconds=time.perf_counter() - self.start,
+            unit=self.likelihood.unit if self.likelihood.counts_within else "example",
             **more,
         )
 

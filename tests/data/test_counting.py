@@ -199,6 +199,9 @@ def test_means_are_over_unmasked_tokens(texts):
     hits = ((output.argmax(-1) == labels) & (labels != -100)).sum() / (labels != -100).sum()
     assert result.val_metric == pytest.approx(float(hits))
     assert math.isclose(result.loss_scale.value, 1.0 / result.num_data)
+    said = {row[0]: row[1] for row in result.summary().rows}
+    assert said["training tokens"] == result.num_data
+    assert said["objective (nats per token)"] == result.objective
 
 
 def test_the_map_of_a_language_model_is_that_of_all_its_tokens(texts):

@@ -78,6 +78,7 @@ def test_every_scale_is_where_the_evidence_by_hand_is_stationary(diabetes):
     X, y = diabetes[0][:60], diabetes[1][:60]
     noise = br.likelihoods.Gaussian(0.7)
     choice = br.choose_strength(nn.Linear(10, 1).double(), br.Gaussian(1.0), noise, (X, y), groups="each")
+    assert "Chosen, the widths of the prior that was given times its group's scale:" in str(choice.summary())
     scale = choice.groups[0].scale.flatten().log().requires_grad_()
     (slope,) = torch.autograd.grad(evidence_by_hand(X, y, scale.exp(), 0.7), scale)
     assert float(slope.abs().max()) < 1e-6

@@ -47,6 +47,7 @@ def test_it_is_near_that_of_refits_elsewhere():
         apart = kl_divergence(Categorical(logits=before), Categorical(logits=after)).mean()
         assert 0.4 < found / float(apart) < 2.5
     text = str(choice.summary())
+    assert f"Chosen, the widths of the prior that was given times {choice.scale:.4g}:" in text
     assert "predictions move with half the scale" in text
     assert choice.to_dict()["sensitivity"] == list(choice.sensitivity)
 
