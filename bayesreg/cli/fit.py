@@ -93,10 +93,11 @@ def fit(
 ) -> None:
     """MAP-train a model on a table; write model, prior, metrics and plots to a run folder."""
     from bayesreg.cli.tabular.assess import cross_validated, on_rows
-    from bayesreg.cli.tabular.coefficients import coefficients_of, table_of
+    from bayesreg.cli.tabular.coefficients import table_of
     from bayesreg.cli.tabular.data import load_tabular
     from bayesreg.cli.tabular.folder import metrics_of, require_replaceable, write_folder
     from bayesreg.cli.tabular.procedure import Recipe, fit_rows, split
+    from bayesreg.runs.coefficients import coefficients_of
 
     require_no_option("--output", output)
     if val_fraction is not None and not 0.0 <= val_fraction < 1.0:

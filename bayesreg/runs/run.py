@@ -20,6 +20,7 @@ from bayesreg.errors import DataError, InvalidArgumentError
 from bayesreg.likelihoods import Likelihood
 from bayesreg.likelihoods.output import OutputPick
 from bayesreg.model_prior import ModelPrior
+from bayesreg.runs.coefficients import coefficients_of
 from bayesreg.tables import Encoder, Table, read_table
 
 __all__ = ["Run"]
@@ -74,6 +75,18 @@ class Run:
             if isinstance(held, nn.Module):
                 found[name] = (cast(Tensor, held.mean), cast(Tensor, held.std))
         return found
+
+    @property
+    def coefficients(self) -> dict[str, tuple[float, ...]]:
+        """By feature, what one unit of it more adds to each output; empty for a network that is not linear."""
+        found = coefficients_of(self.model, self.feature_names)
+        return {} if found is None else {one.feature: one.per_unit for one in found[0]}
+
+    @property
+    def intercepts(self) -> tuple[float, ...]:
+        """Of the outputs, where all features are 0; empty for a network that is not linear."""
+        found = coefficients_of(self.model, self.feature_names)
+        return () if found is None else tuple(found[1])
 
     @answering
     def predict(

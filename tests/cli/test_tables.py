@@ -128,6 +128,8 @@ def test_coefficients_are_in_the_units_of_the_columns(run, tmp_path):
     features, _ = loaded.columns.encode(read_table(tmp_path / "d.csv"))
     sums = features @ [by_name[name] for name in found["features"]] + found["intercepts"][0]
     assert np.allclose(sums, loaded.predict(tmp_path / "d.csv", kind="mean").reshape(-1), rtol=1e-9)
+    assert {name: value for name, (value,) in loaded.coefficients.items()} == pytest.approx(by_name, rel=1e-12)
+    assert loaded.intercepts == pytest.approx(tuple(found["intercepts"]), rel=1e-12)
 
 
 def test_exact_zeros_are_said_by_name(run):

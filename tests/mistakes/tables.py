@@ -142,9 +142,9 @@ TABLES = [
         "rest = np.flatnonzero(place == fold), fitted.train",
         _CLI,
     ),
-    Mutation("cli/tabular/coefficients.py", "raw = gain * weight / std", "raw = gain * weight", _CLI),
+    Mutation("runs/coefficients.py", "raw = gain * weight / std", "raw = gain * weight", _CLI),
     Mutation(
-        "cli/tabular/coefficients.py",
+        "runs/coefficients.py",
         "intercepts = shift + gain * bias - raw @ mean",
         "intercepts = shift + gain * bias",
         _CLI,

@@ -50,11 +50,24 @@ def test_a_run_comes_back_with_everything(tmp_path):
     assert run.class_names == ("a", "b", "c")
     assert run.feature_names == tuple("wxyz")
     assert run.metrics["mean_nll"] == trainer.result.mean_nll
+    assert (run.coefficients, run.intercepts) == ({}, ())
     assert not model.training
     assert torch.equal(run.predict(X, kind="probabilities"), trainer.predict(X, kind="probabilities"))
     names = run.predict(X.numpy(), kind="names")
     assert names == ["abc"[index] for index in trainer.predict(X, kind="classes")]
     assert json.loads((folder / "history.json").read_text()) == [dict(record) for record in trainer.result.history]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_linear_layer_has_its_coefficients_by_name(tmp_path, bias):
+    layer = nn.Linear(4, 2, bias=bias)
+    br.save_run(
+        tmp_path / "run", layer, br.ModelPrior(layer, br.Gaussian(1.0)), L.Categorical(), feature_names=list("wxyz")
+    )
+    run = br.load_run(tmp_path / "run", nn.Linear(4, 2, bias=bias))
+    assert list(run.coefficients) == list("wxyz")
+    assert run.coefficients["x"] == tuple(layer.weight[:, 1].tolist())
+    assert run.intercepts == (tuple(layer.bias.tolist()) if bias else (0.0, 0.0))
 
 
 def test_parts_are_saved_as_a_trainer_is(tmp_path):

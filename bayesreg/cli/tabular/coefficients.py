@@ -1,70 +1,17 @@
-"""The coefficients of a linear model by name, in the units of the columns."""
+"""The coefficients of a linear model as a table, the largest first."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
-
-import torch
-from torch import nn
 
 from bayesreg._support.tables import Table
 from bayesreg.cli.tabular.numbers import readable
+from bayesreg.runs.coefficients import Coefficient
 
-__all__ = ["Coefficient", "coefficients_of", "table_of"]
+__all__ = ["table_of"]
 
 _SHOWN = 20
-
-
-@dataclass(frozen=True)
-class Coefficient:
-    """What one feature does.
-
-    Attributes:
-        feature: Its name.
-        per_unit: Change of the output (the target, or log odds) for one unit more, by output.
-        per_std: For one standard deviation more, in those of the target; of features that are 0 or 1 from 0 to 1.
-    """
-
-    feature: str
-    per_unit: tuple[float, ...]
-    per_std: tuple[float, ...]
-
-    @property
-    def size(self) -> float:
-        """By which they are sorted."""
-        return max(abs(value) for value in self.per_std)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it for JSON."""
-        return {"feature": self.feature, "per_unit": list(self.per_unit), "per_std": list(self.per_std)}
-
-
-@torch.no_grad()
-def coefficients_of(network: nn.Module, names: Sequence[str]) -> tuple[list[Coefficient], list[float]] | None:
-    """Return the coefficients and the intercepts of a linear network, in the units of the columns.
-
-    Args:
-        network: From `build_network`.
-        names: Of the features.
-
-    Returns:
-        Both; None where the network is not linear.
-    """
-    parts: Any = network
-    net = getattr(parts, "net", None)
-    if type(net) is not nn.Linear or net.in_features != len(names):
-        return None
-    weight, bias = net.weight.double(), net.bias.double()
-    mean, std = parts.standardize.mean.double(), parts.standardize.std.double()
-    shift, gain = 0.0, 1.0
-    if hasattr(parts, "unstandardize"):
-        shift, gain = float(parts.unstandardize.mean), float(parts.unstandardize.std)
-    raw = gain * weight / std
-    intercepts = shift + gain * bias - raw @ mean
-    found = [Coefficient(name, tuple(raw[:, j].tolist()), tuple(weight[:, j].tolist())) for j, name in enumerate(names)]
-    return found, intercepts.tolist()
 
 
 def table_of(found: Sequence[Coefficient], intercepts: Sequence[float], classes: Sequence[str], target: str) -> Table:

@@ -16,13 +16,13 @@ from bayesreg._support.files import atomic_folder
 from bayesreg._text import printable
 from bayesreg._version import __version__
 from bayesreg.cli.tabular.assess import Assessment
-from bayesreg.cli.tabular.coefficients import Coefficient
 from bayesreg.cli.tabular.data import Tabular
 from bayesreg.cli.tabular.elsewhere import sklearn_setting
 from bayesreg.cli.tabular.procedure import Fitted, Recipe
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.likelihoods.saved import settings_of
 from bayesreg.runs import write_run
+from bayesreg.runs.coefficients import Coefficient
 
 __all__ = ["metrics_of", "require_replaceable", "write_folder"]
 
