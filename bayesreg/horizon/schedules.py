@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any, Literal
 
 from torch.optim import Optimizer
@@ -79,4 +80,13 @@ def named_schedule(optimizer: Optimizer, name: str, warmup: float | None, total:
     if not rising:
         return main
     up = LinearLR(optimizer, start_factor=1.0 / rising, total_iters=rising - 1)
-    return SequentialLR(optimizer, [up, main], milestones=[rising])
+    return _InTurn(optimizer, [up, main], milestones=[rising])
+
+
+class _InTurn(SequentialLR):
+    """Torch's own, which up to torch 2.6 warns of itself where one schedule takes over from another."""
+
+    def step(self) -> None:  # type: ignore[override]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The epoch parameter in `scheduler.step", UserWarning)
+            super().step()

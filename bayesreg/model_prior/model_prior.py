@@ -218,7 +218,7 @@ class ModelPrior(nn.Module):
         for term, entries in self.active_terms():
             here = {entry.name: local(given.get(entry.name, entry.parameter)) for entry in entries}
             # A frozen factor takes part with its value, which may be given too.
-            here |= {name: given[name] for name in term.names if name in given}
+            here.update({name: given[name] for name in term.names if name in given})
             shares.append((widened(self._localized(term, entries[0]).penalty(here)), entries[0].parameter))
         total = gather_sum(shares)
         return torch.zeros((), dtype=torch.float64) if total is None else total

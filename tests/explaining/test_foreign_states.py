@@ -11,6 +11,7 @@ from torch import nn
 
 import bayesreg as br
 from bayesreg.explaining.groups.layout import laid_out
+from tests.versions import adam_flag
 
 
 @pytest.mark.parametrize(
@@ -83,6 +84,7 @@ def by_axes(model):
     ]
 
 
+@adam_flag
 def test_a_checkpoint_of_two_groups_has_its_names_and_weights(tmp_path):
     torch.manual_seed(0)
     model = Tied()
@@ -101,6 +103,7 @@ def test_a_checkpoint_of_two_groups_has_its_names_and_weights(tmp_path):
     )
 
 
+@adam_flag
 def test_where_shapes_leave_two_answers_there_are_no_names():
     class Twins(nn.Module):
         def __init__(self):
