@@ -72,6 +72,9 @@ FeaturesOption = Annotated[
 ]
 DropOption = Annotated[list[str] | None, typer.Option(help="Columns to leave out, by commas or one by one.")]
 SepOption = Annotated[str | None, typer.Option(help="What separates the columns of a CSV.  [default: a comma]")]
+DecimalOption = Annotated[
+    str | None, typer.Option(help="Decimal sign of the numbers in a CSV: '.' or ','.  [default: a point]")
+]
 HeaderOption = Annotated[
     bool | None,
     typer.Option("--header/--no-header", help="Whether a CSV begins with names.  [default: yes, unless numbers]"),

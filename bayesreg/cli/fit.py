@@ -12,6 +12,7 @@ from bayesreg._support import checks
 from bayesreg._support.files import check_writable
 from bayesreg.cli._options import (
     DataArgument,
+    DecimalOption,
     DropOption,
     FeaturesOption,
     HeaderOption,
@@ -49,6 +50,7 @@ def fit(
     features: FeaturesOption = None,
     drop: DropOption = None,
     sep: SepOption = None,
+    decimal: DecimalOption = None,
     header: HeaderOption = None,
     task: TaskOption = None,
     model: ModelOption = "linear",
@@ -105,8 +107,9 @@ def fit(
     if lr is not None:
         checks.positive("--lr", lr)
     table = load_tabular(
-        data, target, task.value if task else None, header, sep=sep, features=listed(features), drop=listed(drop) or ()
-    )
+        data, target, task.value if task else None, header, sep=sep, decimal=decimal, features=listed(features),
+        drop=listed(drop) or (),
+    )  # fmt: skip
     recipe = Recipe(model, hidden, prior, noise_std, optimizer.value, lr, epochs, batch_size, starts, keep_last, seed)
     # A linear model is solved in a moment: it is measured by fitting it again, and no row is wasted.
     once = model == "linear" and optimizer.value not in ("adam", "sgd")

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from bayesreg._support.files import atomic, check_writable
-from bayesreg.cli._options import HeaderOption, SepOption, listed
+from bayesreg.cli._options import DecimalOption, HeaderOption, SepOption, listed
 from bayesreg.cli._output import for_json, require_no_option, say
 from bayesreg.errors import DataError, InvalidArgumentError
 
@@ -21,6 +21,7 @@ def predict(
     run: Annotated[Path, typer.Argument(help="The run folder of bayesreg fit.")],
     data: Annotated[Path, typer.Argument(help="A .csv, .parquet or .npz file with the columns that were trained on.")],
     sep: SepOption = None,
+    decimal: DecimalOption = None,
     header: HeaderOption = None,
     keep: Annotated[
         list[str] | None,
@@ -45,7 +46,7 @@ def predict(
     if "task" not in loaded.metrics:
         raise InvalidArgumentError(f"{run}: not a run of bayesreg fit; use br.load_run(...).predict in Python.")
     kept = list(dict.fromkeys(listed(keep) or ()))
-    features, notes, repeated = features_of(loaded, data, header, sep, kept)
+    features, notes, repeated = features_of(loaded, data, header, sep, kept, decimal)
     for note in notes:
         typer.echo(f"note: {note}", err=True)
     columns, rows = _predictions(loaded, features)

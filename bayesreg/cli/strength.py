@@ -10,6 +10,7 @@ import typer
 from bayesreg._support.files import check_writable
 from bayesreg.cli._options import (
     DataArgument,
+    DecimalOption,
     DropOption,
     FeaturesOption,
     HeaderOption,
@@ -46,6 +47,7 @@ def strength(
     features: FeaturesOption = None,
     drop: DropOption = None,
     sep: SepOption = None,
+    decimal: DecimalOption = None,
     header: HeaderOption = None,
     task: TaskOption = None,
     model: ModelOption = "linear",
@@ -74,8 +76,9 @@ def strength(
             f"--prior: expected one with a number to be chosen, such as gaussian(auto), got {prior!r}."
         )
     table = load_tabular(
-        data, target, task.value if task else None, header, sep=sep, features=listed(features), drop=listed(drop) or ()
-    )
+        data, target, task.value if task else None, header, sep=sep, decimal=decimal, features=listed(features),
+        drop=listed(drop) or (),
+    )  # fmt: skip
     encoded = table.encoded(np.arange(len(table)))
     rows: Any = (encoded.matrix, table.target)
     network, _ = network_of(table, encoded, rows, model, hidden, seed)

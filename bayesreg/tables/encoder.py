@@ -13,7 +13,7 @@ import numpy.typing as npt
 from bayesreg._support.optional import require
 from bayesreg.errors import DataError, InvalidArgumentError
 from bayesreg.tables.kinds import numbers_in
-from bayesreg.tables.read import Table, few
+from bayesreg.tables.table import Table, few
 
 __all__ = ["Encoder", "Feature"]
 

@@ -9,7 +9,8 @@ from itertools import pairwise
 from typing import Literal
 
 from bayesreg.errors import DataError
-from bayesreg.tables.read import NUMBER, Table
+from bayesreg.tables.decimals import require_points
+from bayesreg.tables.table import NUMBER, Table
 
 __all__ = ["Column", "Kind", "kind_of_column", "numbers_in"]
 
@@ -95,6 +96,7 @@ def numbers_in(table: Table, name: str) -> list[float]:
     for line, text in zip(table.lines, table.column(name), strict=True):
         # float() reads 1_000 and digits of other scripts too, which are slips more often than numbers.
         if text and not NUMBER.fullmatch(text):
+            require_points(table, name)
             raise DataError(f"{table.path}, line {line}, column {name!r}: expected a number, got {text!r}.")
         value = float(text or "nan")
         if text and not abs(value) <= 1e150:

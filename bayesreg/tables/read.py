@@ -3,70 +3,26 @@
 from __future__ import annotations
 
 import csv
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
 
 from bayesreg._support.optional import require
 from bayesreg.errors import DataError, nearest
+from bayesreg.tables.decimals import with_points
+from bayesreg.tables.table import MISSING, NUMBER, Table, few, text_of
 
-__all__ = ["MISSING", "NUMBER", "Table", "few", "read_table"]
-
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity|nan)", re.ASCII | re.IGNORECASE)
-
-#: What stands for a value that is not there.
-MISSING = {"", "na", "n/a", "nan", "null", "none", "?"}
+__all__ = ["read_table", "require_column"]
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 _PICKLES = {".pkl", ".pickle", ".p", ".joblib"}
 
 
-@dataclass(frozen=True)
-class Table:
-    """Columns of one length, as text.
-
-    Attributes:
-        path: Where they are from.
-        names: Of the columns, in order.
-        columns: The values, stripped; "" where one is missing.
-        lines: Of the file, for messages.
-    """
-
-    path: Path
-    names: list[str]
-    columns: list[list[str]]
-    lines: list[int]
-
-    def __len__(self) -> int:
-        return len(self.lines)
-
-    @classmethod
-    def of(cls, frame: Any) -> Self:
-        """Return a pandas DataFrame, or a table that answers as one, as columns of text."""
-        names = [str(name) for name in frame.columns]
-        columns = [
-            ["" if gap else _text(value) for value, gap in zip(frame[name], frame[name].isna(), strict=True)]
-            for name in frame.columns
-        ]
-        return cls(Path("the table"), names, columns, list(range(1, len(frame) + 1)))
-
-    def column(self, name: str) -> list[str]:
-        """Return a column by its name."""
-        return self.columns[self.names.index(name)]
-
-    def only(self, names: Sequence[str]) -> Table:
-        """Return the table with these columns, in this order."""
-        return Table(self.path, list(names), [self.column(name) for name in names], self.lines)
-
-
-def few(names: Sequence[str]) -> str:
-    """Return names for a message, not all of many."""
-    return ", ".join(names[:6]) + (f", ... ({len(names)})" if len(names) > 6 else "")
-
-
-def read_table(path: Path, target: str | None = None, header: bool | None = None, sep: str | None = None) -> Table:
+def read_table(
+    path: Path,
+    target: str | None = None,
+    header: bool | None = None,
+    sep: str | None = None,
+    decimal: str | None = None,
+) -> Table:
     """Read a file.
 
     Args:
@@ -74,6 +30,7 @@ def read_table(path: Path, target: str | None = None, header: bool | None = None
         target: A column whose text tells a header from a row of data; default the last.
         header: Whether a CSV begins with names; None: it does, and a first line of numbers is asked about.
         sep: What separates the columns of a CSV; default a comma, and a tab in `.tsv`.
+        decimal: The decimal sign of a CSV's numbers: "." (default) or ",".
 
     Returns:
         The table.
@@ -90,10 +47,14 @@ def read_table(path: Path, target: str | None = None, header: bool | None = None
     if not path.is_file():
         raise DataError(f"{path}: no such file.")
     if ending == ".parquet":
-        if header is not None or sep is not None:
-            raise DataError(f"{'--sep' if header is None else '--header'}: is for a CSV file, and {path} is none.")
+        given = {"--header": header, "--sep": sep, "--decimal": decimal}
+        if named := next((option for option, value in given.items() if value is not None), None):
+            raise DataError(f"{named}: is for a CSV file, and {path} is none.")
         return _parquet(path)
-    return _csv(path, target, header, sep or ("\t" if ending == ".tsv" else ","))
+    if decimal not in (None, ".", ","):
+        raise DataError(f"--decimal: expected '.' or ',', got {decimal!r}.")
+    found = _csv(path, target, header, sep or ("\t" if ending == ".tsv" else ","))
+    return with_points(found) if decimal == "," else found
 
 
 def _parquet(path: Path) -> Table:
@@ -111,15 +72,8 @@ def _parquet(path: Path) -> Table:
     for name, column in zip(names, read.columns, strict=True):
         if pyarrow.types.is_nested(column.type) or pyarrow.types.is_binary(column.type):
             raise DataError(f"{path}, column {name!r}: expected numbers, text or dates, got {column.type}.")
-        columns.append([_text(value) for value in column.to_pylist()])
+        columns.append([text_of(value) for value in column.to_pylist()])
     return Table(path, names, columns, list(range(1, read.num_rows + 1)))
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return ""
-    found = repr(value) if isinstance(value, float) else str(value)
-    return "" if found.lower() in MISSING else found.strip()
 
 
 def _csv(path: Path, target: str | None, named: bool | None, sep: str) -> Table:

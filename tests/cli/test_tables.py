@@ -244,6 +244,48 @@ def test_other_separators(run, tmp_path):
     assert answer(run, "fit", "d.tsv", "--output", "b")["features"] == ["x"]
 
 
+def in_commas(path):
+    """The table of houses as a German spreadsheet writes it."""
+    rows = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
+    for row in rows[1:]:
+        row[2] = row[2].replace(".", ",")
+        row[-1] = f"{int(row[-1]):,}".replace(",", ".") + ",00"
+    (path.parent / "de.csv").write_text("\n".join(map(";".join, rows)), encoding="utf-8")
+
+
+def test_decimal_commas_are_asked_about_and_read(run, tmp_path):
+    houses(tmp_path / "d.csv")
+    in_commas(tmp_path / "d.csv")
+    given = ("fit", "de.csv", "--sep", ";", "--target", "price")
+    said = refusal(run, *given)
+    assert "line 2, column 'price': '" in said
+    assert "looks like a number with a decimal comma; say --decimal ','" in said
+    assert "column 'size': '" in refusal(run, "fit", "de.csv", "--sep", ";", "--target", "city", "--drop", "price")
+    ours = answer(run, *given, "--decimal", ",", "--output", "de")
+    theirs = answer(run, "fit", "d.csv", "--target", "price", "--output", "en")
+    assert ours["coefficients"] == theirs["coefficients"]
+    assert "say --decimal ','" in refusal(run, "predict", "de", "de.csv", "--sep", ";")
+    told = [answer(run, "predict", *which)["rows"] for which in (
+        ("de", "de.csv", "--sep", ";", "--decimal", ",", "--keep", "size"), ("en", "d.csv", "--keep", "size"),
+    )]  # fmt: skip
+    assert told[0] == told[1]
+
+
+@pytest.mark.parametrize(
+    ("row", "arguments", "said"),
+    [
+        ("1,5;2,0", ["--decimal", "x"], "--decimal: expected '.' or ',', got 'x'"),
+        ("1.500;2,0", ["--decimal", ","], "column 'x': expected a decimal comma as in other rows, got '1.500'"),
+        ("few;2", ["--decimal", ","], "column 'x': expected a number as in 12 of 13 rows, got 'few'"),
+        ("few;2", [], "line 2, column 'x': '0,0' looks like a number"),
+    ],
+)
+def test_what_of_decimal_commas_is_refused(run, tmp_path, row, arguments, said):
+    rows = [f"{i // 10},{i % 10};{i}" for i in range(12)]
+    (tmp_path / "d.csv").write_text("\n".join(["x;y", *rows, row]))
+    assert said in refusal(run, "fit", "d.csv", "--sep", ";", *arguments)
+
+
 def test_rows_without_a_target_are_left_out_and_said(run, tmp_path):
     rows = [f"{np.sin(i):.3f},{np.cos(i):.3f}" for i in range(30)]
     rows[3] = "0.5,"

@@ -83,7 +83,7 @@ _FIT = [
     "fit houses.csv --target price --output out",
     "fit houses.csv --target city --drop note --output out --prior gaussian(1.0)",
     "fit houses.csv --target price --features size,city --output out --prior laplace(0.5) --val-fraction 0.3",
-    "fit houses.csv --sep , --target price --output tabled --force",
+    "fit houses.csv --sep , --decimal . --target price --output tabled --force",
 ]
 _RUNS = [
     "predict tabled houses.csv --keep city,note",

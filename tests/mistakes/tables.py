@@ -121,6 +121,10 @@ TABLES = [
     # tables
     Mutation("tables/kinds.py", "there = [value for value in values if value]", "there = list(values)", _CLI),
     Mutation("tables/kinds.py", "if whole and _ID.fullmatch(name.strip()):", "if whole:", _CLI),
+    Mutation("tables/decimals.py", 'text.replace(".", "").replace(",", ".")', 'text.replace(",", ".")', _CLI),
+    Mutation("tables/decimals.py", "if len(numbers) < MOSTLY * len(there):", "if len(numbers) < len(there):", _CLI),
+    Mutation("tables/decimals.py", 'if "." in text and NUMBER.fullmatch(text):', "if False:", _CLI),
+    Mutation("cli/tabular/data.py", 'if task != "classification":', "if False:", _CLI),
     Mutation("tables/encoder.py", "gaps = not all(column)", "gaps = False", _CLI),
     Mutation("tables/encoder.py", 'if "" in words and _GAP not in known:', "if False:", _CLI),
     Mutation("tables/encoder.py", "feature.fill is not None and index == 0", "feature.fill is not None", _CLI),

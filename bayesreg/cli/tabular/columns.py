@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 from bayesreg.errors import DataError
 from bayesreg.tables import Table, kind_of_column
-from bayesreg.tables.read import NUMBER, require_column
+from bayesreg.tables.decimals import MOSTLY, require_points
+from bayesreg.tables.read import require_column
+from bayesreg.tables.table import NUMBER
 
 __all__ = ["chosen_kinds"]
-
-# From this share on of its values a column is of numbers, and what is none is a slip.
-_MOSTLY = 0.5
 
 
 def chosen_kinds(
@@ -48,6 +47,7 @@ def chosen_kinds(
                 f"a weekday) or leave it out, --drop {name!r}."
             )
         if column.kind in ("text", "id"):
+            require_points(table, name)
             _require_clean(table, name)
         if column.kind in ("number", "text"):
             kinds[name] = column.kind
@@ -67,7 +67,7 @@ def _require_clean(table: Table, name: str) -> None:
     """Raise where all values but a few are numbers: a slip in one would make words of all."""
     there = [(line, text) for line, text in zip(table.lines, table.column(name), strict=True) if text]
     odd = [(line, text) for line, text in there if not NUMBER.fullmatch(text)]
-    if not odd or len(there) - len(odd) < _MOSTLY * len(there):
+    if not odd or len(there) - len(odd) < MOSTLY * len(there):
         return
     line, text = odd[0]
     raise DataError(

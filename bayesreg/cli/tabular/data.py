@@ -18,7 +18,9 @@ from bayesreg._text import printable
 from bayesreg.cli.tabular.columns import chosen_kinds
 from bayesreg.errors import DataError, nearest
 from bayesreg.tables import Encoder, Table, read_table
-from bayesreg.tables.read import NUMBER, require_column
+from bayesreg.tables.decimals import require_points
+from bayesreg.tables.read import require_column
+from bayesreg.tables.table import NUMBER
 
 __all__ = ["BUNDLED", "Encoded", "Rows", "Tabular", "load_tabular", "read_npz_features"]
 
@@ -121,6 +123,7 @@ def load_tabular(
     header: bool | None = None,
     *,
     sep: str | None = None,
+    decimal: str | None = None,
     features: Sequence[str] | None = None,
     drop: Sequence[str] = (),
 ) -> Tabular:
@@ -133,6 +136,7 @@ def load_tabular(
         header: Whether the first line of a CSV has names; without, columns are x0, x1, ... Default: names, and a first
             line of numbers is asked about.
         sep: What separates the columns of a CSV.
+        decimal: The decimal sign of its numbers.
         features: The columns to use; default all that can be used.
         drop: Columns to leave out.
 
@@ -146,8 +150,8 @@ def load_tabular(
     path = Path(source)
     ending = path.suffix.lower()
     options = {
-        "--target": target, "--header" if header else "--no-header": header, "--sep": sep, "--features": features,
-        "--drop": drop or None,
+        "--target": target, "--header" if header else "--no-header": header, "--sep": sep, "--decimal": decimal,
+        "--features": features, "--drop": drop or None,
     }  # fmt: skip
     given = [option for option, value in options.items() if value is not None]
     if given and ending not in _FILES:
@@ -165,7 +169,7 @@ def load_tabular(
     if ending == ".npz":
         return _numbers(*_read_npz(path), task)
     if ending in (*_FILES, ".pkl", ".pickle", ".joblib"):
-        return _of_table(read_table(path, target, header, sep), target, task, features, drop)
+        return _of_table(read_table(path, target, header, sep, decimal), target, task, features, drop)
     raise DataError(
         f"data: expected a .csv, .parquet or .npz file or one of {', '.join(BUNDLED)}, got {source!r}"
         f"{nearest(source, BUNDLED)}"
@@ -187,6 +191,8 @@ def _of_table(
         raise DataError(f"{table.path}: the target column {column!r} has no value.")
     _require_rows(len(labels))
     _check_labels(table, labels)
+    if task != "classification":
+        require_points(table, column)
     kinds, left_out = chosen_kinds(table, column, features, drop)
     notes += left_out
     values, task, classes, why = _checked_target(np.asarray(labels), task)

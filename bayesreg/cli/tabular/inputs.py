@@ -20,7 +20,7 @@ __all__ = ["features_of"]
 
 
 def features_of(
-    run: Run, path: Path, header: bool | None, sep: str | None, keep: Sequence[str] = ()
+    run: Run, path: Path, header: bool | None, sep: str | None, keep: Sequence[str] = (), decimal: str | None = None
 ) -> tuple[npt.NDArray[np.float64], list[str], list[list[str]]]:
     """Return the features of a file, what is to be said of it, and columns as they are.
 
@@ -30,6 +30,7 @@ def features_of(
         header: Whether a CSV begins with names.
         sep: What separates its columns.
         keep: Columns to return too, trained on or not.
+        decimal: The decimal sign of its numbers.
 
     Returns:
         (n, features), notes, and the columns of `keep`.
@@ -46,7 +47,7 @@ def features_of(
         if keep:
             raise DataError(f"{path}: --keep: its features have no names; expected a .csv or .parquet file.")
         return matrix, [], []
-    table = read_table(path, header=header, sep=sep)
+    table = read_table(path, header=header, sep=sep, decimal=decimal)
     for name in keep:
         require_column(table, name, "--keep")
     kept = [table.column(name) for name in keep]
