@@ -19,7 +19,7 @@ def net():
     return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).double()
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit", "ignore::DeprecationWarning")  # of torch 2.14 and newer, and older
 @pytest.mark.parametrize(
     "form",
     [
