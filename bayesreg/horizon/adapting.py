@@ -118,7 +118,7 @@ def adapt_weight_decay(
         before: Of the run: `batch_size`, `lr` (at its peak) and `num_data`; `steps` or `epochs` tell whether the
             weights come to rest, more exactly with `schedule` ("constant", "linear", "cosine" or a factory optimizer →
             scheduler) and `warmup` (steps, or a share). Of several optimizers `lr` is one for all, or a list.
-        after: What is different in the other run; what is not there stays.
+        after: What is different in the other run; what is not there stays, a length as `steps` or `epochs`, as given.
 
     Returns:
         The decay that keeps the belief, the one that keeps the memory, and what copied rules make of it; of several
@@ -184,7 +184,8 @@ def _of_one(
     batch, rate = second.batch_size / first.batch_size, second.lr / first.lr
     data = first.num_data / second.num_data
     memory: float | None = decay * batch * data / rate
-    share, notes = None, []
+    summed = decay / rate * first.at_peak / second.at_peak if first.at_peak and second.at_peak else None
+    share, notes = None, _length(first, second)
     if rule.kind == "coupled" and not rule.hidden:
         regime: Reading = "Gaussian"
         kept = decay * data
@@ -212,7 +213,7 @@ def _of_one(
             f"gradients are mostly noise sqrt(v) goes with 1/sqrt(batch size)"
             f"{'; whether they are was not checked.' if share is None else f' ({100.0 * share:.0f} % by its state).'}"
         )
-        notes += _at_rest(decay, first, second, kept)
+        notes += _at_rest(decay, first, second, kept, summed)
     else:
         raise UnsupportedError(
             f"{rule.name}: expected an optimizer whose weight_decay is a belief that is known (SGD, Adam and their kin "
@@ -220,8 +221,8 @@ def _of_one(
         )
     copied = {"weight_decay unchanged": decay, "weight_decay with batch size": decay * batch}
     copied["lr x weight_decay kept"] = decay / rate
-    if first.at_peak and second.at_peak:
-        copied["sum of lr x weight_decay kept"] = decay / rate * first.at_peak / second.at_peak
+    if summed is not None:
+        copied["sum of lr x weight_decay kept"] = summed
     return Adapted(kept, memory, copied, regime, share, why, decay, tuple(notes), rule.name)
 
 
@@ -243,21 +244,32 @@ def _is_adaptive(rule: DecayRule) -> bool:
     return rule.name in _ADAPTIVE or (rule.probed and rule.name.lower() in ("adamw", "nadamw", "radamw"))
 
 
-def _at_rest(decay: float, first: Run, second: Run, kept: float) -> list[str]:
+def _at_rest(decay: float, first: Run, second: Run, kept: float, summed: float | None) -> list[str]:
+    keeps = "" if summed is None else f" (weight_decay={summed:.4g} keeps it)"
     notes = []
     if first.steps is None and second.steps is None:
         notes.append(
             f"With steps or epochs it says whether weights come to rest: where lr x weight_decay sums to less than "
             f"about {_REST:g}, that sum counts more than the belief."
         )
-    for name, run, here in (("before", first, decay), ("after", second, kept)):
+    for name, run, here in (("Before", first, decay), ("After", second, kept)):
         if run.steps is None or run.at_peak is None:
             continue
         k = run.lr * here * run.at_peak
         if k < _REST:
             said = "k is" if run.scheduled else "at the peak rate k is at most"
             notes.append(
-                f"{name.capitalize()}: over {run.steps:,.0f} steps {said} {k:.2g}: weights do not come to rest, and "
-                f"what counts is the sum of lr x weight_decay more than the belief."
+                f"{name}: over {run.steps:,.0f} steps {said} {k:.2g}: weights do not come to rest, and what counts is "
+                f"the sum of lr x weight_decay more than the belief{keeps if name == 'Before' else ''}."
             )
     return notes
+
+
+def _length(first: Run, second: Run) -> list[str]:
+    """Say how long the other run was taken to be, where that is another number of epochs or steps."""
+    if first.steps is None or second.steps is None or not second.as_before:
+        return []
+    old, new = (f"{run.epochs:.3g} epochs, {run.steps:,.0f} steps" for run in (first, second))
+    if old == new:
+        return []
+    return [f"After: {second.as_before} as before, so that {old} become {new}; pass its own steps or epochs if not."]

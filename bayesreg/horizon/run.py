@@ -32,6 +32,7 @@ class Run:
         steps: In all; None where it is not known.
         at_peak: Steps at the peak whose learning rates sum to as much as those of all steps.
         scheduled: Whether they went by a schedule; else each is taken for the peak.
+        as_before: Which length it has from another run, "steps" or "epochs"; empty where it has its own, or none.
     """
 
     batch_size: float
@@ -40,6 +41,12 @@ class Run:
     steps: float | None
     at_peak: float | None
     scheduled: bool
+    as_before: str = ""
+
+    @property
+    def epochs(self) -> float | None:
+        """Passes over the data; None where the length is not known."""
+        return None if self.steps is None else self.steps * self.batch_size / self.num_data
 
 
 def run_of(name: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Run:
@@ -81,7 +88,8 @@ def run_of(name: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> 
         steps = numbers["epochs"] * numbers["num_data"] / numbers["batch_size"]
     course = {key: values[key] for key in _COURSE if values.get(key) is not None}
     at_peak = _at_peak(name, numbers["lr"], steps, course) if course else steps
-    return Run(numbers["batch_size"], numbers["lr"], numbers["num_data"], steps, at_peak, bool(course))
+    as_before = "" if own_length else next((key for key in _LENGTHS if key in defaults), "")
+    return Run(numbers["batch_size"], numbers["lr"], numbers["num_data"], steps, at_peak, bool(course), as_before)
 
 
 def _at_peak(name: str, rate: float, steps: float | None, course: Mapping[str, Any]) -> float:

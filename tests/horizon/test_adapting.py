@@ -58,10 +58,10 @@ def test_the_length_of_a_run_says_whether_it_is_at_rest():
     (unsaid,) = adamw(after=after).notes
     assert unsaid.startswith("With steps or epochs it says whether weights come to rest")
     short = adamw(before={**BEFORE, "steps": 1000}, after=after)
-    assert [note.partition(":")[0] for note in short.notes] == ["Before", "After"]
-    assert "k is at most 0.1:" in short.notes[0]
+    assert [note.partition(":")[0] for note in short.notes] == ["After", "Before", "After"]
+    assert "k is at most 0.1:" in short.notes[1]
     assert short.copied_rules["sum of lr x weight_decay kept"] == pytest.approx(0.1)
-    assert adamw(before={**BEFORE, "steps": 100_000}, after=after).notes == ()
+    assert adamw(before={**BEFORE, "steps": 100_000}, after={"lr": 2e-3}).notes == ()
     # Epochs of the first run are other steps in the second.
     epochs = adamw(before={**BEFORE, "epochs": 10}, after={**after, "epochs": 20})
     assert epochs.copied_rules["sum of lr x weight_decay kept"] == pytest.approx(0.1 * 4 / 2)
@@ -71,7 +71,7 @@ def test_a_schedule_says_how_much_of_the_peak_a_run_had():
     after = {"batch_size": 256}
     # Linear from the peak to 0 over T steps: (T + 1)/2 of them at the peak; warmed up over 100: 50.5 more of those.
     linear = adamw(before={**BEFORE, "steps": 1000, "schedule": "linear"}, after={**after, "schedule": "constant"})
-    assert "Before: over 1,000 steps k is 0.05:" in linear.notes[0]
+    assert "Before: over 1,000 steps k is 0.05:" in linear.notes[1]
     assert linear.copied_rules["sum of lr x weight_decay kept"] == pytest.approx(0.1 * 500.5 / 1000)
     warmed = adamw(before={**BEFORE, "steps": 1100, "schedule": "linear", "warmup": 100}, after={"schedule": None})
     assert "Before: over 1,100 steps k is 0.055:" in warmed.notes[0]
@@ -82,6 +82,29 @@ def test_a_schedule_says_how_much_of_the_peak_a_run_had():
         after={**after, "lr": 2e-3, "schedule": "constant"},
     )
     assert tenth.copied_rules["sum of lr x weight_decay kept"] == pytest.approx(0.1 / 2 * 110 / 200)
+
+
+def test_it_says_how_long_the_other_run_was_taken_to_be():
+    steps = adamw(before={**BEFORE, "steps": 100_000}, after={"batch_size": 256}).notes
+    assert steps[0] == (
+        "After: steps as before, so that 6.4 epochs, 100,000 steps become 25.6 epochs, 100,000 steps; pass its own "
+        "steps or epochs if not."
+    )
+    epochs = adamw(before={**BEFORE, "epochs": 6.4}, after={"batch_size": 256}).notes
+    assert epochs[0].startswith("After: epochs as before, so that 6.4 epochs, 100,000 steps become 6.4 epochs, 25,000")
+    for after in ({"lr": 2e-3}, {"batch_size": 256, "epochs": 6.4}, {"batch_size": 256, "steps": 100_000}):
+        notes = adamw(before={**BEFORE, "epochs": 6.4}, after=after).notes
+        assert not [note for note in notes if "as before" in note], after
+    # Of a coupled decay too; nothing is said where there is no length.
+    (said,) = br.adapt_weight_decay(0.1, optimizer="sgd", before={**BEFORE, "steps": 9}, after={"num_data": 3e6}).notes
+    assert said.startswith("After: steps as before")
+    assert br.adapt_weight_decay(0.1, optimizer="sgd", before=BEFORE, after={"num_data": 3e6}).notes == ()
+
+
+def test_where_the_sum_counts_more_it_says_which_decay_keeps_it():
+    (_, before, after) = adamw(before={**BEFORE, "epochs": 0.1}, after={"batch_size": 256}).notes
+    assert before.endswith("counts is the sum of lr x weight_decay more than the belief (weight_decay=0.4 keeps it).")
+    assert after.endswith("more than the belief.")
 
 
 def test_a_bound_stays():

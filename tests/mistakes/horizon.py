@@ -39,6 +39,8 @@ HORIZON = [
     Mutation("horizon/adapting.py", "decay / rate * first.at_peak / second.at_peak", "decay / rate * second.at_peak / first.at_peak", _ADAPT),
     Mutation("horizon/adapting.py", "share / batch / (1.0 - share + share / batch)", "share", _ADAPT),
     Mutation("horizon/run.py", "float(rates.sum() / rate)", "float(rates.sum())", _ADAPT),
+    Mutation("horizon/run.py", "self.steps * self.batch_size / self.num_data", "self.steps / self.num_data", _ADAPT),
+    Mutation("horizon/adapting.py", "if old == new:", "if False:", _ADAPT),
     Mutation("horizon/run.py", "if course else steps", "if False else steps", _ADAPT),
     Mutation("horizon/adapting.py", "if k < _REST:", "if k < 0.0:", _ADAPT),
     Mutation("horizon/noise.py", "(1.0 - beta1) / (1.0 + beta1) * (1.0 + beta1**count) / (1.0 - beta1**count)", "0.0", _ADAPT),
