@@ -31,7 +31,7 @@ from bayesreg.references import Rename
 from bayesreg.selection import (
     Selection,
     SelectorLike,
-    as_selector,
+    any_of,
     parameters_of,
 )
 
@@ -322,15 +322,15 @@ class ModelPrior(nn.Module):
     # -- its use ---------------------------------------------------------------------------------------
 
     @answering
-    def param_groups(self, only: SelectorLike | None = None) -> list[dict[str, Any]]:
+    def param_groups(self, only: Selection | None = None) -> list[dict[str, Any]]:
         """Return the trainable parameters as groups for any torch optimizer.
 
         Parameters whose Gaussian has the same std share a group, so that the optimizer's own (fused) weight decay
         can do the work. `weight_decay` is 0 in every group; `br.attach` sets it.
 
         Args:
-            only: A rule key (as in the constructor) that selects some of them: for `optimizer.add_param_group` after
-                layers were unfrozen. Default: all.
+            only: A rule key (as in the constructor), or a list of them, that selects some: for
+                `optimizer.add_param_group` after layers were unfrozen. Default: all.
 
         Returns:
             A list of group dictionaries.
@@ -353,7 +353,7 @@ class ModelPrior(nn.Module):
             for name in term.names
         }
         groups: dict[tuple[object, ...], list[nn.Parameter]] = {}
-        selected = None if only is None else as_selector(only, "only")
+        selected = None if only is None else any_of(only, "only")
         for entry, prior in self.active():
             if selected is not None and not selected(entry.info):
                 continue

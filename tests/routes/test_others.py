@@ -244,10 +244,17 @@ def test_what_is_unfrozen_and_in_no_optimizer_raises_with_the_way_on():
         optimizer.step()
     model[0].requires_grad_(True)
     backward(model)
-    said = r"0.weight was frozen .* no optimizer with the prior holds it.*; the same holds of 0\.bias\."
+    said = (
+        r"0\.weight, 0\.bias were frozen .* no optimizer with the prior holds them, so .*; add them: for group in "
+        r"prior\.param_groups\(only=\['0\.weight', '0\.bias'\]\): optimizer\.add_param_group\(group\)"
+    )
     with pytest.raises(br.CoverageError, match=said):
         optimizer.step()
-    for group in prior.param_groups(only="0.*"):
+    # Half of it is answered in the same words.
+    half = SGD(prior.param_groups(only=["0.weight", "2.weight", "2.bias"]), lr=0.1)
+    with pytest.raises(br.CoverageError, match=r"does not hold 0\.bias, .* prior\.param_groups\(only=\['0\.bias'\]\)"):
+        br.attach(half, prior, num_data=100)
+    for group in prior.param_groups(only=["0.weight", "0.bias"]):
         optimizer.add_param_group(group)
     before = model[0].weight.detach().clone()
     backward(model)
@@ -281,7 +288,7 @@ def test_what_is_unfrozen_and_flat_may_be_anothers_but_not_nobodys():
         backward(model)
         optimizer.step()
     backward(model)
-    with pytest.raises(br.CoverageError, match="so it does not move; add it"):
+    with pytest.raises(br.CoverageError, match="so no step moves them; add them"):
         optimizer.step()
 
 

@@ -100,8 +100,9 @@ def check_membership(optimizers: Sequence[Optimizer], prior: ModelPrior, without
         raise CoverageError(
             f"{several} not hold {', '.join(missing[:5])}{' and more' if len(missing) > 5 else ''}, which the prior "
             f"covers; build it from prior.param_groups() or model.parameters(), after the model was wrapped or "
-            f"sharded; if several optimizers share the model: br.attach([first, second], prior, ...); freeze what is "
-            f"not to be trained: requires_grad_(False)."
+            f"sharded, or add what was unfrozen: for group in prior.param_groups(only={missing[:12]!r}): "
+            f"optimizer.add_param_group(group); if several optimizers share the model: br.attach([first, second], "
+            f"prior, ...); freeze what is not to be trained: requires_grad_(False)."
         )
     twice = [e.name for key, (e, _) in covered.items() if counts.get(key, 0) > 1]
     if twice:

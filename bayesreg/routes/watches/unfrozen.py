@@ -16,6 +16,7 @@ __all__ = ["UnfrozenWatch"]
 
 # A parameter that has no pull may be another optimizer's, of which nothing is known before it steps.
 _PATIENCE = 3
+_SHOWN = 12
 
 
 class UnfrozenWatch:
@@ -45,15 +46,25 @@ class UnfrozenWatch:
                 self._times[entry.name] = self._times.get(entry.name, 0) + 1
                 if seen_holding(parameter) or self._times[entry.name] < _PATIENCE:
                     continue
-            others = [other.name for other, its in self._parameters if its is not parameter and self._strays(its)]
+            names = [other.name for other, its in self._parameters if self._strays(its)]
+            were, them = ("was", "it") if len(names) == 1 else ("were", "them")
+            moves = f"moves {them}" if flat else f"moves {them}, or one without the prior"
             raise CoverageError(
-                f"{entry.name} was frozen when the prior was attached and is trained now, but no optimizer with the "
-                f"prior holds it, so it {'does not move' if flat else 'does not move, or moves without its prior'}; "
-                f"add it: for group in prior.param_groups(only={entry.name!r}): optimizer.add_param_group(group)"
-                f"{f'; the same holds of {in_short(others)}' if others else ''}."
+                f"{in_short(names)} {were} frozen when the prior was attached, with a gradient now, and no optimizer "
+                f"with the prior holds {them}, so no step {moves}; add {them}: for group in "
+                f"prior.param_groups(only={_selecting(names)}): optimizer.add_param_group(group), and make a scheduler "
+                f"that has one entry a group (LambdaLR) anew."
             )
 
     def _strays(self, parameter: Tensor) -> bool:
         if not parameter.requires_grad or parameter.grad is None:
             return False
         return not self._held(parameter) and holder_of(parameter) is None
+
+
+def _selecting(names: Sequence[str]) -> str:
+    """Return what selects parameters by name, as it is written."""
+    if len(names) == 1:
+        return repr(names[0])
+    shown = ", ".join(map(repr, names[:_SHOWN]))
+    return f"[{shown}{', ...' if len(names) > _SHOWN else ''}]"
