@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -148,7 +149,8 @@ def fit(
     if fitted.choice is not None:
         show(fitted.choice.summary())
     show(fitted.prior.describe(fitted.result.loss_scale))
-    show(fitted.result.summary())
+    outcome = fitted.result.summary()
+    show(replace(outcome, notes=tuple(note.replace("restore_best=False", "--keep-last") for note in outcome.notes)))
     if fitted.result.modes is not None:
         show(fitted.result.modes.table)
     if measured is not None:

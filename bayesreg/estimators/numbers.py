@@ -37,6 +37,7 @@ def numbers_of(estimator: BaseEstimator, *data: Any, **how: Any) -> Any:
         text = str(error).partition(_TEXT)[2][:60]
         raise DataError(
             f"X and y: expected numbers, got text such as {text}; where it is in columns, put a "
-            f"make_column_transformer((OneHotEncoder(), columns), remainder=StandardScaler()) before "
-            f"{type(estimator).__name__} in a pipeline, or use bayesreg fit; targets by name are for MAPClassifier."
+            f"make_column_transformer((OneHotEncoder(handle_unknown='ignore'), columns), "
+            f"remainder=make_pipeline(SimpleImputer(), StandardScaler())) before {type(estimator).__name__} in a "
+            f"pipeline, or use bayesreg fit; targets by name are for MAPClassifier."
         ) from error

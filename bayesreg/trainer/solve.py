@@ -132,8 +132,7 @@ class FullBatchFit:
         if residual > self.tolerance:
             warnings.warn(
                 f"optimizer={self.solver!r} stopped at a KKT residual of {residual:.1e} (asked for "
-                f"{self.tolerance:.1e}): raise max_iterations, use model.double(), or check that a minimum exists "
-                f"(without a prior it may lie at infinity).",
+                f"{self.tolerance:.1e}){self._advice()}",
                 RuntimeWarning,
                 stacklevel=5,  # the caller of MAPTrainer.fit, which `answering` wraps
             )
@@ -144,6 +143,16 @@ class FullBatchFit:
             converged=residual <= self.tolerance,
             kkt_residual=residual,
             modes=self.modes if self.settings.starts > 1 else None,
+        )
+
+    def _advice(self) -> str:
+        limit = self.settings.max_iterations
+        if any(record["iteration"] >= limit for record in self.history):
+            return f", after {limit:,} iterations: raise max_iterations."
+        double = "" if self.problem.dtype == torch.float64 else "use model.double(); "
+        return (
+            f", where the objective fell no further: {double}check that a minimum exists (without a prior it may lie "
+            f"at infinity); with units that have a kink (ReLU) it may lie on one, where no gradient vanishes."
         )
 
     def _stopped(self, error: BaseException) -> FitResult:

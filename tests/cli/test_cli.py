@@ -184,6 +184,11 @@ def test_the_last_epoch_can_be_kept(run):
     last = answer(run, "fit", "wine", "--output", "last", "--keep-last", *more)
     assert best["val_nll"] <= last["val_nll"]
     assert last["best_epoch"] == 40
+    assert best["best_epoch"] < 40
+    for found, chose in ((best, True), (last, False)):
+        assert ("They chose the epoch that was kept" in found["assessment"]["how"]) is chose
+    _, out, _ = run("fit", "wine", "--output", "again", *more)
+    assert "(--keep-last keeps the last)" in out
 
 
 def test_a_prior_is_converted_even_where_its_optimizer_has_no_weight_decay_for_it(run):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import re
 from functools import partial
 from importlib.util import find_spec
 
@@ -13,13 +14,14 @@ import pytest
 import sklearn
 import torch
 from sklearn.base import clone
-from sklearn.compose import ColumnTransformer
+from sklearn.compose import ColumnTransformer, make_column_transformer
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.impute import SimpleImputer
 from sklearn.inspection import permutation_importance
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 from torch import nn
 
@@ -428,6 +430,15 @@ def test_text_among_the_numbers_is_answered_with_a_pipeline(estimator):
         match=r"X and y: expected numbers, got text such as 'München'; where it is in columns, put a make_column",
     ):
         estimator.fit(table, [0, 1, 0])
+    # What it says to write does it, gaps included.
+    with pytest.raises(br.DataError) as said:
+        estimator.fit(table, [0, 1, 0])
+    code = re.search(r"put a (make_column_transformer\(.*\)) before", str(said.value))[1]
+    parts = {"OneHotEncoder": OneHotEncoder, "SimpleImputer": SimpleImputer, "StandardScaler": StandardScaler}
+    made = {"make_column_transformer": make_column_transformer, "make_pipeline": make_pipeline}
+    first = eval(code, {**parts, **made, "columns": [0]})
+    rows = np.array([["a", 1.0], ["b", np.nan], ["a", 2.0], ["b", 0.5]] * 5, dtype=object)
+    make_pipeline(first, clone(estimator).set_params(prior="gaussian(1.0)")).fit(rows, [0, 1, 0, 1] * 5)
     with pytest.raises(ValueError, match="contains NaN"):
         estimator.fit([[np.nan], [1.0], [2.0]], [0, 1, 0])
 

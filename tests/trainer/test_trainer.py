@@ -502,10 +502,31 @@ def test_a_solver_that_stops_early_says_so(iris):
     train, _ = iris
     model = net()
     trainer = br.MAPTrainer(model, br.Gaussian(0.5), L.Categorical(), optimizer="lbfgs", max_iterations=2)
-    with pytest.warns(RuntimeWarning, match=r"stopped at a KKT residual of .* raise max_iterations") as said:
+    with pytest.warns(
+        RuntimeWarning, match=r"stopped at a KKT residual of .*, after 2 iterations: raise max_iter"
+    ) as said:
         result = trainer.fit(train)
     assert result.converged is False
     assert said[0].filename == __file__
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_solver_that_ends_on_a_kink_of_the_network_does_not_ask_for_more_iterations(dtype):
+    # (1 + |w|)²/2 + w²/2 is least at 0, where |w| has a slope on either side.
+    class Kink(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.tensor([[0.7]], dtype=dtype))
+
+        def forward(self, x):
+            return x * self.weight.abs()
+
+    X = torch.ones(8, 1, dtype=dtype)
+    trainer = br.MAPTrainer(Kink(), br.Gaussian(1.0), L.Gaussian(1.0), optimizer="lbfgs", progress=False)
+    with pytest.warns(RuntimeWarning, match="where the objective fell no further: ") as said:
+        trainer.fit((X, -X))
+    assert ("use model.double()" in str(said[0].message)) is (dtype == torch.float32)
+    assert "max_iterations" not in str(said[0].message)
 
 
 def test_the_default_optimizer_is_adam(iris):

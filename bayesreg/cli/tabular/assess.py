@@ -115,7 +115,10 @@ def on_rows(table: Tabular, fitted: Fitted, rows: Rows) -> Assessment:
     """
     predicted = _predicted(table, fitted, rows)
     parts, base = [_scores(table, predicted, rows, fitted)], [_baseline(table, fitted.train, rows)]
-    return _assessment(table, parts, base, f"On {len(rows)} rows that were held out.", rows, predicted)
+    said = f"On {len(rows)} rows that were held out."
+    if fitted.result.kept_record is not None and fitted.result.kept_record < len(fitted.result.history):
+        said += " They chose the epoch that was kept, so new rows will be predicted a little worse (--keep-last)."
+    return _assessment(table, parts, base, said, rows, predicted)
 
 
 def _places(table: Tabular, rows: Rows, folds: int, seed: int) -> npt.NDArray[np.int64]:
