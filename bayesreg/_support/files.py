@@ -56,11 +56,12 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_folder(path: str | os.PathLike[str], *, replace: bool = False) -> Iterator[Path]:
     """Yield an empty folder to fill, which is renamed to `path` on success and removed on failure; as `atomic`.
 
     Args:
         path: The folder, which must not exist, or be empty.
+        replace: Whether one that is there is replaced; it stays until the new one is whole.
 
     Yields:
         The hidden folder beside it. Its files get one mode, that of any other file.
@@ -78,7 +79,19 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         for file in filter(Path.is_file, temporary.rglob("*")):
             shutil.copymode(probe, file)
             _on_disk(file)
-        temporary.rename(target)
+        if not (replace and target.exists()):
+            temporary.rename(target)
+            return
+        # Beside it, and not in our own place, which the next save clears away: a kill now loses neither.
+        old = target.with_name(f".{target.name}.replaced")
+        shutil.rmtree(old, ignore_errors=True)
+        target.rename(old)
+        try:
+            temporary.rename(target)
+        except BaseException:
+            old.rename(target)
+            raise
+        shutil.rmtree(old)
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:

@@ -3,7 +3,7 @@
 from bayesreg.runs.load import load_run
 from bayesreg.runs.network import Standardize, Unstandardize, build_network, imported, standardise
 from bayesreg.runs.run import Run
-from bayesreg.runs.save import save_run, write_run
+from bayesreg.runs.save import is_run, save_run, write_run
 
 __all__ = [
     "Run",
@@ -11,6 +11,7 @@ __all__ = [
     "Unstandardize",
     "build_network",
     "imported",
+    "is_run",
     "load_run",
     "save_run",
     "standardise",

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from bayesreg._support import checks
 from bayesreg._support.calls import answering
 from bayesreg._support.files import atomic_folder
 from bayesreg._version import __version__
@@ -22,7 +23,7 @@ from bayesreg.model_prior import ModelPrior
 from bayesreg.runs.names import names_from
 from bayesreg.trainer import FitResult, MAPTrainer
 
-__all__ = ["save_run", "write_run"]
+__all__ = ["is_run", "save_run", "write_run"]
 
 
 @answering
@@ -35,6 +36,7 @@ def save_run(
     result: FitResult | None = None,
     class_names: Sequence[str] = (),
     feature_names: Sequence[str] = (),
+    replace: bool = False,
 ) -> Path:
     """Write a trained model, its prior, its likelihood and what is known of both to a folder, whole or not at all.
 
@@ -42,20 +44,21 @@ def save_run(
     is in its weights.
 
     Args:
-        folder: The folder; must not exist, or be empty.
+        folder: The folder; must not exist, or be empty, unless `replace`.
         model: The model; or the trainer that trained it, which has prior, likelihood and result too.
         prior: Its prior.
         likelihood: Its likelihood; the noise that was learned is kept.
         result: What `fit` returned, for its numbers and history.
         class_names: Of the classes, in the order of the outputs.
         feature_names: Of the inputs, in order.
+        replace: Whether a run folder that is there is replaced, once the new one is whole.
 
     Returns:
         The folder.
 
     Raises:
         InvalidArgumentError: If something is missing, or names are not words.
-        OSError: If the folder is not empty, or cannot be written.
+        OSError: If the folder is not empty (with `replace`: and no run folder), or cannot be written.
 
     Example:
         >>> import torch, tempfile, bayesreg as br
@@ -100,12 +103,20 @@ def save_run(
         "batch": {"target": form.target, "sample_weight": form.sample_weight},
         **({} if result is None else result.to_dict()),
     }
-    target = Path(folder)
+    target, replace = Path(folder), checks.flag("replace", replace)
     if target.is_dir() and any(target.iterdir()):
-        raise OSError(f"{target}: is not empty; name another folder, or remove it.")
-    with atomic_folder(target) as temporary:
+        if not replace:
+            raise OSError(f"{target}: is not empty; name another folder, or replace a run that is there: replace=True.")
+        if not is_run(target):
+            raise OSError(f"{target}: is no run folder, and is left as it is; name another one.")
+    with atomic_folder(target, replace=replace) as temporary:
         write_run(temporary, model, prior, likelihood, metrics, [] if result is None else result.history)
     return target
+
+
+def is_run(folder: Path) -> bool:
+    """Return whether a folder holds what `save_run` or `bayesreg fit` wrote."""
+    return (folder / "metrics.json").is_file() and (folder / "model.safetensors").is_file()
 
 
 def write_run(

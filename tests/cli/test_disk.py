@@ -211,6 +211,31 @@ def test_a_failure_leaves_no_folder_that_was_not_there(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_that_is_replaced_is_there_until_the_new_one_is(tmp_path, monkeypatch):
+    run = tmp_path / "run"
+
+    def replaced(text):
+        with atomic_folder(run, replace=True) as folder:
+            (folder / "x").write_text(text)
+
+    replaced("first")
+    rename = Path.rename
+
+    def at_the_last_moment(path, target):
+        if "bayesreg-tmp" in str(path):
+            raise OSError(28, "No space left on device")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", at_the_last_moment)
+    with pytest.raises(OSError, match="No space left"):
+        replaced("second")
+    assert (run / "x").read_text() == "first"
+    monkeypatch.undo()
+    replaced("third")
+    assert (run / "x").read_text() == "third"
+    assert list(tmp_path.iterdir()) == [run]
+
+
 def test_asking_whether_it_can_be_written_leaves_nothing(tmp_path):
     check_writable(tmp_path / "a" / "b" / "run")
     assert list(tmp_path.iterdir()) == []

@@ -154,7 +154,7 @@ TABLES = [
         _CLI,
     ),
     Mutation("cli/tabular/elsewhere.py", "noise / float(network.unstandardize.std)", "noise", _CLI),
-    Mutation("cli/tabular/folder.py", "            old.rename(output)\n", "            pass\n", _CLI),
+    Mutation("_support/files.py", "            old.rename(target)\n", "            pass\n", "cli/test_disk.py"),
     Mutation("cli/tabular/page.py", "return html.escape(str(value))", "return str(value)", _CLI),
     Mutation("runs/load.py", 'if found.names != metrics.get("features"):', "if False:", _CLI),
     # group lasso, and paths

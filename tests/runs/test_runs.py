@@ -217,9 +217,25 @@ def test_names_are_words(tmp_path, names):
 def test_a_folder_that_is_not_empty_is_left_alone(tmp_path):
     trainer, _ = trained()
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(OSError, match="is not empty; name another folder"):
+    with pytest.raises(OSError, match="is not empty; name another folder, or replace a run that is there: replace=Tr"):
         br.save_run(tmp_path, trainer)
+    with pytest.raises(OSError, match="is no run folder, and is left as it is"):
+        br.save_run(tmp_path, trainer, replace=True)
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_run_is_replaced_once_the_new_one_is_whole(tmp_path, monkeypatch):
+    trainer, X = trained()
+    br.save_run(tmp_path / "run", trainer, replace=True)
+    other, _ = trained(seed=1)
+    monkeypatch.setattr(br.ModelPrior, "save", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    with pytest.raises(OSError, match="full"):
+        br.save_run(tmp_path / "run", other, replace=True)
+    assert torch.equal(br.load_run(tmp_path / "run", network()).model(X), trainer.model(X))
+    monkeypatch.undo()
+    br.save_run(tmp_path / "run", other, replace=True)
+    assert torch.equal(br.load_run(tmp_path / "run", network()).model(X), other.model(X))
+    assert [file.name for file in tmp_path.iterdir()] == ["run"]
 
 
 def test_a_model_must_be_given_and_fit(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,7 @@ from bayesreg.cli.tabular.elsewhere import sklearn_setting
 from bayesreg.cli.tabular.procedure import Fitted, Recipe
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.likelihoods.saved import settings_of
-from bayesreg.runs import write_run
+from bayesreg.runs import is_run, write_run
 from bayesreg.runs.coefficients import Coefficient
 
 __all__ = ["metrics_of", "require_replaceable", "write_folder"]
@@ -43,7 +42,7 @@ def require_replaceable(output: Path, *, force: bool) -> None:
         return
     if not force:
         raise InvalidArgumentError(f"--output: {output} exists already; name another folder, or replace it by --force.")
-    if not (output / "metrics.json").is_file() or not (output / "model.safetensors").is_file():
+    if not is_run(output):
         raise InvalidArgumentError(f"--force: {output} is no run folder, and is left as it is; name another.")
 
 
@@ -118,20 +117,9 @@ def write_folder(
         metrics: The numbers.
         force: Whether a run folder that is there is replaced.
     """
-    old = output.with_name(f".{output.name}.replaced") if force and output.exists() else None
-    if old is not None:
-        shutil.rmtree(old, ignore_errors=True)
-        output.rename(old)
-    try:
-        with atomic_folder(output) as folder:
-            write_run(folder, fitted.network, fitted.prior, fitted.likelihood, metrics, fitted.result.history)
-            _pictures(folder, table, fitted, measured, found)
-    except BaseException:
-        if old is not None:
-            old.rename(output)
-        raise
-    if old is not None:
-        shutil.rmtree(old)
+    with atomic_folder(output, replace=force) as folder:
+        write_run(folder, fitted.network, fitted.prior, fitted.likelihood, metrics, fitted.result.history)
+        _pictures(folder, table, fitted, measured, found)
 
 
 def _pictures(
