@@ -13,7 +13,7 @@ from bayesreg.cli._loss import Loss, loss_scale_of
 from bayesreg.cli._options import NumData, Word
 from bayesreg.cli._output import say, show
 from bayesreg.conversion import table
-from bayesreg.errors import InvalidArgumentError, nearest
+from bayesreg.errors import InvalidArgumentError, NotEquivalentError
 from bayesreg.horizon.adapting import adapt_weight_decay
 
 __all__ = ["convert"]
@@ -46,11 +46,7 @@ _SHORT = {
 
 
 def _kind(text: str) -> Kind:
-    given = str(text).lower()
-    name = _SHORT.get(given, given.replace("_", "-"))
-    if name not in list(Kind):
-        raise typer.BadParameter(f"{text!r} is not one of {', '.join(Kind)}{nearest(name, Kind) or '.'}")
-    return Kind(name)
+    return Kind.parse(_SHORT.get(str(text).lower(), text))
 
 
 def convert(
@@ -59,10 +55,12 @@ def convert(
         Kind, typer.Option("--from", parser=_kind, metavar="NOTATION", help=f"What the number is: {', '.join(Kind)}.")
     ] = Kind.weight_decay,
     num_data: NumData = None,
-    loss: Annotated[Loss, typer.Option(help="The training loss.")] = Loss.mean,
+    loss: Annotated[Loss, Loss.option("The training loss.")] = Loss.mean,
     optimizer: Annotated[str | None, typer.Option(help="Torch optimizer in use, such as sgd or adamw.")] = None,
     noise_std: Annotated[float | None, typer.Option(help="Noise std of squared-error losses, ridge and lasso.")] = None,
-    num_outputs: Annotated[int | None, typer.Option(help="Outputs per example, for --loss mse.  [default: 1]")] = None,
+    num_outputs: Annotated[
+        int | None, typer.Option(help="Outputs per example, for --loss mse.  \\[default: 1]")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(help="For --loss minibatch-sum.")] = None,
     likelihood_weight: Annotated[float, typer.Option(help="How often each example counts (1/temperature).")] = 1.0,
     from_run: Annotated[
@@ -90,7 +88,15 @@ def convert(
         checks.positive_float("--noise-std", noise_std)
     notation: Any = kind.value.replace("-", "_")
     told = replace(scale, num_data=num_data)
-    found = table.convert(value, notation, num_data=told, optimizer=optimizer, noise_std=noise_std)
+    try:
+        found = table.convert(value, notation, num_data=told, optimizer=optimizer, noise_std=noise_std)
+    except NotEquivalentError as error:
+        if kind is not Kind.weight_decay or optimizer is None:
+            raise
+        raise NotEquivalentError(
+            f"{error} Here: bayesreg explain --optimizer {optimizer} --weight-decay {value:g} --lr ... says what it "
+            f"does over a run, and bayesreg convert {value:g} --from-run ... --to-run ... what it becomes in another."
+        ) from error
     if as_json:
         say(found.to_json())
     else:

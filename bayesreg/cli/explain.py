@@ -50,19 +50,21 @@ def explain(
     lr: Annotated[float | None, typer.Option(help="Its learning rate (the peak of a schedule).")] = None,
     momentum: Annotated[float | None, typer.Option(help="Its momentum.")] = None,
     dtype: Annotated[
-        str | None, typer.Option(help="Of the weights: float32, bfloat16, float16 or float64.  [default: float32]")
+        str | None, typer.Option(help="Of the weights: float32, bfloat16, float16 or float64.  \\[default: float32]")
     ] = None,
     clip_norm: Annotated[float | None, typer.Option(help="What the loop clips gradients to.")] = None,
-    loss: Annotated[Loss, typer.Option(help="The training loss.")] = Loss.mean,
+    loss: Annotated[Loss, Loss.option("The training loss.")] = Loss.mean,
     noise_std: Annotated[float | None, typer.Option(help="Noise std of squared-error losses.")] = None,
-    num_outputs: Annotated[int | None, typer.Option(help="Outputs per example, for --loss mse.  [default: 1]")] = None,
+    num_outputs: Annotated[
+        int | None, typer.Option(help="Outputs per example, for --loss mse.  \\[default: 1]")
+    ] = None,
     batch_size: Annotated[
         int | None, typer.Option(help="Examples per optimizer step: for --epochs, and --loss minibatch-sum.")
     ] = None,
     steps: Steps = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the data, in place of --steps.")] = None,
     schedule: Annotated[
-        str | None, typer.Option(help="How the learning rate goes: constant, linear or cosine.  [default: constant]")
+        str | None, typer.Option(help="How the learning rate goes: constant, linear or cosine.  \\[default: constant]")
     ] = None,
     warmup: Annotated[str | None, typer.Option(help="Steps of warm-up, or a share such as 0.1.")] = None,
     likelihood_weight: Annotated[float, typer.Option(help="How often each example counts (1/temperature).")] = 1.0,

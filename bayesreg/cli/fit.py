@@ -25,6 +25,7 @@ from bayesreg.cli._options import (
     TaskOption,
     Word,
     listed,
+    whole,
 )
 from bayesreg.cli._output import for_json, require_no_option, say, show
 from bayesreg.errors import InvalidArgumentError
@@ -61,34 +62,26 @@ def fit(
     ] = "gaussian(auto)",
     noise_std: NoiseOption = None,
     optimizer: Annotated[
-        OptimizerName, typer.Option(help="auto: lbfgs or proximal if linear or auto is in the prior, else adam.")
+        OptimizerName, OptimizerName.option("auto: lbfgs or proximal if linear or auto is in the prior, else adam.")
     ] = OptimizerName.auto,
-    lr: Annotated[float | None, typer.Option(help="Learning rate of adam and sgd.  [default: 0.01]")] = None,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, max=10_000_000, help="Epochs of adam and sgd.  [default: 100]")
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, max=2**31 - 1, help="Batch size of adam and sgd.  [default: 32]")
-    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate of adam and sgd.  \\[default: 0.01]")] = None,
+    epochs: Annotated[int | None, whole(1, 10_000_000, "Epochs of adam and sgd.  \\[default: 100]")] = None,
+    batch_size: Annotated[int | None, whole(1, 2**31 - 1, "Batch size of adam and sgd.  \\[default: 32]")] = None,
     val_fraction: Annotated[
         float | None,
         typer.Option(
-            help="Share of the rows held out.  [default: 0.2; of a linear model 0, and it is cross-validated]"
+            help="Share of the rows held out.  \\[default: 0.2; of a linear model 0, and it is cross-validated]"
         ),
     ] = None,
     starts: Annotated[
-        int,
-        typer.Option(min=1, max=100_000, help="Starting points of lbfgs and proximal; for priors that are not convex."),
+        int, whole(1, 100_000, "Starting points of lbfgs and proximal; for priors that are not convex.")
     ] = 1,
-    seed: Annotated[
-        int, typer.Option(min=0, max=2**63 - 1, help="Of the split, the initial weights and the order.")
-    ] = 0,
+    seed: Annotated[int, whole(0, 2**63 - 1, "Of the split, the initial weights and the order.")] = 0,
     keep_last: Annotated[
         bool, typer.Option("--keep-last", help="Keep the last epoch, not the best on validation.")
     ] = False,
     resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Keep the state in OUTPUT.checkpoint, and go on from it if it is there."),
+        bool, typer.Option("--resume", help="Keep the state in OUTPUT.checkpoint, and go on from it if it is there.")
     ] = False,
     output: Annotated[Path, typer.Option(help="Run folder to create.")] = Path("runs/fit"),
     force: Annotated[bool, typer.Option("--force", help="Replace OUTPUT if it is a run folder.")] = False,

@@ -27,7 +27,7 @@ def predict(
         list[str] | None,
         typer.Option(help="Columns of DATA to repeat in front of the predictions, such as an id, by commas."),
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="CSV to write.  [default: printed]")] = None,
+    output: Annotated[Path | None, typer.Option(help="CSV to write.  \\[default: printed]")] = None,
     trust: Annotated[
         bool, typer.Option("--trust", help="Import and call the function that made the model: runs code.")
     ] = False,

@@ -97,7 +97,7 @@ def convert_file(
     variance: Annotated[Path | None, typer.Option(help="Flat variances, .pt.")] = None,
     deviations: Annotated[Path | None, typer.Option(help="Flat deviations, K rows, .pt.")] = None,
     like: Annotated[Path | None, typer.Option(help="Weights of the same model, .pt: names, shapes, order.")] = None,
-    convention: Annotated[Convention | None, typer.Option(help="What the statistics' covariance is.")] = None,
+    convention: Annotated[Convention | None, Convention.option("What the statistics' covariance is.")] = None,
     epsilon: Annotated[float | None, typer.Option(help="As the convention means it; of flat statistics.")] = None,
     as_json: AsJson = False,
 ) -> None:

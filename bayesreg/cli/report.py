@@ -16,7 +16,7 @@ __all__ = ["report"]
 
 def report(
     run: Annotated[Path, typer.Argument(help="The run folder of bayesreg fit.")],
-    output: Annotated[Path | None, typer.Option(help="Where to write it.  [default: RUN/report.html]")] = None,
+    output: Annotated[Path | None, typer.Option(help="Where to write it.  \\[default: RUN/report.html]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Write one self-contained page on a run: data, prior, strength, fit, coefficients, what it is elsewhere."""

@@ -22,6 +22,7 @@ from bayesreg.cli._options import (
     TaskOption,
     Word,
     listed,
+    whole,
 )
 from bayesreg.cli._output import for_json, require_no_option, say, show
 from bayesreg.errors import InvalidArgumentError
@@ -54,8 +55,8 @@ def strength(
     hidden: HiddenOption = None,
     prior: Annotated[str, typer.Option(help="In words, with auto for its scale.")] = "gaussian(auto)",
     noise_std: NoiseOption = None,
-    method: Annotated[MethodName, typer.Option(help="By what it is chosen.")] = MethodName.AUTO,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the initial weights and of divisions.")] = 0,
+    method: Annotated[MethodName, MethodName.option("By what it is chosen.")] = MethodName.AUTO,
+    seed: Annotated[int, whole(0, 2**63 - 1, "Of the initial weights and of divisions.")] = 0,
     picture: Annotated[Path | None, typer.Option(help="Where to draw it, such as strength.png.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

@@ -90,6 +90,7 @@ def test_convert_prints_a_table(run):
     ("arguments", "message"),
     [
         (["0.01", "--num-data", 100, "--optimizer", "adamw"], "AdamW decouples weight decay"),
+        (["0.01", "--num-data", 100, "--optimizer", "adamw"], "bayesreg explain --optimizer adamw --weight-decay 0.01"),
         (["0.01", "--num-data", 100, "--optimizer", "sdg"], "got 'sdg'; did you mean 'sgd'"),
         (["0.01"], "--num-data: pass the size of the training set"),
         (["0.01", "--num-data", 0], "num_data: expected an integer >= 1, got 0"),
@@ -344,7 +345,10 @@ def test_fit_refuses_bad_files(run, tmp_path):
         (["--prior", "gaussian("], "expected a family with numbers"),
         (["--prior", "__import__('os').system('x')"], "expected a family with numbers"),
         (["--prior", "gaussian(1, 2, 3)"], "gaussian(1, 2, 3)"),
-        (["--prior", "laplace"], "prior 'laplace': Laplace: missing a required argument"),
+        (["--prior", "laplace"], "prior 'laplace': Laplace: missing a required argument: 'scale'; it takes scale, loc"),
+        (["--prior", "gaussian"], "; where it is to be chosen from the data, write auto for it."),
+        (["--task", "regresion"], "'regresion' is not one of classification, regression; did you mean 'regression'?"),
+        (["--epochs", "1e2x"], "expected a whole number such as 50000, 50_000 or 5e4, got '1e2x'"),
         (["--prior", "gaussian(0.1, center=a/b.pt)"], "text goes in quotes"),
         (["--prior", "flat(3)"], "Flat takes no arguments"),
         (["--prior", "gaussian(0.1, center='no.pt')"], "no such file"),
@@ -382,6 +386,12 @@ def test_fit_refuses_bad_files(run, tmp_path):
 def test_fit_refuses_bad_arguments(run, tmp_path, arguments, message):
     assert message in refusal(run, "fit", "iris", "--output", "run", *arguments)
     assert not (tmp_path / "run").exists()
+
+
+def test_help_says_what_is_taken_where_nothing_is_given(run):
+    _, out, _ = run("fit", "--help")
+    assert "[default: 0.01]" in out
+    assert "Hidden units of --model mlp.  [default: 32]" in out
 
 
 def test_fit_refuses_a_folder_that_exists(run, tmp_path):

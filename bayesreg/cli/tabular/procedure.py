@@ -84,7 +84,14 @@ class Recipe:
         Raises:
             InvalidArgumentError: If the prior is none, or an option plays no part.
         """
-        family: Any = prior_from_words(at_scale_one(self.prior) if self.chooses else self.prior, n)
+        try:
+            family: Any = prior_from_words(at_scale_one(self.prior) if self.chooses else self.prior, n)
+        except InvalidArgumentError as error:
+            if "missing a required argument" not in str(error) or self.chooses:
+                raise
+            raise InvalidArgumentError(
+                f"{error}; where it is to be chosen from the data, write auto for it."
+            ) from error
         name = self.solver(family)
         how = self.how(name, validated=validated)
         if self.chooses and self.starts > 1:
