@@ -97,7 +97,8 @@ def _table(load: str, widths: tuple[int, ...], n: int, seed: int) -> Problem:
         y = (y - y[a].mean()) / y[a].std()
         likelihood = br.likelihoods.Gaussian("learned")
     parts = [(torch.tensor(X[i]), torch.tensor(y[i])) for i in (a, b)]
-    return Problem(*parts, _initialised(_mlp(*widths).double(), seed), likelihood, br.Gaussian(1.0))
+    train, test = parts
+    return Problem(train, test, _initialised(_mlp(*widths).double(), seed), likelihood, br.Gaussian(1.0))
 
 
 def _digits(n: int, seed: int) -> Problem:
@@ -105,7 +106,8 @@ def _digits(n: int, seed: int) -> Problem:
     order = np.random.default_rng(seed).permutation(len(y))
     parts = [(torch.tensor(X[i] / 16.0), torch.tensor(y[i])) for i in (order[:n], order[n : n + 797])]
     model = _initialised(_mlp(64, 64, 10).double(), seed)
-    return Problem(*parts, model, br.likelihoods.Categorical(), br.Gaussian(1.0))
+    train, test = parts
+    return Problem(train, test, model, br.likelihoods.Categorical(), br.Gaussian(1.0))
 
 
 @functools.cache
@@ -140,7 +142,8 @@ def _sentences(n: int, seed: int) -> Problem:
     model = nn.Linear(parts[0][0].shape[1], 1).double()
     nn.init.zeros_(model.weight)
     nn.init.zeros_(model.bias)
-    return Problem(*parts, model, br.likelihoods.Bernoulli(), br.Gaussian(1.0))
+    train, test = parts
+    return Problem(train, test, model, br.likelihoods.Bernoulli(), br.Gaussian(1.0))
 
 
 @functools.cache

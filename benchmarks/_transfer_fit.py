@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ def prior_of(task: Task, method: str, scale: float | None, model: nn.Module, poo
     if method == SWAG:
         mean, variance, deviations = _body(task, model, pool)
         learned = br.transfer.low_rank_prior(mean, variance, deviations, scale=scale**2, epsilon=EPSILON)
-        rules = {} if task.new is None else {task.new: br.Gaussian(HEAD_SCALE)}
+        rules: dict[Any, Any] = {} if task.new is None else {task.new: br.Gaussian(HEAD_SCALE)}
         return br.ModelPrior(model, {**rules, "*": learned})
     if method in (FISHER, WHOLE):
         fisher = pool.learned().fisher
@@ -52,7 +52,7 @@ def prior_of(task: Task, method: str, scale: float | None, model: nn.Module, poo
     if method == "pretrained-centred prior":
         head = None if task.new is None else HEAD_SCALE
         return br.transfer.l2_sp(model, reference, body_scale=scale, head_scale=head, new=task.new, covered="all")
-    head_rule = {} if task.new is None else {task.new: br.Gaussian(HEAD_SCALE)}
+    head_rule: dict[Any, Any] = {} if task.new is None else {task.new: br.Gaussian(HEAD_SCALE)}
     return br.ModelPrior(model, {**head_rule, "*": br.Gaussian(scale)})
 
 
@@ -103,7 +103,7 @@ def fit(task: Task, method: str, setting: Setting, pool: Pool, train: np.ndarray
     return model
 
 
-def _batches(n: int, seed: int) -> Iterable[Tensor]:
+def _batches(n: int, seed: int) -> Iterator[Tensor]:
     generator = torch.Generator().manual_seed(seed)
     order = torch.empty(0, dtype=torch.long)
     while True:

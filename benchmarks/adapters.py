@@ -46,15 +46,14 @@ def through_bayesreg(size: int, rank: int, each: bool = False) -> Callable[[], o
     model = Factors(size, rank)
     scale = torch.full((size, size), SCALE) if each else SCALE
     prior = br.ModelPrior(model, {"*": br.AdapterGaussian(scale, [("B", "A")])})
-    parts, values = [prior["B"], prior["A"]], [model.B.detach(), model.A.detach()]
-    grads = [torch.zeros_like(value) for value in values]
-    joint = parts[0].joint
-    assert joint is not None
+    [(term, entries)] = prior.active_terms()
+    values = {entry.name: entry.parameter.detach() for entry in entries}
+    grads = {name: torch.zeros_like(value) for name, value in values.items()}
 
     @torch.no_grad()
     def step() -> float:
-        joint.add_grad_(parts, grads, values, 1e-3)
-        return float(joint.penalty(parts, values))
+        term.add_grad_(grads, values, 1e-3)
+        return float(term.penalty(values))
 
     return step
 

@@ -17,7 +17,6 @@ import torch
 from _common import bootstrap, interleaved, write
 
 import bayesreg as br
-from bayesreg.priors.correlated.low_rank_joint import JointLowRank
 
 RANK = 5
 ROUNDS = 15
@@ -85,16 +84,24 @@ def model_steps() -> dict[str, Callable[[], object]]:
         [part.reshape(shape) for part, shape in zip(t.split(sizes), SHAPES, strict=True)] for t in (loc, diag, value)
     ]
     rows = [part.reshape(*shape, RANK) for part, shape in zip(factor.split(sizes), SHAPES, strict=True)]
-    parts = [br.LowRankGaussian(d, w, loc=m) for m, d, w in zip(cut[0], cut[1], rows, strict=True)]
-    joint, grads = JointLowRank([str(i) for i in range(len(parts))]), [torch.zeros(shape) for shape in SHAPES]
+    model = torch.nn.Module()
+    for i, part in enumerate(cut[2]):
+        model.register_parameter(f"p{i}", torch.nn.Parameter(part))
+    named = [{f"p{i}": part for i, part in enumerate(parts)} for parts in (cut[0], cut[1], rows)]
+    belief = br.JointLowRankGaussian(named[1], named[2], loc=named[0])
+    [(term, entries)] = br.ModelPrior(model, {"*": belief}).active_terms()
+    values = {entry.name: entry.parameter.detach() for entry in entries}
+    grads = {name: torch.zeros_like(value) for name, value in values.items()}
+    shapes = {name: value.shape for name, value in values.items()}
 
+    @torch.no_grad()
     def gradient() -> None:
-        joint.add_grad_(parts, grads, cut[2], SCALE)
+        term.add_grad_(grads, values, SCALE)
 
     @torch.no_grad()
     def both() -> float:
         gradient()
-        return float(joint.log_constant(parts)) - float(joint.penalty(parts, cut[2]))
+        return float(term.log_constant(shapes)) - float(term.penalty(values))
 
     return {"bayesreg, 21 tensors, value and gradient": both, "bayesreg, 21 tensors, gradient alone": gradient}
 

@@ -188,7 +188,7 @@ def run(seeds: Sequence[int]) -> list[dict[str, Any]]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Return means over seeds as a Markdown table."""
-    lines = []
+    lines: list[dict[str, object]] = []
     for strength in (0.0, *STRENGTHS):
         mine = [row for row in rows if row["strength"] == strength]
         paired = [100 * (row["group prior"] - row["magnitude"]) for row in mine]

@@ -62,7 +62,7 @@ class Fits(FullBatch):
         inputs, targets = problem.train
         task = Task(
             model,
-            lambda at: stretched(prior, 10.0**at, ""),
+            lambda at, unit: stretched(prior, unit * 10.0**at, ""),
             br.likelihoods.Gaussian(1.0) if learned else problem.likelihood,
             inputs,
             targets,
@@ -114,9 +114,9 @@ def by_grid(problem: Problem, seed: int, setting: Setting) -> dict[str, dict[str
     measured = {}
     for precision in setting.grid:
         flat = fits.fit(precision, 0, setting.iterations)
-        found = fits.measure(-0.5 * precision, [flat])
-        measured[precision] = found
-    spent, found = fits.spent, {}
+        measured[precision] = fits.measure(-0.5 * precision, [flat])
+    spent = fits.spent
+    found: dict[str, dict[str, Any]] = {}
     for name, penalised in (("grid", False), ("grid and hyperprior", True)):
         best = min(setting.grid, key=lambda p: fits.examples * measured[p].held_out + penalised * measured[p].hyper)
         before = fits.spent

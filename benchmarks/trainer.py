@@ -149,7 +149,7 @@ def lightning_trainer(task: Task) -> None:
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 
-    class Module(lightning.LightningModule):
+    class Module(lightning.LightningModule):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.net = task.network()
@@ -179,7 +179,7 @@ def hugging_face(task: Task) -> None:
             return {"loss": F.cross_entropy(self.net(x), labels)}
 
     transformers.utils.logging.set_verbosity_error()
-    rows = [{"x": x, "labels": y} for x, y in task.data]
+    rows = [{"x": x, "labels": y} for x, y in zip(*task.data.tensors, strict=True)]
     # It prints its own summary.
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         arguments = transformers.TrainingArguments(
@@ -204,6 +204,7 @@ def pyro_svi(task: Task) -> None:
     import pyro
     from pyro.infer import SVI, Trace_ELBO
     from pyro.infer.autoguide import AutoDelta
+    from pyro.optim import Adam
 
     network, n = task.network(), len(task.data)
     sites = {name: p for name, p in network.named_parameters() if name.endswith("weight")}
@@ -218,7 +219,7 @@ def pyro_svi(task: Task) -> None:
             pyro.sample("y", pyro.distributions.Categorical(logits=output), obs=y)
 
     pyro.clear_param_store()
-    svi = SVI(model, AutoDelta(model), pyro.optim.Adam({"lr": LR}), Trace_ELBO())
+    svi = SVI(model, AutoDelta(model), Adam({"lr": LR}), Trace_ELBO())
     for _ in range(task.epochs):
         for x, y in task.loader():
             svi.step(x, y)

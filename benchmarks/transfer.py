@@ -133,8 +133,8 @@ def main() -> None:
             if any(job[0] == name and job[4] in _transfer_learned.METHODS for job in rest):
                 pool.learned()
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(arguments.processes, mp_context=context) as pool, path.open("a") as file:
-        for count, future in enumerate(as_completed([pool.submit(work, job, arguments.folds) for job in rest]), 1):
+    with ProcessPoolExecutor(arguments.processes, mp_context=context) as workers, path.open("a") as file:
+        for count, future in enumerate(as_completed([workers.submit(work, job, arguments.folds) for job in rest]), 1):
             job, rows = future.result()
             done[job] = rows
             file.write(json.dumps({"job": job, "rows": rows}) + "\n")

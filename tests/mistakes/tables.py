@@ -121,6 +121,21 @@ TABLES = [
     # tables
     Mutation("tables/kinds.py", "there = [value for value in values if value]", "there = list(values)", _CLI),
     Mutation("tables/kinds.py", "if whole and _ID.fullmatch(name.strip()):", "if whole:", _CLI),
+    Mutation("trainer/full_batch/linear/few_rows.py", "left.sqrt()[:, None] * mean", "left[:, None] * mean", _LINEAR),
+    Mutation("trainer/full_batch/linear/few_rows.py", "weights.T.sqrt()[:, :, None]", "weights.T[:, :, None]", _LINEAR),
+    Mutation("trainer/full_batch/linear/few_rows.py", "bool(inner.amax() < _LARGEST)", "True", _LINEAR),
+    Mutation(
+        "trainer/full_batch/linear/blocks.py",
+        "sizes, whole = few.sums, few, few.sizes(), True",
+        "sizes, whole = few.sums, few, few.sizes(), self.dense",
+        _LINEAR,
+    ),
+    Mutation(
+        "trainer/full_batch/linear/blocks.py",
+        "weights = weights * problem.weight[:, None]\n        if len",
+        "pass\n        if len",
+        _LINEAR,
+    ),
     Mutation("tables/decimals.py", 'text.replace(".", "").replace(",", ".")', 'text.replace(",", ".")', _CLI),
     Mutation("tables/decimals.py", "if len(numbers) < MOSTLY * len(there):", "if len(numbers) < len(there):", _CLI),
     Mutation("tables/decimals.py", 'if "." in text and NUMBER.fullmatch(text):', "if False:", _CLI),

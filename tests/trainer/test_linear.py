@@ -255,6 +255,60 @@ def test_many_features_and_few_examples():
     assert np.allclose(model.weight.detach().numpy(), expected.T, atol=1e-9)
 
 
+WIDE = {
+    "gaussian": br.Gaussian(0.5),
+    "centred": br.Gaussian(0.5, loc=0.3),
+    "by weight": br.Gaussian(torch.linspace(0.2, 2.0, 400, dtype=torch.float64)),
+    "biases too": {"*": br.Gaussian(0.5)},
+}
+
+
+def wide(prior, likelihood, outputs, columns=400, bias=True, weight=None):
+    made = nn.Linear(columns, outputs, bias=bias, dtype=torch.float64)
+    lik, target = LIKELIHOODS[likelihood]
+    inputs = randn(N, columns, seed=9) + 3.0
+    return problems(made, prior, lik, target(outputs), weight, inputs)[0]
+
+
+@pytest.mark.parametrize("prior", WIDE)
+@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli", "poisson", "categorical"])
+@pytest.mark.parametrize(("bias", "weighted"), [(True, False), (False, True), (True, True)])
+def test_few_examples_of_many_features_are_solved_by_the_examples(prior, likelihood, bias, weighted):
+    if prior == "biases too" and not bias:
+        pytest.skip("no biases")
+    outputs = 3 if likelihood in ("categorical", "gaussian") else 1
+    ours = wide(WIDE[prior], likelihood, outputs, bias=bias, weight=randn(N, seed=5).abs() if weighted else None)
+    flat, goal = 0.1 * randn(len(ours.get()), seed=11), randn(len(ours.get()), seed=12)
+    small, large = Blocks(ours), Blocks(ours)
+    assert small.few
+    large.few = False
+    assert small._few_rows(1.0, ours.matrix(ours.curvature(flat)), None) is not None
+    (by_rows, exact), (by_columns, also) = small.solver(flat), large.solver(flat)
+    assert exact is also
+    assert torch.allclose(by_rows(goal), by_columns(goal), rtol=1e-8, atol=1e-10)
+    _, residual = minimise_newton(ours, 1e-10, 100, lambda *_: None)
+    assert residual <= 1e-10
+
+
+def test_where_the_prior_hardly_counts_they_are_solved_by_the_features():
+    ours = wide(br.Gaussian(1e5), "gaussian", 1)
+    alone = ours.matrix(ours.curvature(ours.get()))
+    assert Blocks(ours)._few_rows(1.0, alone, None) is None
+    assert Blocks(ours)._few_rows(1.0, 0.0 * alone, None) is None
+    assert not Blocks(wide(br.Gaussian(1.0), "gaussian", 1, columns=79)).few
+    _, residual = minimise_newton(ours, 1e-10, 100, lambda *_: None)
+    assert residual <= 1e-10
+
+
+def test_more_features_than_a_matrix_of_them_takes_need_no_rounds():
+    ours = wide(br.Gaussian(0.5), "bernoulli", 1, columns=3100)
+    steps = []
+    _, residual = minimise_newton(ours, 1e-10, 100, lambda done, *_: steps.append(done))
+    assert Blocks(ours).solver(ours.get())[1]
+    assert residual <= 1e-10
+    assert steps[-1] <= 12
+
+
 @pytest.mark.parametrize("few", [True, False])
 def test_an_offset_of_the_features_costs_no_digits(few, monkeypatch):
     if not few:

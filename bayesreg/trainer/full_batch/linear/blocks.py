@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from bayesreg.trainer.full_batch.linear.few_rows import FewRows
 from bayesreg.trainer.full_batch.linear.problem import LinearProblem
+from bayesreg.trainer.full_batch.linear.sums import Sums, share_of
 
 __all__ = ["Blocks"]
 
@@ -24,24 +25,6 @@ _SMALL = 2**17
 _PIECE = 2**22
 
 
-class Sums(NamedTuple):
-    """Weighted sums over the examples, for each output (or for all alike).
-
-    Attributes:
-        total: Σh, (outputs,).
-        mean: Of the features, (outputs, d); 0 without a bias.
-        gram: Σh(φ − mean)(φ − mean)ᵀ, (outputs, d, d), or its diagonals, (outputs, d), of many features.
-    """
-
-    total: Tensor
-    mean: Tensor
-    gram: Tensor
-
-    def times(self, factor: float) -> Sums:
-        """Return the sums with all weights multiplied."""
-        return Sums(self.total * factor, self.mean, self.gram * factor)
-
-
 class Blocks:
     """Σ over examples of h·φφᵀ for each output, with the bias taken out first, and the priors' curvature.
 
@@ -53,6 +36,7 @@ class Blocks:
         self.problem = problem
         self.rows, self.columns = problem.features.shape
         self.dense = self.columns <= _DENSE
+        self.few = self.columns > _SINGULAR and 2 * self.rows <= self.columns and self.rows <= _DENSE
         #: The sums where all examples curve alike, as they do with Gaussian noise.
         self.constant: Sums | None = None
         self._serves: bool | None = None
@@ -89,15 +73,20 @@ class Blocks:
         """
         problem = self.problem
         local = problem.local(flat)
-        sums = self._sums(local.diagonal if local.outer is None else local.diagonal - local.outer.square())
+        diagonal = local.diagonal if local.outer is None else local.diagonal - local.outer.square()
         alone = problem.matrix(problem.curvature(flat)).clamp_min(0.0)
         on_bias = problem.bias_curvature(flat)
-        share = _share(sums.total if on_bias is None else sums.total + on_bias)
-        inverse = self._inverse(sums, alone, on_bias)
+        few = self._few_rows(diagonal, alone, on_bias)
+        if few is None:
+            sums = self._sums(diagonal)
+            inverse, sizes, whole = self._inverse(sums, alone, on_bias), self._diagonal(sums), self.dense
+        else:
+            sums, inverse, sizes, whole = few.sums, few, few.sizes(), True
+        share = share_of(sums.total if on_bias is None else sums.total + on_bias)
         apart = local.outer is None
         if not apart:
             stiff = alone.mean(0)
-            shifts = torch.where(stiff > 0.0, stiff, self._diagonal(sums).mean(0).clamp_min(1e-300))
+            shifts = torch.where(stiff > 0.0, stiff, sizes.mean(0).clamp_min(1e-300))
 
         def solve(target: Tensor) -> Tensor:
             found = torch.zeros_like(target)
@@ -122,7 +111,21 @@ class Blocks:
             return found
 
         elementwise = all(belief.traits.elementwise for belief in problem.beliefs.values())
-        return solve, apart and elementwise and self.dense
+        return solve, apart and elementwise and whole
+
+    def _few_rows(self, diagonal: Tensor | float, alone: Tensor, on_bias: Tensor | None) -> FewRows | None:
+        """Return what solves by the examples, where they are few beside the features and every weight has a prior."""
+        problem = self.problem
+        if not self.few or not bool((alone > 0.0).all()):
+            return None
+        weights = problem.features.new_full((self.rows, 1), diagonal) if isinstance(diagonal, float) else diagonal
+        weights = weights.clamp_min(0.0) * problem.per
+        if problem.weight is not None:
+            weights = weights * problem.weight[:, None]
+        if len(alone) * self.rows * self.columns > FewRows.most:
+            return None
+        found = FewRows(problem.features, weights, alone, on_bias, centred=problem.at_bias is not None)
+        return found if found.sure else None
 
     def _diagonal(self, sums: Sums) -> Tensor:
         return sums.gram.diagonal(dim1=1, dim2=2) if self.dense else sums.gram
@@ -135,7 +138,7 @@ class Blocks:
         matrix = sums.gram + torch.diag_embed(alone)
         if on_bias is not None:
             # What a prior on the bias leaves of the mean, which taking it out had removed.
-            left = sums.total * on_bias / _share(sums.total + on_bias)
+            left = sums.total * on_bias / share_of(sums.total + on_bias)
             matrix = matrix + left[:, None, None] * sums.mean[:, :, None] * sums.mean[:, None, :]
         if len(matrix) == 1 or (isinstance(self.constant, Sums) and bool((alone == alone[:1]).all())):
             one = _Inverse(matrix[0])
@@ -220,7 +223,7 @@ class Blocks:
         total, outputs = weights.sum(0), weights.shape[1]
         mean = torch.zeros(outputs, self.columns, dtype=problem.dtype, device=weights.device)
         if problem.at_bias is not None:
-            mean = weights.T @ problem.features / _share(total)[:, None]
+            mean = weights.T @ problem.features / share_of(total)[:, None]
         shape = (outputs, self.columns, self.columns) if self.dense else (outputs, self.columns)
         gram = torch.zeros(shape, dtype=problem.dtype, device=weights.device)
         size = max(1, _PIECE // max(1, self.columns))
@@ -251,10 +254,6 @@ class Blocks:
 def _centred(rows: Tensor) -> tuple[Tensor, Tensor]:
     mean = rows.mean(0)
     return rows - mean, mean
-
-
-def _share(total: Tensor) -> Tensor:
-    return torch.where(total > 0.0, total, 1.0)
 
 
 class _Inverse:
