@@ -2,7 +2,8 @@
 
     BAYESREG_DATA=... python benchmarks/strength.py --json docs/data/strength.json --figure docs/images/strength.png
 
-Every draw is fitted by all ways in turn, with the same data, the same initial weights and the same solver (L-BFGS):
+Every draw is fitted by all ways in turn, with the same data, the same initial weights and the same solver (L-BFGS; but
+`choose`, as it comes, fits a linear layer by Newton's method):
 
 - choose: `br.choose_strength`, as it comes.
 - grid: 40 precisions over seven decades (10⁻⁴ to 10³; about pretrained weights 10⁻² to 10⁵), each fitted from scratch
