@@ -123,7 +123,12 @@ TABLES = [
     Mutation("tables/kinds.py", "if whole and _ID.fullmatch(name.strip()):", "if whole:", _CLI),
     Mutation("trainer/full_batch/linear/few_rows.py", "left.sqrt()[:, None] * mean", "left[:, None] * mean", _LINEAR),
     Mutation("trainer/full_batch/linear/few_rows.py", "weights.T.sqrt()[:, :, None]", "weights.T[:, :, None]", _LINEAR),
-    Mutation("trainer/full_batch/linear/few_rows.py", "bool(inner.amax() < _LARGEST)", "True", _LINEAR),
+    Mutation(
+        "trainer/full_batch/linear/few_rows.py",
+        "bool(inner.amax() * torch.finfo(inner.dtype).eps < _ROUNDED)",
+        "True",
+        _LINEAR,
+    ),
     Mutation(
         "trainer/full_batch/linear/blocks.py",
         "sizes, whole = few.sums, few, few.sizes(), True",

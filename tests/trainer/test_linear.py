@@ -296,6 +296,12 @@ def test_where_the_prior_hardly_counts_they_are_solved_by_the_features():
     assert Blocks(ours)._few_rows(1.0, alone, None) is None
     assert Blocks(ours)._few_rows(1.0, 0.0 * alone, None) is None
     assert not Blocks(wide(br.Gaussian(1.0), "gaussian", 1, columns=79)).few
+    # Half of the digits leave room for a strong prior only.
+    model, rows = nn.Linear(400, 1), randn(N, 400, seed=9).float()
+    for scale, by_rows in ((1.0, False), (0.01, True)):
+        single, _ = problems(model, br.Gaussian(scale), L.Gaussian(1.0), randn(N, 1, seed=3).float(), inputs=rows)
+        alone = single.matrix(single.curvature(single.get()))
+        assert (Blocks(single)._few_rows(1.0, alone, None) is not None) is by_rows
     _, residual = minimise_newton(ours, 1e-10, 100, lambda *_: None)
     assert residual <= 1e-10
 

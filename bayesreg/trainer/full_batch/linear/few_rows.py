@@ -9,8 +9,8 @@ from bayesreg.trainer.full_batch.linear.sums import Sums, share_of
 
 __all__ = ["FewRows"]
 
-# Beyond it the difference below is mostly rounding: the prior is that weak.
-_LARGEST = 1e10
+# What rounding may take of the difference below; it takes more the weaker the prior is.
+_ROUNDED = 1e-5
 
 
 class FewRows:
@@ -46,7 +46,7 @@ class FewRows:
         inner = self._scaled @ self._scaled.mT
         inner.diagonal(dim1=1, dim2=2).add_(1.0)
         #: Whether rounding leaves enough of what it finds.
-        self.sure = bool(inner.amax() < _LARGEST)
+        self.sure = bool(inner.amax() * torch.finfo(inner.dtype).eps < _ROUNDED)
         self._factor = torch.linalg.cholesky(inner) if self.sure else inner
 
     def sizes(self) -> Tensor:
