@@ -150,7 +150,7 @@ TABLES = [
     Mutation("tables/encoder.py", "feature.fill is not None and index == 0", "feature.fill is not None", _CLI),
     Mutation(
         "cli/tabular/columns.py",
-        "    if not odd or len(there) - len(odd) < _MOSTLY * len(there):",
+        "    if not odd or len(there) - len(odd) < MOSTLY * len(there):",
         "    if True:",
         _CLI,
     ),
