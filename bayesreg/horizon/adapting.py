@@ -44,6 +44,8 @@ class Adapted(Tabled):
         before: The weight decay before.
         notes: What else there is to say.
         optimizer: Its name.
+        keeps_sum: Keeps the sum of lr x weight_decay; None where the length of a run is not known.
+        advised: Which of them to set: `keeps_sum` where the weights did not come to rest before, else `weight_decay`.
     """
 
     weight_decay: float
@@ -55,6 +57,8 @@ class Adapted(Tabled):
     before: float
     notes: tuple[str, ...] = field(default=())
     optimizer: str = ""
+    keeps_sum: float | None = None
+    advised: float = math.nan
 
     @property
     def agree(self) -> bool:
@@ -68,7 +72,8 @@ class Adapted(Tabled):
             rows.append(("keeps the memory in epochs", self.keeps_memory, self._times(self.keeps_memory)))
         rows += [(name, value, self._times(value)) for name, value in self.copied_rules.items()]
         title = f"{self.optimizer}'s weight_decay={self.before:g} in the other run"
-        return Table(title, ("rule", "weight_decay", "times"), rows, (self.why, *self.notes))
+        so = f"So here: weight_decay={self.advised:.4g}."
+        return Table(title, ("rule", "weight_decay", "times"), rows, (self.why, *self.notes, so))
 
     def _times(self, value: float) -> float | None:
         return value / self.before if self.before else None
@@ -223,7 +228,9 @@ def _of_one(
     copied["lr x weight_decay kept"] = decay / rate
     if summed is not None:
         copied["sum of lr x weight_decay kept"] = summed
-    return Adapted(kept, memory, copied, regime, share, why, decay, tuple(notes), rule.name)
+    resting = first.at_peak is None or first.lr * decay * first.at_peak >= _REST
+    advised = summed if regime in ("noise", "not checked") and summed is not None and not resting else kept
+    return Adapted(kept, memory, copied, regime, share, why, decay, tuple(notes), rule.name, summed, advised)
 
 
 def _require_noise(name: str, share: float, batch: float) -> None:
@@ -259,8 +266,9 @@ def _at_rest(decay: float, first: Run, second: Run, kept: float, summed: float |
         if k < _REST:
             said = "k is" if run.scheduled else "at the peak rate k is at most"
             notes.append(
-                f"{name}: over {run.steps:,.0f} steps {said} {k:.2g}: weights do not come to rest, and what counts is "
-                f"the sum of lr x weight_decay more than the belief{keeps if name == 'Before' else ''}."
+                f"{name}: over {run.steps:,.0f} steps {said} {k:.2g} with weight_decay={here:.4g}: weights do not come "
+                f"to rest, and what counts is the sum of lr x weight_decay more than the belief"
+                f"{keeps if name == 'Before' else ''}."
             )
     return notes
 

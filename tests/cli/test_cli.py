@@ -473,7 +473,10 @@ def test_a_weight_decay_for_another_run(run):
     assert [found["weight_decay"] for found in answer(run, *both)] == pytest.approx([0.1, 0.2])
     assert "SGD's weight_decay=0.1" in run(*both)[1]
     length = f"{RUN[5]},steps=1100,schedule=linear,warmup=100"
-    assert "Before: over 1,100 steps k is 0.055:" in run(*RUN[:5], length, "--to-run", "batch_size=256")[1]
+    assert (
+        "Before: over 1,100 steps k is 0.055 with weight_decay=0.1:"
+        in run(*RUN[:5], length, "--to-run", "batch_size=256")[1]
+    )
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def test_the_length_of_a_run_says_whether_it_is_at_rest():
     assert unsaid.startswith("With steps or epochs it says whether weights come to rest")
     short = adamw(before={**BEFORE, "steps": 1000}, after=after)
     assert [note.partition(":")[0] for note in short.notes] == ["After", "Before", "After"]
-    assert "k is at most 0.1:" in short.notes[1]
+    assert "k is at most 0.1 with weight_decay=0.1:" in short.notes[1]
     assert short.copied_rules["sum of lr x weight_decay kept"] == pytest.approx(0.1)
     assert adamw(before={**BEFORE, "steps": 100_000}, after={"lr": 2e-3}).notes == ()
     # Epochs of the first run are other steps in the second.
@@ -71,10 +71,10 @@ def test_a_schedule_says_how_much_of_the_peak_a_run_had():
     after = {"batch_size": 256}
     # Linear from the peak to 0 over T steps: (T + 1)/2 of them at the peak; warmed up over 100: 50.5 more of those.
     linear = adamw(before={**BEFORE, "steps": 1000, "schedule": "linear"}, after={**after, "schedule": "constant"})
-    assert "Before: over 1,000 steps k is 0.05:" in linear.notes[1]
+    assert "Before: over 1,000 steps k is 0.05 with weight_decay=0.1:" in linear.notes[1]
     assert linear.copied_rules["sum of lr x weight_decay kept"] == pytest.approx(0.1 * 500.5 / 1000)
     warmed = adamw(before={**BEFORE, "steps": 1100, "schedule": "linear", "warmup": 100}, after={"schedule": None})
-    assert "Before: over 1,100 steps k is 0.055:" in warmed.notes[0]
+    assert "Before: over 1,100 steps k is 0.055 with weight_decay=0.1:" in warmed.notes[0]
     assert warmed.copied_rules["sum of lr x weight_decay kept"] == pytest.approx(0.1 * (500.5 + 50.5) / (1000 + 50.5))
     # A factory's: half of the steps at the peak, half at a tenth of it, whatever the peak is.
     tenth = adamw(
@@ -105,6 +105,15 @@ def test_where_the_sum_counts_more_it_says_which_decay_keeps_it():
     (_, before, after) = adamw(before={**BEFORE, "epochs": 0.1}, after={"batch_size": 256}).notes
     assert before.endswith("counts is the sum of lr x weight_decay more than the belief (weight_decay=0.4 keeps it).")
     assert after.endswith("more than the belief.")
+    found = adamw(before={**BEFORE, "epochs": 0.1}, after={"batch_size": 256})
+    assert (found.weight_decay, found.keeps_sum, found.advised) == pytest.approx((0.2, 0.4, 0.4))
+    assert str(found).endswith("So here: weight_decay=0.4.")
+    # At rest, or with no length to tell, it is the belief; of a coupled decay always.
+    resting = adamw(before={**BEFORE, "epochs": 100}, after={"batch_size": 256})
+    assert (resting.keeps_sum, resting.advised) == pytest.approx((0.4, 0.2))
+    assert (adamw(after={"batch_size": 256}).keeps_sum, adamw(after={"batch_size": 256}).advised) == (None, 0.2)
+    coupled = br.adapt_weight_decay(0.1, optimizer="sgd", before={**BEFORE, "steps": 9}, after={"num_data": 2e6})
+    assert coupled.advised == coupled.weight_decay == pytest.approx(0.05)
 
 
 def test_a_bound_stays():

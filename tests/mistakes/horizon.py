@@ -40,6 +40,7 @@ HORIZON = [
     Mutation("horizon/adapting.py", "share / batch / (1.0 - share + share / batch)", "share", _ADAPT),
     Mutation("horizon/run.py", "float(rates.sum() / rate)", "float(rates.sum())", _ADAPT),
     Mutation("horizon/run.py", "self.steps * self.batch_size / self.num_data", "self.steps / self.num_data", _ADAPT),
+    Mutation("horizon/adapting.py", "first.lr * decay * first.at_peak >= _REST", "True", _ADAPT),
     Mutation("horizon/adapting.py", "if old == new:", "if False:", _ADAPT),
     Mutation("horizon/run.py", "if course else steps", "if False else steps", _ADAPT),
     Mutation("horizon/adapting.py", "if k < _REST:", "if k < 0.0:", _ADAPT),
