@@ -94,8 +94,9 @@ def convert(
         if kind is not Kind.weight_decay or optimizer is None:
             raise
         raise NotEquivalentError(
-            f"{error} Here: bayesreg explain --optimizer {optimizer} --weight-decay {value:g} --lr ... says what it "
-            f"does over a run, and bayesreg convert {value:g} --from-run ... --to-run ... what it becomes in another."
+            f"{error} Here: bayesreg explain --optimizer {optimizer} --weight-decay {value:g} --num-data ... --lr ... "
+            f"says what it does over a run, and bayesreg convert {value:g} --optimizer {optimizer} --from-run ... "
+            f"--to-run ... what it becomes in another."
         ) from error
     if as_json:
         say(found.to_json())

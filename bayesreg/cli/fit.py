@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -62,7 +63,11 @@ def fit(
     ] = "gaussian(auto)",
     noise_std: NoiseOption = None,
     optimizer: Annotated[
-        OptimizerName, OptimizerName.option("auto: lbfgs or proximal if linear or auto is in the prior, else adam.")
+        OptimizerName,
+        OptimizerName.option(
+            "auto: lbfgs or proximal if linear, or if auto is in the prior and no --epochs, --lr, --batch-size or "
+            "--keep-last is given; else adam."
+        ),
     ] = OptimizerName.auto,
     lr: Annotated[float | None, typer.Option(help="Learning rate of adam and sgd.  \\[default: 0.01]")] = None,
     epochs: Annotated[int | None, whole(1, 10_000_000, "Epochs of adam and sgd.  \\[default: 100]")] = None,
@@ -109,7 +114,7 @@ def fit(
     once = model == "linear" and optimizer.value not in ("adam", "sgd")
     share = (0.0 if once else 0.2) if val_fraction is None else val_fraction
     train, val = split(table, share, seed)
-    recipe.planned(len(train), validated=val is not None)
+    _, solver, _ = recipe.planned(len(train), validated=val is not None)
     # Asked before the work, not after it; and after the options, as another folder would not mend those.
     require_replaceable(output, force=force)
     check_writable(output)
@@ -117,7 +122,7 @@ def fit(
     try:
         fitted = fit_rows(
             table, recipe, train, val, checkpoint=checkpoint,
-            trained=lambda trainer, rows, held: _trained(trainer, rows, held, checkpoint),
+            trained=lambda trainer, rows, held: _trained(trainer, rows, held, checkpoint, model != "linear"),
         )  # fmt: skip
     except KeyboardInterrupt:
         typer.echo("interrupted before the fit, while its strength was chosen; no run folder was written.", err=True)
@@ -137,6 +142,7 @@ def fit(
         say(for_json(metrics))
         return
     say(f"Task: {table.words}")
+    say(f"Optimizer: {solver}, {'by epochs' if solver in ('adam', 'sgd') else 'on all the data at once'}.")
     for note in (*table.notes, *fitted.encoded.notes):
         say(note)
     if fitted.choice is not None:
@@ -156,10 +162,22 @@ def fit(
     say(f"Run folder: {output} (br.load_run({str(output)!r}{asked}) reads it back; bayesreg predict, bayesreg report)")
 
 
-def _trained(trainer: MAPTrainer, train: Any, val: Any, checkpoint: Path | None) -> FitResult:
+def _trained(trainer: MAPTrainer, train: Any, val: Any, checkpoint: Path | None, network: bool) -> FitResult:
     """Train; an interrupt ends the command with a sentence, and the status that shells give to it."""
     try:
-        return trainer.fit(train, val, resume=checkpoint is not None)
+        with warnings.catch_warnings():
+            if network:
+                # Said below, in words that the command line can follow.
+                warnings.filterwarnings("ignore", ".*stopped at a KKT residual", RuntimeWarning)
+            result = trainer.fit(train, val, resume=checkpoint is not None)
+        if network and result.converged is False:
+            typer.echo(
+                f"note: the training ended at a KKT residual of {result.kkt_residual:.1e}: a network of ReLU units may "
+                f"have no smaller one, as its minimum can lie on a kink. The scores are of what was found; --optimizer "
+                f"adam trains by epochs instead.",
+                err=True,
+            )
+        return result
     except KeyboardInterrupt:
         where = "" if trainer.result is None else f", {trainer.result.interrupted.removeprefix('KeyboardInterrupt ')}"
         if checkpoint is None:

@@ -53,7 +53,8 @@ def attach(
             `prior.param_groups()` or `model.parameters()`; a list of optimizers where several share the model. Wrappers
             of Accelerate and Lightning are seen through.
         prior: The prior over the model.
-        num_data: Size of the training set of a mean loss, or the `LossScale` of another.
+        num_data: Size of the training set of a mean loss, or the `LossScale` of another; of a language model's, which
+            is a mean over tokens, `LossScale.tokens(number of tokens)`.
         route: "auto", or a route by name: "native", "gradient", "proximal", "loss" (the loop adds `handle.penalty()` to
             its loss) or "decoupled" (θ ← θ − lr·λ·(θ − loc), which is not the MAP of the prior; `describe()` reports
             what it is). A mapping from rules, as in `ModelPrior`, to names chooses for each parameter.

@@ -84,7 +84,9 @@ def _csv(path: Path, target: str | None, named: bool | None, sep: str) -> Table:
             reader = csv.reader(file, delimiter=sep)
             rows = [(reader.line_num, row) for row in reader if row]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: not a readable CSV file in UTF-8 ({error}).") from error
+        raise DataError(
+            f"{path}: not a readable CSV file in UTF-8 ({error}); a spreadsheet saves it as 'CSV UTF-8'."
+        ) from error
     if len(rows) < 2:
         raise DataError(f"{path}: expected a header and at least one row, got {len(rows)} lines.")
     names = [name.strip() for name in rows[0][1]]

@@ -346,7 +346,7 @@ def test_fit_refuses_bad_files(run, tmp_path):
         (["--prior", "__import__('os').system('x')"], "expected a family with numbers"),
         (["--prior", "gaussian(1, 2, 3)"], "gaussian(1, 2, 3)"),
         (["--prior", "laplace"], "prior 'laplace': Laplace: missing a required argument: 'scale'; it takes scale, loc"),
-        (["--prior", "gaussian"], "; where it is to be chosen from the data, write auto for it."),
+        (["--prior", "gaussian"], "; where it is to be chosen from the data, write auto for it, gaussian(auto)."),
         (["--task", "regresion"], "'regresion' is not one of classification, regression; did you mean 'regression'?"),
         (["--epochs", "1e2x"], "expected a whole number such as 50000, 50_000 or 5e4, got '1e2x'"),
         (["--prior", "gaussian(0.1, center=a/b.pt)"], "text goes in quotes"),

@@ -262,6 +262,26 @@ def test_what_is_unfrozen_and_in_no_optimizer_raises_with_the_way_on():
     assert not torch.equal(before, model[0].weight)
 
 
+def test_groups_made_before_layers_are_frozen_have_them_when_they_are_unfrozen():
+    model = net()
+    prior = br.ModelPrior(model, {"*": br.Gaussian(0.5)})
+    optimizer = SGD(prior.param_groups(), lr=0.1)
+    model[0].requires_grad_(False)
+    handle = br.attach(optimizer, prior, num_data=100)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 / (1.0 + step))
+    backward(model)
+    optimizer.step()
+    schedule.step()
+    model[0].requires_grad_(True)
+    before = model[0].weight.detach().clone()
+    backward(model)
+    expected = before - 0.05 * (model[0].weight.grad + before / (100 * 0.5**2))
+    optimizer.step()
+    schedule.step()
+    assert torch.allclose(model[0].weight, expected, atol=1e-12)
+    assert {row[2] for row in handle.describe().rows} == {"native"}
+
+
 def test_what_is_unfrozen_for_another_optimizer_with_the_prior_is_fine():
     model, _, optimizer = half_frozen()
     model[0].requires_grad_(True)

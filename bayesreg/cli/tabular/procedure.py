@@ -89,8 +89,9 @@ class Recipe:
         except InvalidArgumentError as error:
             if "missing a required argument" not in str(error) or self.chooses:
                 raise
+            family = self.prior.partition("(")[0].strip()
             raise InvalidArgumentError(
-                f"{error}; where it is to be chosen from the data, write auto for it."
+                f"{error}; where it is to be chosen from the data, write auto for it, {family}(auto)."
             ) from error
         name = self.solver(family)
         how = self.how(name, validated=validated)

@@ -52,8 +52,9 @@ class UnfrozenWatch:
             raise CoverageError(
                 f"{in_short(names)} {were} frozen when the prior was attached, with a gradient now, and no optimizer "
                 f"with the prior holds {them}, so no step {moves}; add {them}: for group in "
-                f"prior.param_groups(only={_selecting(names)}): optimizer.add_param_group(group), and make a scheduler "
-                f"that has one entry a group (LambdaLR) anew."
+                f"prior.param_groups(only={_selecting(names)}): optimizer.add_param_group(group). A "
+                f"scheduler knows the groups that were there when it was made: simplest is to make "
+                f"prior.param_groups() before layers are frozen."
             )
 
     def _strays(self, parameter: Tensor) -> bool:
