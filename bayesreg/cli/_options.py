@@ -12,6 +12,7 @@ from bayesreg.errors import nearest
 
 __all__ = [
     "DataArgument",
+    "DecimalOption",
     "DropOption",
     "FeaturesOption",
     "HeaderOption",

@@ -11,10 +11,10 @@ from bayesreg._support import checks
 from bayesreg.errors import InvalidArgumentError
 from bayesreg.horizon.rates import Rates, ScheduleLike, as_rates, rates_over
 
-__all__ = ["Plan", "Shape", "plan_of"]
+__all__ = ["MOST", "Plan", "Shape", "plan_of"]
 
-# Learning rates of every step are held at once.
-_MOST = 20_000_000
+#: Steps of a run: the learning rates of all are held at once.
+MOST = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -106,9 +106,9 @@ def plan_of(
             if given is not None:
                 raise InvalidArgumentError(f"{given}: plays no part without the length of the run; pass steps= too.")
             return None
-    if length > _MOST:
+    if length > MOST:
         raise InvalidArgumentError(
-            f"steps: expected at most {_MOST:,} for a run, got {length if length < 10**15 else 'more'}."
+            f"steps: expected at most {MOST:,} for a run, got {length if length < 10**15 else 'more'}."
         )
     if epochs is None and batch_size is not None and num_data is not None:
         epochs = length * batch_size / num_data

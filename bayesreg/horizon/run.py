@@ -8,7 +8,7 @@ from typing import Any
 
 from bayesreg._support import checks
 from bayesreg.errors import InvalidArgumentError, kind_of, nearest
-from bayesreg.horizon.plan import Plan
+from bayesreg.horizon.plan import MOST, Plan
 from bayesreg.horizon.schedules import SCHEDULES
 
 __all__ = ["Run", "run_of"]
@@ -17,8 +17,6 @@ _NEEDED = ("batch_size", "lr", "num_data")
 _LENGTHS = ("steps", "epochs")
 _COURSE = ("schedule", "warmup")
 _KEYS = (*_NEEDED, *_LENGTHS, *_COURSE)
-# The rates of all steps are held at once.
-_MOST = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -101,8 +99,8 @@ def _at_peak(name: str, rate: float, steps: float | None, course: Mapping[str, A
         )
     if steps is None:
         raise InvalidArgumentError(f"{name} {next(iter(course))}: plays no part without steps or epochs; pass one too.")
-    if not 0.5 <= steps <= _MOST:
-        raise InvalidArgumentError(f"{name} steps: expected 1 to {_MOST:,} with a schedule, got {steps:g}.")
+    if not 0.5 <= steps <= MOST:
+        raise InvalidArgumentError(f"{name} steps: expected 1 to {MOST:,} with a schedule, got {steps:g}.")
     try:
         [rates] = Plan(round(steps), None, schedule, course.get("warmup")).rates([rate], [{}])
     except InvalidArgumentError as error:

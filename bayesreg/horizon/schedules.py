@@ -87,6 +87,10 @@ class _InTurn(SequentialLR):
     """Torch's own, which up to torch 2.6 warns of itself where one schedule takes over from another."""
 
     def step(self) -> None:  # type: ignore[override]
+        if self.last_epoch + 1 not in self._milestones:
+            # Filters are not touched in every step: what was warned of once would be warned of again.
+            super().step()
+            return
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The epoch parameter in `scheduler.step", UserWarning)
             super().step()

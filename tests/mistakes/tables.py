@@ -131,14 +131,14 @@ TABLES = [
     ),
     Mutation(
         "trainer/full_batch/linear/blocks.py",
-        "sizes, whole = few.sums, few, few.sizes(), True",
-        "sizes, whole = few.sums, few, few.sizes(), self.dense",
+        "inverse, whole = few.total, few.mean, few, True",
+        "inverse, whole = few.total, few.mean, few, self.dense",
         _LINEAR,
     ),
     Mutation(
         "trainer/full_batch/linear/blocks.py",
-        "weights = weights * problem.weight[:, None]\n        if len",
-        "pass\n        if len",
+        "curved if weight is None else curved * weight[:, None]",
+        "curved",
         _LINEAR,
     ),
     Mutation("tables/decimals.py", 'text.replace(".", "").replace(",", ".")', 'text.replace(",", ".")', _CLI),

@@ -87,11 +87,12 @@ class Recipe:
         try:
             family: Any = prior_from_words(at_scale_one(self.prior) if self.chooses else self.prior, n)
         except InvalidArgumentError as error:
-            if "missing a required argument" not in str(error) or self.chooses:
+            name, _, rest = self.prior.partition("(")
+            # The scale alone is missing, and it comes first.
+            if "argument: 'scale'" not in str(error) or rest.strip(" )"):
                 raise
-            family = self.prior.partition("(")[0].strip()
             raise InvalidArgumentError(
-                f"{error}; where it is to be chosen from the data, write auto for it, {family}(auto)."
+                f"{error}; where it is to be chosen from the data, write auto for it, {name.strip()}(auto)."
             ) from error
         name = self.solver(family)
         how = self.how(name, validated=validated)

@@ -79,14 +79,17 @@ class Blocks:
         few = self._few_rows(diagonal, alone, on_bias)
         if few is None:
             sums = self._sums(diagonal)
-            inverse, sizes, whole = self._inverse(sums, alone, on_bias), self._diagonal(sums), self.dense
+            total, mean, inverse, whole = sums.total, sums.mean, self._inverse(sums, alone, on_bias), self.dense
         else:
-            sums, inverse, sizes, whole = few.sums, few, few.sizes(), True
-        share = share_of(sums.total if on_bias is None else sums.total + on_bias)
+            total, mean, inverse, whole = few.total, few.mean, few, True
+        share = share_of(total if on_bias is None else total + on_bias)
         apart = local.outer is None
         if not apart:
             stiff = alone.mean(0)
-            shifts = torch.where(stiff > 0.0, stiff, sizes.mean(0).clamp_min(1e-300))
+            shifts = stiff
+            if few is None:
+                # By the examples only where every weight has a prior.
+                shifts = torch.where(stiff > 0.0, stiff, self._diagonal(sums).mean(0).clamp_min(1e-300))
 
         def solve(target: Tensor) -> Tensor:
             found = torch.zeros_like(target)
@@ -96,7 +99,7 @@ class Blocks:
                 goal, common = _centred(goal)
                 bias, common_bias = (None, None) if bias is None else _centred(bias)
             if bias is not None:
-                part = sums.total[:, None] * sums.mean
+                part = total[:, None] * mean
                 goal = goal - part * (bias / share)[:, None]
             step = inverse(goal)
             if bias is not None:
@@ -118,12 +121,9 @@ class Blocks:
         problem = self.problem
         if not self.few or not bool((alone > 0.0).all()):
             return None
-        weights = problem.features.new_full((self.rows, 1), diagonal) if isinstance(diagonal, float) else diagonal
-        weights = weights.clamp_min(0.0) * problem.per
-        if problem.weight is not None:
-            weights = weights * problem.weight[:, None]
         if len(alone) * self.rows * self.columns > FewRows.most:
             return None
+        weights = self._weights(diagonal) * problem.per
         found = FewRows(problem.features, weights, alone, on_bias, centred=problem.at_bias is not None)
         return found if found.sure else None
 
@@ -203,15 +203,21 @@ class Blocks:
     # -- sums over examples ------------------------------------------------------------------------------
 
     def _sums(self, diagonal: Tensor | float) -> Sums:
-        weight = self.problem.weight
         if isinstance(diagonal, float):
             if self.constant is None:
-                ones = torch.ones(self.rows, dtype=self.problem.dtype, device=self.problem.features.device)
                 self.fresh = False
-                self.constant = self._summed((ones if weight is None else weight)[:, None])
+                self.constant = self._summed(self._weights(1.0))
             return self.constant.times(diagonal)
-        positive = diagonal.clamp_min(0.0)
-        return self._summed(positive if weight is None else positive * weight[:, None])
+        return self._summed(self._weights(diagonal))
+
+    def _weights(self, diagonal: Tensor | float) -> Tensor:
+        """Return how much each example counts, (n, outputs), or (n, 1) for all alike."""
+        features, weight = self.problem.features, self.problem.weight
+        if isinstance(diagonal, float):
+            curved = features.new_full((self.rows, 1), diagonal)
+        else:
+            curved = diagonal.clamp_min(0.0)
+        return curved if weight is None else curved * weight[:, None]
 
     def _summed(self, weights: Tensor) -> Sums:
         problem = self.problem

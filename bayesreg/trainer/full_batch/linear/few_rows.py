@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bayesreg.trainer.full_batch.linear.sums import Sums, share_of
+from bayesreg.trainer.full_batch.linear.sums import share_of
 
 __all__ = ["FewRows"]
 
@@ -30,12 +30,13 @@ class FewRows:
     def __init__(
         self, features: Tensor, weights: Tensor, alone: Tensor, on_bias: Tensor | None, *, centred: bool
     ) -> None:
-        total = weights.sum(0)
+        #: Σh, (outputs,), and the features' mean by it, (outputs, d).
+        self.total = total = weights.sum(0)
         mean = features.new_zeros(weights.shape[1], features.shape[1])
         if centred:
             mean = weights.T @ features / share_of(total)[:, None]
         rows = (features - mean[:, None, :]) * weights.T.sqrt()[:, :, None]
-        self.sums = Sums(total, mean, rows)
+        self.mean = mean
         if on_bias is not None:
             left = total * on_bias / share_of(total + on_bias)
             # What a prior on the bias leaves of the mean, which taking it out had removed.
@@ -48,10 +49,6 @@ class FewRows:
         #: Whether rounding leaves enough of what it finds.
         self.sure = bool(inner.amax() * torch.finfo(inner.dtype).eps < _ROUNDED)
         self._factor = torch.linalg.cholesky(inner) if self.sure else inner
-
-    def sizes(self) -> Tensor:
-        """Return the diagonals of ΦᵀHΦ, (outputs, d)."""
-        return self.sums.gram.square().sum(1)
 
     def __call__(self, goal: Tensor) -> Tensor:
         """Return x for b, (outputs, d)."""
