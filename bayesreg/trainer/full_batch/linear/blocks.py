@@ -213,10 +213,7 @@ class Blocks:
     def _weights(self, diagonal: Tensor | float) -> Tensor:
         """Return how much each example counts, (n, outputs), or (n, 1) for all alike."""
         features, weight = self.problem.features, self.problem.weight
-        if isinstance(diagonal, float):
-            curved = features.new_full((self.rows, 1), diagonal)
-        else:
-            curved = diagonal.clamp_min(0.0)
+        curved = features.new_full((self.rows, 1), diagonal) if isinstance(diagonal, float) else diagonal.clamp_min(0.0)
         return curved if weight is None else curved * weight[:, None]
 
     def _summed(self, weights: Tensor) -> Sums:
